@@ -1,0 +1,4 @@
+//! Longshore, a gRPC backend broker for container-desktop extensions.
+
+pub mod model;
+pub mod pb;

@@ -1,0 +1,6 @@
+//! What the broker is about, free of any library that talks to the outside: errors, names, grants, manifests, compose
+//! files. Nothing here opens a file or a socket.
+
+pub mod error;
+pub mod grant;
+pub mod reference;

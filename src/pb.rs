@@ -1,0 +1,7 @@
+//! The generated API, `longshore.v1`.
+#![allow(missing_docs, clippy::too_many_lines, reason = "generated; documented in proto/")]
+
+tonic::include_proto!("longshore.v1");
+
+/// The compiled files with their comments, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/longshore.bin"));
