@@ -2,5 +2,6 @@
 //! files. Nothing here opens a file or a socket.
 
 pub mod error;
+pub mod extension;
 pub mod grant;
 pub mod reference;

@@ -1,0 +1,43 @@
+# `make help` lists the targets. Everything that a target needs beyond Rust, a C compiler
+# and a package manager is installed by the scripts in tests/setup.
+
+CLIENTS := $(or $(CARGO_TARGET_DIR),target)/clients
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test setup lint lint-format lint-code lint-docs lint-proto clean
+
+help: ## show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build the release binary
+	cargo build --release
+
+demo: ## show the broker at work, from nothing to a call
+	./examples/demo.sh
+
+setup: ## install and start what the tests need (needs root or sudo the first time)
+	tests/setup/engine.sh
+	tests/setup/clients.sh
+
+test: setup ## run all tests, in parallel, against a real Docker engine and real clients
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run; else set -x; cargo test; fi
+
+lint: lint-format lint-code lint-docs lint-proto ## check formatting, lints and docs of the code and of the API
+
+lint-format:
+	cargo fmt --check
+
+lint-code:
+	cargo clippy --all-targets -- -D warnings
+
+lint-docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# The clients come with buf.
+lint-proto:
+	tests/setup/clients.sh
+	$(CLIENTS)/bin/buf lint proto
+	$(CLIENTS)/bin/buf format proto --diff --exit-code
+
+clean: ## remove everything that was built or downloaded; the engine stays
+	cargo clean

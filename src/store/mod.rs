@@ -1,0 +1,109 @@
+//! What must survive a `kill -9`: a SQLite database in the data directory (design section 9).
+//!
+//! One thread owns the connection; calls are closures sent to it, so nothing blocks the runtime and every call is one
+//! transaction. `synchronous=FULL`: what a call has answered is on the disk.
+
+mod rows;
+mod schema;
+
+use std::{
+    path::Path,
+    sync::mpsc,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, ErrorCode, Transaction};
+use tokio::sync::oneshot;
+
+use crate::model::error::{Error, Reason, Result};
+
+pub use rows::{AuditEntry, StoredGrant};
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle on the store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    jobs: mpsc::SyncSender<Job>,
+}
+
+/// Calls that may wait for the store's thread; the next one waits for a place.
+const QUEUE_LENGTH: usize = 256;
+
+impl Store {
+    /// Opens the database, creating or migrating it.
+    ///
+    /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_UNWRITABLE.
+    pub fn open(path: &Path) -> Result<Store> {
+        let mut connection = Connection::open(path).map_err(|e| failed(path, e))?;
+        if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path, e))? {
+            let message = format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
+            return Err(Error::new(Reason::StoreUnwritable, path.display().to_string(), message));
+        }
+        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_LENGTH);
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job(&mut connection);
+                }
+            })
+            .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
+        Ok(Store { jobs })
+    }
+
+    /// Runs one transaction.
+    async fn transaction<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = connection.transaction().and_then(|transaction| {
+                let value = work(&transaction)?;
+                transaction.commit()?;
+                Ok(value)
+            });
+            // The caller may have gone; what was committed stays committed.
+            let _ = answer.send(result);
+        });
+        let gone = || Error::bug("the store's thread has ended");
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(mpsc::TrySendError::Full(_)) => {
+                let busy = Error::new(Reason::LimitReached, "store", "too many changes are waiting for the disk");
+                return Err(busy.retry_after(std::time::Duration::from_millis(200)));
+            }
+            Err(mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
+        }
+        answered.await.map_err(|_| gone())?.map_err(|e| failed(Path::new("the store"), e))
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn failed(path: &Path, error: rusqlite::Error) -> Error {
+    let path = path.display().to_string();
+    let reason = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::StoreDamaged,
+        Some(
+            ErrorCode::ReadOnly
+            | ErrorCode::DiskFull
+            | ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied
+            | ErrorCode::SystemIoFailure,
+        ) => Reason::StoreUnwritable,
+        _ => Reason::Bug,
+    };
+    let message = match reason {
+        Reason::StoreDamaged => format!("{path} is damaged ({error}); it was left as it is: restore a copy of it"),
+        Reason::StoreUnwritable => format!("{path} cannot be written: {error}"),
+        _ => format!("{path}: {error}"),
+    };
+    Error::new(reason, path, message).caused_by(error)
+}

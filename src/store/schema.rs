@@ -1,0 +1,74 @@
+//! The schema, as the list of steps that lead to it.
+
+use rusqlite::Connection;
+
+/// Every change of the schema, in order; `user_version` counts how many were made. Never edit one that was released.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE extension (
+        id              TEXT PRIMARY KEY,
+        generation      INTEGER NOT NULL,
+        phase           TEXT NOT NULL CHECK (phase IN ('installing', 'installed', 'uninstalling')),
+        enabled         INTEGER NOT NULL,
+        installed_at_ms INTEGER NOT NULL,
+        record          TEXT NOT NULL
+    ) STRICT;
+    -- Outlives the extension, so that a generation never comes twice.
+    CREATE TABLE last_generation (
+        extension  TEXT PRIMARY KEY,
+        generation INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE grants (
+        extension     TEXT NOT NULL,
+        name          TEXT NOT NULL,
+        allow         INTEGER NOT NULL,
+        decided_at_ms INTEGER NOT NULL,
+        PRIMARY KEY (extension, name)
+    ) STRICT;
+    -- Entries of kept volumes outlive their extension: that is how a later install knows them.
+    CREATE TABLE ledger (
+        kind          TEXT NOT NULL,
+        id            TEXT NOT NULL,
+        name          TEXT NOT NULL,
+        extension     TEXT NOT NULL,
+        generation    INTEGER NOT NULL,
+        service       TEXT NOT NULL,
+        keep          INTEGER NOT NULL,
+        first_seen_ms INTEGER NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) STRICT;
+    CREATE INDEX ledger_extension ON ledger (extension);
+    CREATE TABLE audit (
+        id        INTEGER PRIMARY KEY,
+        at_ms     INTEGER NOT NULL,
+        extension TEXT NOT NULL,
+        uid       INTEGER,
+        act       TEXT NOT NULL,
+        subject   TEXT NOT NULL,
+        decision  TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// Whether this version can use the database.
+pub(super) enum Schema {
+    /// It has the newest schema.
+    Ready,
+    /// A newer version of Longshore wrote it, with this schema.
+    Newer(u32),
+}
+
+/// Sets the connection up and brings the schema to the newest version.
+pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<Schema> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version as usize > MIGRATIONS.len() {
+        return Ok(Schema::Newer(version));
+    }
+    for (number, step) in (1_u32..).zip(MIGRATIONS).skip(version as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(Schema::Ready)
+}
