@@ -3,4 +3,6 @@
 
 pub mod error;
 pub mod grant;
+pub mod manifest;
+pub mod problem;
 pub mod reference;
