@@ -216,11 +216,10 @@ fn syntax_problem(error: &serde_json::Error) -> Problem {
     let (line, column) = (to_u32(error.line().max(1)), to_u32(error.column().max(1)));
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
-    let hint = match what {
-        "trailing comma" => "; JSON allows no comma behind the last element",
-        "key must be a string" => "; JSON knows no comments, and keys stand in double quotes",
-        _ => "",
-    };
+    // These are what a comma too many, a comment or a single quote looks like to the parser.
+    let lax = matches!(what, "trailing comma" | "key must be a string" | "expected value");
+    let hint =
+        if lax { "; JSON has no comma behind the last element, no comments, and only double quotes" } else { "" };
     Problem::error(FILE, "", format!("is not valid JSON: {}{hint}", lower_first(what))).at(line, column)
 }
 

@@ -57,7 +57,12 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Tab<'a> {
 
 fn read_title<'a>(reader: &mut Reader<'a>, tab_node: &Node<'a>, tab: &Object<'a>) -> String {
     let node = tab.get("title");
-    let title = node.and_then(|node| reader.string(node)).unwrap_or_default().trim().to_owned();
+    let text = match node.map(|node| reader.string(node)) {
+        Some(Some(text)) => text,
+        Some(None) => return String::new(),
+        None => String::new(),
+    };
+    let title = text.trim().to_owned();
     if title.is_empty() {
         reader.warning(node.unwrap_or(tab_node), "has no `title`, the text of the tab");
     }
