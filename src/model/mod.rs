@@ -4,4 +4,6 @@
 pub mod error;
 pub mod extension;
 pub mod grant;
+pub mod manifest;
+pub mod problem;
 pub mod reference;
