@@ -1,0 +1,116 @@
+//! `BackendService`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use super::{Streamed, convert, status::status, until_stopped};
+use crate::{
+    core::{Broker, LogQuery},
+    model::error::{Error, Reason},
+    pb::{self, backend_service_server::BackendService},
+    proxy,
+};
+
+/// Largest body that a caller may ask for. The whole of it is held in memory.
+const MAX_BODY_BYTES: i64 = 64 * 1024 * 1024;
+/// Longest time limit that makes sense: a day.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// Serves `BackendService`.
+pub(super) struct Backends(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl BackendService for Backends {
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        let request = request.into_inner();
+        let id = convert::extension_id(&request.extension).map_err(status)?;
+        let start_wait = convert::duration("start_wait", request.start_wait, Duration::ZERO, MAX_TIMEOUT);
+        let start_wait = start_wait.map_err(status)?.unwrap_or_default();
+        let limits = fetch_limits(&self.0, &request)?;
+        let fetch = fetch_request(request);
+        let response = self.0.fetch(&id, fetch, limits, start_wait).await.map_err(status)?;
+        Ok(Response::new(pb::FetchResponse {
+            status: i32::from(response.status),
+            headers: convert::headers(response.headers),
+            body: response.body,
+            trailers: convert::headers(response.trailers),
+        }))
+    }
+
+    type LogsStream = Streamed<pb::LogsResponse>;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        let id = convert::extension_id(&request.extension).map_err(status)?;
+        let tail = request.tail.map(|lines| {
+            u32::try_from(lines).map_err(|_| status(convert::invalid("tail", "tail must not be below 0")))
+        });
+        let since_ms = request.since.map(|since| {
+            since.seconds.saturating_mul(1000).saturating_add(i64::from(since.nanos) / 1_000_000).max(0)
+        });
+        let query = LogQuery {
+            services: request.services,
+            follow: request.follow,
+            tail: tail.transpose()?,
+            since_ms,
+            timestamps: request.timestamps,
+        };
+        let lines = self.0.logs(&id, query).await.map_err(status)?;
+        let stream = lines.map(|line| {
+            let line = line.map_err(status)?;
+            let stream = if line.stderr { pb::OutputStream::Stderr } else { pb::OutputStream::Stdout };
+            Ok(pb::LogsResponse {
+                service: line.service,
+                container_id: line.container_id,
+                stream: stream.into(),
+                data: line.data,
+            })
+        });
+        Ok(Response::new(until_stopped(stream, self.0.stopping())))
+    }
+
+    type AttachStream = Streamed<pb::AttachResponse>;
+
+    async fn attach(&self, request: Request<pb::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
+        let request = request.into_inner();
+        let id = convert::extension_id(&request.extension).map_err(status)?;
+        let socket = convert::absolute_path("socket", &request.socket).map_err(status)?;
+        let directory = match request.directory.as_str() {
+            "" => None,
+            text => Some(convert::absolute_path("directory", text).map_err(status)?),
+        };
+        let attachment = self.0.attach(&id, socket, directory).await.map_err(status)?;
+        let first = pb::AttachResponse { extension: id.to_string() };
+        // The stream says one thing and then stays open; the attachment ends when it is dropped.
+        let held = tokio_stream::once(Ok(first)).chain(tokio_stream::pending::<Result<_, Status>>());
+        let held: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(held.map(move |item| {
+            let _ = &attachment;
+            item
+        }));
+        Ok(Response::new(until_stopped(held, self.0.stopping())))
+    }
+}
+
+fn fetch_limits(broker: &Broker, request: &pb::FetchRequest) -> Result<proxy::Limits, Status> {
+    let total = convert::duration("timeout", request.timeout, Duration::from_nanos(1), MAX_TIMEOUT).map_err(status)?;
+    let max_body_bytes = match request.max_body_bytes {
+        0 => broker.limits().max_body_bytes,
+        bytes @ 1..=MAX_BODY_BYTES => bytes.unsigned_abs(),
+        _ => {
+            let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
+            return Err(status(Error::new(Reason::RequestInvalid, "max_body_bytes", message)));
+        }
+    };
+    Ok(proxy::Limits { connect: broker.limits().connect_timeout, total, max_body_bytes })
+}
+
+fn fetch_request(request: pb::FetchRequest) -> proxy::Request {
+    proxy::Request {
+        method: if request.method.is_empty() { "GET".to_owned() } else { request.method },
+        path: request.path,
+        headers: convert::header_lines(request.headers),
+        body: request.body,
+    }
+}

@@ -1,0 +1,162 @@
+//! `ExtensionService`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{Streamed, convert, page::Page, peer::Peer, status::status, until_stopped};
+use crate::{
+    core::{Broker, InstallRequest, Subject},
+    model::{
+        error::{Error, Reason},
+        problem::Severity,
+        reference::Reference,
+    },
+    pb::{self, extension_service_server::ExtensionService},
+};
+
+/// Longest wait for a backend to become ready.
+const MAX_READY_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Progress that may wait for a slow reader; older progress gives way to the work.
+const PROGRESS_QUEUE: usize = 256;
+
+/// Serves `ExtensionService`.
+pub(super) struct Extensions(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl ExtensionService for Extensions {
+    async fn inspect(&self, request: Request<pb::InspectRequest>) -> Result<Response<pb::InspectResponse>, Status> {
+        let source = convert::source(request.into_inner().source).map_err(status)?;
+        let inspected = self.0.inspect(source).await.map_err(status)?;
+        let ui = inspected.ui.map(|ui| pb::UserInterface {
+            title: ui.title,
+            root_dir: ui.root_dir,
+            entry: ui.entry,
+            icon_path: ui.icon_path,
+        });
+        Ok(Response::new(pb::InspectResponse {
+            id: inspected.reference.id.to_string(),
+            version: inspected.reference.version().to_owned(),
+            reference: inspected.reference.to_string(),
+            image_id: inspected.image_id.unwrap_or_default(),
+            manifest_json: inspected.manifest_json,
+            title: inspected.title,
+            description: inspected.description,
+            vendor: inspected.vendor,
+            labels: inspected.labels.into_iter().collect(),
+            ui,
+            services: inspected.services,
+            host_binaries: inspected.host_binaries,
+            needed_grants: inspected.needs.iter().map(|need| convert::need(need, false)).collect(),
+            problems: inspected.problems.into_iter().map(convert::problem).collect(),
+        }))
+    }
+
+    type InstallStream = Streamed<pb::InstallResponse>;
+
+    async fn install(&self, request: Request<pb::InstallRequest>) -> Result<Response<Self::InstallStream>, Status> {
+        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
+        let request = request.into_inner();
+        let ready_timeout =
+            convert::duration("ready_timeout", request.ready_timeout, Duration::ZERO, MAX_READY_TIMEOUT);
+        let detach = request.detach;
+        let request = InstallRequest {
+            source: convert::source(request.source).map_err(status)?,
+            accept: convert::grants(&request.accept_grants).map_err(status)?,
+            trust: request.trust,
+            ready_timeout: ready_timeout.map_err(status)?,
+            uid,
+        };
+        let (events, receiver) = mpsc::channel(PROGRESS_QUEUE);
+        let handle = self.0.clone().start_install(request, move |progress| {
+            let event = pb::install_response::Event::Progress(convert::progress(progress));
+            let _ = events.try_send(Ok(pb::InstallResponse { event: Some(event) }));
+        });
+        let ended = tokio_stream::once(()).then({
+            let handle = handle.clone();
+            move |()| {
+                let handle = handle.clone();
+                async move {
+                    let view = handle.finished().await.map_err(status)?;
+                    let event = pb::install_response::Event::Installed(convert::extension(view));
+                    Ok(pb::InstallResponse { event: Some(event) })
+                }
+            }
+        });
+        // Dropped with the stream, when the caller has gone or everything was sent.
+        let guard = (!detach).then(|| handle.cancel_on_drop());
+        let stream = ReceiverStream::new(receiver).chain(ended).map(move |event| {
+            let _ = &guard;
+            event
+        });
+        Ok(Response::new(until_stopped(stream, self.0.stopping())))
+    }
+
+    async fn uninstall(
+        &self,
+        request: Request<pb::UninstallRequest>,
+    ) -> Result<Response<pb::UninstallResponse>, Status> {
+        let request = request.into_inner();
+        if request.extension.is_empty() {
+            return Err(status(convert::invalid("extension", "say which extension: its id, such as org/name")));
+        }
+        let reference: Reference = request.extension.parse().map_err(status)?;
+        let removed = self.0.clone().uninstall(reference, request.volumes).await.map_err(status)?;
+        Ok(Response::new(pb::UninstallResponse {
+            kept_volumes: removed.kept_volumes,
+            removed_volumes: removed.removed_volumes,
+            image_removed: removed.image_removed,
+        }))
+    }
+
+    async fn enable(&self, request: Request<pb::EnableRequest>) -> Result<Response<pb::EnableResponse>, Status> {
+        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let view = self.0.clone().enable(id).await.map_err(status)?;
+        Ok(Response::new(pb::EnableResponse { extension: Some(convert::extension(view)) }))
+    }
+
+    async fn disable(&self, request: Request<pb::DisableRequest>) -> Result<Response<pb::DisableResponse>, Status> {
+        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let view = self.0.clone().disable(id).await.map_err(status)?;
+        Ok(Response::new(pb::DisableResponse { extension: Some(convert::extension(view)) }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<pb::ExtensionServiceGetRequest>,
+    ) -> Result<Response<pb::ExtensionServiceGetResponse>, Status> {
+        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let view = self.0.view(&id).await.map_err(status)?;
+        Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(convert::extension(view)) }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ExtensionServiceListRequest>,
+    ) -> Result<Response<pb::ExtensionServiceListResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
+        let mut views = self.0.views(&page.after, page.size + 1).await.map_err(status)?;
+        let next_page_token = page.cut(&mut views, |view| view.installed.id.to_string());
+        let extensions = views.into_iter().map(convert::extension).collect();
+        Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token }))
+    }
+
+    async fn validate(&self, request: Request<pb::ValidateRequest>) -> Result<Response<pb::ValidateResponse>, Status> {
+        use pb::validate_request::Subject as Pb;
+        let subject = match request.into_inner().subject {
+            Some(Pb::Source(source)) => Subject::Source(convert::source(Some(source)).map_err(status)?),
+            Some(Pb::ManifestJson(bytes)) => Subject::Manifest(bytes),
+            None => {
+                let message = "say what to check: a source, or the text of a metadata.json";
+                return Err(status(Error::new(Reason::RequestInvalid, "subject", message)));
+            }
+        };
+        let problems = self.0.validate(subject).await.map_err(status)?;
+        let valid = !problems.iter().any(|problem| problem.severity == Severity::Error);
+        let problems = problems.into_iter().map(convert::problem).collect();
+        Ok(Response::new(pb::ValidateResponse { problems, valid }))
+    }
+}

@@ -1,0 +1,205 @@
+//! The control socket: bound safely, or taken over from systemd (design section 3).
+
+use std::{
+    fs, io,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::net::{UnixListener, UnixSocket};
+
+use crate::model::error::{Error, Reason, Result};
+
+/// Longest path that fits into a socket address, without the closing NUL.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// First descriptor that systemd passes.
+const FIRST_PASSED_FD: RawFd = 3;
+
+/// The control socket, listening. A socket that we bound is removed with it.
+#[derive(Debug)]
+pub struct ControlSocket {
+    /// Accepts clients.
+    pub listener: UnixListener,
+    /// Where it is; `None` when systemd passed it.
+    owned: Option<PathBuf>,
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        if let Some(path) = &self.owned {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl ControlSocket {
+    /// Takes the socket that systemd passed, else binds `path`: bind, then mode 0600, then listen, so that nobody can
+    /// connect in between, in a directory that only we may enter. A stale socket is removed after it was probed.
+    ///
+    /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(passed) = passed_socket()? {
+            let listener = UnixListener::from_std(passed.into()).map_err(|e| failed(path, "taking it over", e))?;
+            return Ok(ControlSocket { listener, owned: None });
+        }
+        check_length(path)?;
+        prepare_directory(path)?;
+        remove_stale(path)?;
+        let socket = UnixSocket::new_stream().map_err(|e| failed(path, "making the socket", e))?;
+        socket.bind(path).map_err(|e| match e.kind() {
+            io::ErrorKind::AddrInUse => already_running(path),
+            _ => failed(path, "binding it", e),
+        })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|e| failed(path, "setting its mode", e))?;
+        let listener = socket.listen(BACKLOG).map_err(|e| failed(path, "listening", e))?;
+        Ok(ControlSocket { listener, owned: Some(path.to_owned()) })
+    }
+}
+
+fn check_length(path: &Path) -> Result<()> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the socket's path has {length} bytes and the system allows {MAX_SOCKET_PATH_BYTES}: {}; choose a shorter one \
+         with --socket",
+        path.display()
+    );
+    Err(Error::new(Reason::ConfigInvalid, "socket", message))
+}
+
+/// Makes the socket's directory, 0700; one that exists must be ours and closed to writing by others.
+fn prepare_directory(path: &Path) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|e| failed(directory, "making the directory", e))?;
+    let found = fs::metadata(directory).map_err(|e| failed(directory, "looking at the directory", e))?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0;
+    let writable_by_others = found.mode() & 0o022 != 0;
+    // A sticky directory such as /tmp lets nobody else replace our socket.
+    let sticky = found.mode() & 0o1000 != 0;
+    if !ours || (writable_by_others && !sticky) {
+        let message = format!(
+            "{} can be changed by other users; the control socket needs a directory of your own, mode 0700",
+            directory.display()
+        );
+        return Err(Error::new(Reason::ConfigInvalid, "socket", message));
+    }
+    Ok(())
+}
+
+/// Removes a socket that nobody listens on; anything else at that place is left alone.
+fn remove_stale(path: &Path) -> Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|e| failed(path, "looking at it", e))?,
+    };
+    if !found.file_type().is_socket() {
+        let message = format!("{} exists and is not a socket; it was left alone", path.display());
+        return Err(Error::new(Reason::ConfigInvalid, "socket", message));
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(already_running(path)),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|e| failed(path, "removing a stale socket", e))
+        }
+        Err(e) => Err(failed(path, "probing it", e)),
+    }
+}
+
+fn already_running(path: &Path) -> Error {
+    let message = format!("a broker is listening on {} already; use it, or choose another --socket", path.display());
+    Error::new(Reason::AlreadyRunning, path.display().to_string(), message)
+}
+
+fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
+    let message = format!("{}: {doing}: {error}", path.display());
+    Error::new(Reason::FileFailed, path.display().to_string(), message).caused_by(error)
+}
+
+/// The socket of systemd's activation protocol (sd_listen_fds), where there is one.
+fn passed_socket() -> Result<Option<OwnedFd>> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        None | Some(0) => return Ok(None),
+        Some(1) => {}
+        Some(count) => {
+            let message = format!("systemd passed {count} sockets; longshore takes one");
+            return Err(Error::new(Reason::ConfigInvalid, "LISTEN_FDS", message));
+        }
+    }
+    // SAFETY: the protocol makes this descriptor ours, nothing else in the process refers to it, and it is taken once,
+    // before any other descriptor could have been opened with that number.
+    let passed = unsafe { OwnedFd::from_raw_fd(FIRST_PASSED_FD) };
+    let wrong = |e: rustix::io::Errno| failed(Path::new("LISTEN_FDS"), "taking over systemd's socket", e.into());
+    rustix::io::fcntl_setfd(&passed, rustix::io::FdFlags::CLOEXEC).map_err(wrong)?;
+    rustix::io::ioctl_fionbio(&passed, true).map_err(wrong)?;
+    Ok(Some(passed))
+}
+
+/// Accepts the next client. Errors such as a lack of descriptors are waited out: retrying at once would spin
+/// (lessons 1.10).
+pub async fn accept(listener: &UnixListener) -> tokio::net::UnixStream {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_owner_may_connect_and_the_socket_goes_with_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/x.sock");
+        let socket = ControlSocket::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(ControlSocket::open(&path).unwrap_err().reason(), Reason::AlreadyRunning);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        ControlSocket::open(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(ControlSocket::open(&path).unwrap_err().reason(), Reason::ConfigInvalid);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[tokio::test]
+    async fn a_long_path_and_an_open_directory_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(120));
+        let error = ControlSocket::open(&long).unwrap_err();
+        assert!(error.message().contains("107"), "{error}");
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(ControlSocket::open(&open.join("x.sock")).unwrap_err().reason(), Reason::ConfigInvalid);
+    }
+}

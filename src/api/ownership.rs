@@ -1,0 +1,50 @@
+//! `OwnershipService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert, page::Page, status::status};
+use crate::{
+    core::{Broker, Resource, ResourceFilter},
+    pb::{self, ownership_service_server::OwnershipService},
+};
+
+/// Serves `OwnershipService`.
+pub(super) struct Ownership(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl OwnershipService for Ownership {
+    async fn list_resources(
+        &self,
+        request: Request<pb::ListResourcesRequest>,
+    ) -> Result<Response<pb::ListResourcesResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
+        let extension = match request.extension.as_str() {
+            "" => None,
+            text => Some(convert::extension_id(text).map_err(status)?),
+        };
+        let filter = ResourceFilter {
+            extension,
+            kinds: request.kinds().filter_map(convert::kind).collect(),
+            owned_only: request.owned_only,
+        };
+        let mut resources = self.0.resources(&filter).await.map_err(status)?;
+        resources.retain(|resource| key(resource) > page.after);
+        let next_page_token = page.cut(&mut resources, key);
+        let resources = resources.into_iter().map(convert::resource).collect();
+        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token }))
+    }
+
+    async fn get_owner(&self, request: Request<pb::GetOwnerRequest>) -> Result<Response<pb::GetOwnerResponse>, Status> {
+        let request = request.into_inner();
+        let resource = self.0.owner_of(convert::kind(request.kind()), &request.id).await.map_err(status)?;
+        Ok(Response::new(pb::GetOwnerResponse { resource: Some(convert::resource(resource)) }))
+    }
+}
+
+/// Sorts as the list is sorted: by kind, then name, then id.
+fn key(resource: &Resource) -> String {
+    format!("{}\0{}\0{}", resource.kind as u8, resource.name, resource.id)
+}

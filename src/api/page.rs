@@ -1,0 +1,85 @@
+//! Pages of lists. A token is the key of the last entry of the page before, in hexadecimal, so that it is opaque, safe
+//! in any transport, and holds no state in the broker.
+
+use crate::model::error::{Error, Reason, Result};
+
+/// Entries of a page where the caller does not say.
+const DEFAULT_SIZE: usize = 100;
+/// Most entries of a page.
+const MAX_SIZE: i32 = 1000;
+
+/// What a caller asks for: so many entries behind a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Page {
+    /// How many entries.
+    pub(super) size: usize,
+    /// The key that they come behind; empty for the first page.
+    pub(super) after: String,
+}
+
+impl Page {
+    /// Reads the fields of a request. Errors: REQUEST_INVALID, PAGE_TOKEN_INVALID.
+    pub(super) fn read(size: i32, token: &str) -> Result<Page> {
+        let size = match usize::try_from(size) {
+            Ok(0) => DEFAULT_SIZE,
+            Ok(size) if size <= MAX_SIZE as usize => size,
+            _ => {
+                let message = format!("page_size must lie between 0 and {MAX_SIZE}");
+                return Err(Error::new(Reason::RequestInvalid, "page_size", message));
+            }
+        };
+        let after = decode(token).ok_or_else(|| {
+            Error::new(Reason::PageTokenInvalid, "page_token", "take page_token from next_page_token of the page before")
+        })?;
+        Ok(Page { size, after })
+    }
+
+    /// Cuts a list, which may hold one entry more than the page, and returns the token of the next page.
+    pub(super) fn cut<T>(&self, entries: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
+        if entries.len() <= self.size {
+            return String::new();
+        }
+        entries.truncate(self.size);
+        entries.last().map(|last| encode(&key(last))).unwrap_or_default()
+    }
+}
+
+fn encode(key: &str) -> String {
+    key.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decode(token: &str) -> Option<String> {
+    let digits: Vec<u32> = token.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]));
+    String::from_utf8(bytes.collect::<Result<_, _>>().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other() {
+        let all = ["a", "b", "c"];
+        let first = Page::read(2, "").unwrap();
+        let mut entries = all.to_vec();
+        let token = first.cut(&mut entries, |e| (*e).to_owned());
+        assert_eq!(entries, ["a", "b"]);
+        let second = Page::read(2, &token).unwrap();
+        assert_eq!(second.after, "b");
+        let mut rest = vec!["c"];
+        assert_eq!(second.cut(&mut rest, |e| (*e).to_owned()), "");
+    }
+
+    #[test]
+    fn wrong_pages_are_refused() {
+        assert_eq!(Page::read(-1, "").unwrap_err().reason(), Reason::RequestInvalid);
+        assert_eq!(Page::read(1001, "").unwrap_err().reason(), Reason::RequestInvalid);
+        for token in ["x", "abc", "ff", "é"] {
+            assert_eq!(Page::read(1, token).unwrap_err().reason(), Reason::PageTokenInvalid, "{token}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Who is calling: what the kernel says of the process at the other end of the control socket.
+//!
+//! A program that we started and a container have their own ways in (sessions, the extension socket); on the control
+//! socket neither may act as the user, though its user id may be the user's (design section 3).
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+use tonic::transport::server::Connected;
+
+use crate::model::error::{Error, Reason};
+
+/// The process at the other end, and whether it may call.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// Its user id.
+    pub(super) uid: u32,
+    /// Why it may not call, where it may not.
+    refusal: Option<&'static str>,
+}
+
+/// Tells whether a process was started by us as some extension's program.
+pub(super) type IsOurs = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+
+impl Peer {
+    /// Looks at a client that has just connected.
+    pub(super) fn of(stream: &UnixStream, is_ours: &IsOurs) -> Peer {
+        let Ok(credentials) = stream.peer_cred() else {
+            return Peer { uid: u32::MAX, refusal: Some("the system does not say who is calling") };
+        };
+        let uid = credentials.uid();
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        Peer { uid, refusal: refusal(uid, pid, is_ours) }
+    }
+
+    /// The error for a peer that may not call.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.refusal {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Reason::CallerRefused, "", why)),
+        }
+    }
+}
+
+fn refusal(uid: u32, pid: Option<u32>, is_ours: &IsOurs) -> Option<&'static str> {
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Some("this control socket belongs to another user");
+    }
+    // Ourselves: the library's own tests and embedders call from within the process.
+    if pid == Some(std::process::id()) {
+        return None;
+    }
+    let Some(pid) = pid else {
+        return Some("the caller's process cannot be told; containers do not use the control socket");
+    };
+    let own = container_of("self");
+    if container_of(&pid.to_string()) != own {
+        return Some("the caller runs in a container; containers do not use the control socket");
+    }
+    if is_ours(pid) {
+        return Some("the caller is a program of an extension; it does not use the control socket");
+    }
+    None
+}
+
+/// The container that a process lives in, by its cgroup (v1 and v2).
+fn container_of(pid: &str) -> Option<String> {
+    container_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// The 64 hexadecimal digits of a container id in the text of `/proc/<pid>/cgroup`.
+fn container_in(cgroups: &str) -> Option<String> {
+    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    cgroups.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_owned)
+}
+
+/// A client's connection with what is known of its process.
+pub(super) struct PeerStream {
+    stream: UnixStream,
+    peer: Peer,
+}
+
+impl PeerStream {
+    pub(super) fn new(stream: UnixStream, is_ours: &IsOurs) -> Self {
+        let peer = Peer::of(&stream, is_ours);
+        if let Some(why) = peer.refusal {
+            tracing::warn!(uid = peer.uid, why, "refused a caller");
+        }
+        PeerStream { stream, peer }
+    }
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_known_by_their_cgroup() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        for line in [
+            format!("9:name=systemd:/docker/{id}\n0::/"),
+            format!("0::/system.slice/docker-{id}.scope"),
+            format!("0::/user.slice/user-1000.slice/libpod-{id}.scope/container"),
+        ] {
+            assert_eq!(container_in(&line).as_deref(), Some(id), "{line}");
+        }
+        assert_eq!(container_in("0::/user.slice/user-1000.slice/session-2.scope"), None);
+    }
+
+    #[test]
+    fn a_stranger_is_refused() {
+        let nobody: IsOurs = Arc::new(|_| false);
+        let everybody: IsOurs = Arc::new(|_| true);
+        let own = rustix::process::geteuid().as_raw();
+        assert!(refusal(own, Some(std::process::id()), &nobody).is_none());
+        assert!(refusal(own + 1, Some(1), &nobody).is_some());
+        assert!(refusal(own, None, &nobody).is_some());
+        assert!(refusal(own, Some(1), &everybody).is_some());
+    }
+}

@@ -1,0 +1,133 @@
+//! The only place that turns an error into a gRPC status.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use prost::Message;
+use prost_types::Any;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::convert;
+use crate::{
+    model::error::{Detail, Error, Kind, Reason},
+    pb,
+};
+
+/// The domain of every reason.
+const DOMAIN: &str = "longshore.dev";
+
+/// Maps an error. A bug's text goes to the log under a number; the caller gets the number.
+pub(super) fn status(error: Error) -> Status {
+    let message = match error.reason() {
+        Reason::Bug => logged_bug(&error),
+        _ => error.message().to_owned(),
+    };
+    let mut facts = HashMap::from([("retry".to_owned(), error.retry_delay().is_some().to_string())]);
+    if !error.subject().is_empty() {
+        facts.insert("subject".into(), error.subject().to_owned());
+    }
+    if let Some(sent) = error.was_sent() {
+        facts.insert("sent".into(), sent.to_string());
+    }
+    let mut details = ErrorDetails::with_error_info(error.reason().as_str(), DOMAIN, facts);
+    if let Some(delay) = error.retry_delay() {
+        details.set_retry_info(Some(delay));
+    }
+    let status = Status::with_error_details(code(error.kind()), message, details);
+    match error.detail() {
+        Some(detail) => with_detail(status, detail),
+        None => status,
+    }
+}
+
+/// The status that ends calls when the broker stops.
+pub(super) fn stopping() -> Status {
+    let error = Error::new(Reason::ShuttingDown, "", "the broker is shutting down; call again when it is back");
+    status(error.retry_after(Duration::from_secs(1)))
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::Exists => Code::AlreadyExists,
+        Kind::State => Code::FailedPrecondition,
+        Kind::Busy => Code::Aborted,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Timeout => Code::DeadlineExceeded,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+fn logged_bug(error: &Error) -> String {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    tracing::error!(number, error = error.message(), cause = ?std::error::Error::source(error), "bug");
+    format!("something went wrong inside the broker; its log says more under bug number {number}")
+}
+
+/// Adds a detail of our own to those that the standard ones are packed with.
+fn with_detail(status: Status, detail: &Detail) -> Status {
+    let (name, value) = match detail {
+        Detail::GrantsRequired(needs) => {
+            let grants = needs.iter().map(|need| convert::need(need, false)).collect();
+            ("GrantsRequired", pb::GrantsRequired { grants }.encode_to_vec())
+        }
+        Detail::ResponseHead { status, headers, max_body_bytes } => {
+            let headers = headers.iter().map(|(name, value)| convert::header(name.clone(), value.clone())).collect();
+            let max_body_bytes = i64::try_from(*max_body_bytes).unwrap_or(i64::MAX);
+            ("ResponseHead", pb::ResponseHead { status: i32::from(*status), headers, max_body_bytes }.encode_to_vec())
+        }
+    };
+    let any = Any { type_url: format!("type.googleapis.com/longshore.v1.{name}"), value };
+    let Ok(mut packed) = Packed::decode(status.details()) else { return status };
+    packed.details.push(any);
+    let details = Bytes::from(packed.encode_to_vec());
+    Status::with_details_and_metadata(status.code(), status.message(), details, status.metadata().clone())
+}
+
+/// `google.rpc.Status`, which is what a gRPC status carries its details in.
+#[derive(Clone, PartialEq, Message)]
+struct Packed {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::grant::{Grant, Need};
+
+    #[test]
+    fn an_error_carries_reason_and_details() {
+        let need = Need { grant: Grant::EngineFull, origin: "services.web.volumes".into() };
+        let error = Error::new(Reason::GrantsRequired, "a/b", "needs more")
+            .with_detail(Detail::GrantsRequired(vec![need]))
+            .retry_after(Duration::from_secs(3));
+        let status = status(error);
+        assert_eq!(status.code(), Code::PermissionDenied);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("GRANTS_REQUIRED", DOMAIN));
+        assert_eq!(info.metadata["subject"], "a/b");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(3)));
+        let packed = Packed::decode(status.details()).unwrap();
+        let own = packed.details.iter().find(|any| any.type_url.ends_with("GrantsRequired")).unwrap();
+        assert_eq!(pb::GrantsRequired::decode(&own.value[..]).unwrap().grants[0].name, "engine.full");
+    }
+
+    #[test]
+    fn a_bug_does_not_tell_its_inside() {
+        let status = status(Error::bug("secret path /x"));
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("secret"));
+    }
+}

@@ -1,0 +1,60 @@
+//! `SystemService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::status::status;
+use crate::{
+    core::Broker,
+    pb::{self, system_service_server::SystemService},
+};
+
+/// Serves `SystemService`.
+pub(super) struct System(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl SystemService for System {
+    async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Result<Response<pb::GetInfoResponse>, Status> {
+        let info = self.0.info().await.map_err(status)?;
+        let (about, error) = match info.engine {
+            Ok(about) => (Some(about), String::new()),
+            Err(error) => (None, error),
+        };
+        let reachable = about.is_some();
+        let engine = about.map_or_else(pb::EngineInfo::default, |about| pb::EngineInfo {
+            name: about.name,
+            version: about.version,
+            api_version: about.api_version,
+            platform: format!("{}/{}", about.os, about.arch),
+            ..Default::default()
+        });
+        let compose = match info.compose {
+            Ok((path, version)) => pb::ComposeInfo { path, version, error: String::new() },
+            Err(error) => pb::ComposeInfo { error, ..Default::default() },
+        };
+        let capability = |(name, available, detail): (&str, bool, String)| pb::Capability {
+            name: name.to_owned(),
+            available,
+            detail,
+        };
+        let limits = self.0.limits();
+        Ok(Response::new(pb::GetInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: i64::from(std::process::id()),
+            uid: i64::from(rustix::process::geteuid().as_raw()),
+            socket: info.socket,
+            data_dir: info.data_dir,
+            runtime_dir: info.runtime_dir,
+            engine: Some(pb::EngineInfo { url: info.engine_url, reachable, error, ..engine }),
+            compose: Some(compose),
+            capabilities: info.capabilities.into_iter().map(capability).collect(),
+            extensions: i32::try_from(info.extensions).unwrap_or(i32::MAX),
+            limits: Some(pb::Limits {
+                max_body_bytes: i64::try_from(limits.max_body_bytes).unwrap_or(i64::MAX),
+                max_request_bytes: super::MAX_REQUEST_BYTES as i64,
+                max_descriptors: i64::try_from(info.max_descriptors).unwrap_or(i64::MAX),
+            }),
+        }))
+    }
+}

@@ -1,0 +1,227 @@
+//! What an extension does, derived from what is wanted and what is observed. Nothing of it is stored.
+
+use crate::model::extension::Phase;
+
+/// What an extension does (design section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// An install is going on.
+    Installing,
+    /// Its containers run, the backend does not answer yet.
+    Starting,
+    /// The backend answers, or there is none.
+    Ready,
+    /// It works in part.
+    Degraded,
+    /// The engine restarts the backend again and again.
+    Backoff,
+    /// Nothing of it runs, on purpose.
+    Stopped,
+    /// It should run and does not.
+    Failed,
+    /// An uninstall is going on.
+    Uninstalling,
+}
+
+/// A state and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The state.
+    pub state: State,
+    /// Why, as a documented name; empty where there is nothing to say.
+    pub reason: &'static str,
+    /// The same in words.
+    pub message: String,
+}
+
+/// What is wanted and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// How far a change is.
+    pub phase: Phase,
+    /// Whether it shall run.
+    pub enabled: bool,
+    /// Whether all it needs is granted.
+    pub granted: bool,
+    /// The backend, where there is one.
+    pub backend: Option<BackendFacts>,
+}
+
+/// What was seen of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendFacts {
+    /// Whether a local process stands in for the containers.
+    pub attached: bool,
+    /// Whether its containers were ever made.
+    pub built: bool,
+    /// Its containers; `Err` says why the engine could not tell.
+    pub containers: Result<Vec<ContainerFacts>, String>,
+    /// The socket it exposes, where it exposes one.
+    pub socket: Option<SocketFacts>,
+}
+
+/// What was seen of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Service it belongs to.
+    pub service: String,
+    /// Whether it is of the service that is called.
+    pub is_backend: bool,
+    /// State as the engine names it, or `missing`.
+    pub state: String,
+    /// Exit code of its last run.
+    pub exit_code: i64,
+}
+
+/// What was seen of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketFacts {
+    /// It takes connections.
+    Answers,
+    /// It does not, and its container has been running for less than the time it is given.
+    Young,
+    /// It does not, and should.
+    Silent,
+}
+
+impl ContainerFacts {
+    fn runs(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused")
+    }
+
+    /// A service that has done its work: it exited 0 and is not the one that is called.
+    fn is_done(&self) -> bool {
+        self.state == "exited" && self.exit_code == 0 && !self.is_backend
+    }
+
+    fn ended(&self) -> String {
+        match self.state.as_str() {
+            "missing" => format!("the container of {} is gone", self.service),
+            "created" => format!("{} was never started", self.service),
+            _ => format!("{} exited with code {}", self.service, self.exit_code),
+        }
+    }
+}
+
+/// The state that the facts amount to.
+pub fn observe(facts: &Facts) -> Observed {
+    let say = |state, reason, message: &str| Observed { state, reason, message: message.to_owned() };
+    match facts.phase {
+        Phase::Installing => return say(State::Installing, "", "being installed"),
+        Phase::Uninstalling => return say(State::Uninstalling, "", "being removed"),
+        Phase::Installed => {}
+    }
+    let Some(backend) = &facts.backend else {
+        return match facts.enabled {
+            true => say(State::Ready, "", ""),
+            false => say(State::Stopped, "DISABLED", "disabled"),
+        };
+    };
+    if backend.attached {
+        return say(State::Ready, "", "a local process stands in for the backend");
+    }
+    if !facts.enabled {
+        return say(State::Stopped, "DISABLED", "disabled");
+    }
+    if !facts.granted {
+        return say(State::Stopped, "GRANTS_REQUIRED", "it lost a grant that its backend needs");
+    }
+    if !backend.built {
+        return say(State::Stopped, "BACKEND_NOT_BUILT", "the image was not there; attach a local process");
+    }
+    observe_backend(backend)
+}
+
+fn observe_backend(backend: &BackendFacts) -> Observed {
+    let say = |state, reason, message: String| Observed { state, reason, message };
+    let containers = match &backend.containers {
+        Ok(containers) => containers,
+        Err(why) => return say(State::Degraded, "ENGINE_UNAVAILABLE", why.clone()),
+    };
+    if let Some(looping) = containers.iter().find(|container| container.state == "restarting") {
+        let message = format!("the engine restarts {} again and again", looping.service);
+        let state = if looping.is_backend { State::Backoff } else { State::Degraded };
+        return say(state, "RESTARTING", message);
+    }
+    let ended: Vec<&ContainerFacts> = containers.iter().filter(|c| !c.runs() && !c.is_done()).collect();
+    let reason = match ended.iter().any(|container| container.state == "missing") {
+        true => "CONTAINERS_MISSING",
+        false => "BACKEND_EXITED",
+    };
+    let messages = ended.iter().map(|container| container.ended()).collect::<Vec<_>>().join("; ");
+    // Where there is no socket to call, a backend that exited 0 was a job that is done.
+    let done = |container: &&&ContainerFacts| backend.socket.is_none() && container.exit_code == 0;
+    if ended.iter().any(|container| container.is_backend && !(container.state == "exited" && done(&container))) {
+        return say(State::Failed, reason, messages);
+    }
+    match backend.socket {
+        Some(SocketFacts::Young) => say(State::Starting, "", "the backend does not listen yet".into()),
+        Some(SocketFacts::Silent) => {
+            say(State::Degraded, "NO_SOCKET", "the containers run, and the socket does not answer".into())
+        }
+        Some(SocketFacts::Answers) | None if ended.iter().any(|container| !container.is_backend) => {
+            say(State::Degraded, reason, messages)
+        }
+        Some(SocketFacts::Answers) | None => say(State::Ready, "", String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(service: &str, state: &str, exit_code: i64) -> ContainerFacts {
+        ContainerFacts { service: service.into(), is_backend: service == "web", state: state.into(), exit_code }
+    }
+
+    fn facts(containers: Vec<ContainerFacts>, socket: Option<SocketFacts>) -> Facts {
+        let backend = BackendFacts { attached: false, built: true, containers: Ok(containers), socket };
+        Facts { phase: Phase::Installed, enabled: true, granted: true, backend: Some(backend) }
+    }
+
+    fn seen(facts: &Facts) -> (State, &'static str) {
+        let observed = observe(facts);
+        (observed.state, observed.reason)
+    }
+
+    #[test]
+    fn containers_and_socket_make_the_state() {
+        use SocketFacts::{Answers, Silent, Young};
+        let running = || container("web", "running", 0);
+        for (containers, socket, expected) in [
+            (vec![running()], Some(Answers), (State::Ready, "")),
+            (vec![running()], Some(Young), (State::Starting, "")),
+            (vec![running()], Some(Silent), (State::Degraded, "NO_SOCKET")),
+            (vec![running()], None, (State::Ready, "")),
+            (vec![running(), container("init", "exited", 0)], None, (State::Ready, "")),
+            (vec![running(), container("db", "exited", 1)], Some(Answers), (State::Degraded, "BACKEND_EXITED")),
+            (vec![container("web", "exited", 1)], Some(Silent), (State::Failed, "BACKEND_EXITED")),
+            (vec![container("web", "exited", 0)], Some(Silent), (State::Failed, "BACKEND_EXITED")),
+            (vec![container("web", "exited", 0)], None, (State::Ready, "")),
+            (vec![container("web", "restarting", 1)], Some(Silent), (State::Backoff, "RESTARTING")),
+            (vec![container("web", "missing", 0)], Some(Silent), (State::Failed, "CONTAINERS_MISSING")),
+            (vec![container("web", "created", 0)], None, (State::Failed, "BACKEND_EXITED")),
+        ] {
+            assert_eq!(seen(&facts(containers.clone(), socket)), expected, "{containers:?} {socket:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_comes_first() {
+        let base = facts(vec![container("web", "running", 0)], None);
+        let with = |change: fn(&mut Facts)| {
+            let mut facts = base.clone();
+            change(&mut facts);
+            seen(&facts)
+        };
+        assert_eq!(with(|f| f.phase = Phase::Installing), (State::Installing, ""));
+        assert_eq!(with(|f| f.phase = Phase::Uninstalling), (State::Uninstalling, ""));
+        assert_eq!(with(|f| f.enabled = false), (State::Stopped, "DISABLED"));
+        assert_eq!(with(|f| f.granted = false), (State::Stopped, "GRANTS_REQUIRED"));
+        assert_eq!(with(|f| f.backend = None), (State::Ready, ""));
+        let unbuilt = with(|f| f.backend.as_mut().unwrap().built = false);
+        assert_eq!(unbuilt, (State::Stopped, "BACKEND_NOT_BUILT"));
+        let away = with(|f| f.backend.as_mut().unwrap().containers = Err("gone".into()));
+        assert_eq!(away, (State::Degraded, "ENGINE_UNAVAILABLE"));
+    }
+}

@@ -1,0 +1,211 @@
+//! Containers: listed, inspected, made for `vm.image`, started, stopped, removed.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use bollard::{
+    models::{
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType, NetworkingConfig,
+        RestartPolicy, RestartPolicyNameEnum,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        StartContainerOptions, StopContainerOptions,
+    },
+};
+
+use super::{Engine, found};
+use crate::model::error::{Error, Reason, Result};
+
+/// A container in a list.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Name without the leading slash.
+    pub name: String,
+    /// Image as it was named.
+    pub image: String,
+    /// State as the engine names it.
+    pub state: String,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// One container closely.
+#[derive(Debug, Clone)]
+pub struct ContainerDetails {
+    /// Full id.
+    pub id: String,
+    /// Name without the leading slash.
+    pub name: String,
+    /// State as the engine names it.
+    pub state: String,
+    /// Exit code of the last run.
+    pub exit_code: i64,
+    /// How often the engine started it again.
+    pub restarts: i64,
+    /// When it was started last, RFC 3339.
+    pub started_at: String,
+    /// Whether it has a terminal, which decides how its log is framed.
+    pub tty: bool,
+    /// Whether the engine starts it again when it ends.
+    pub restarts_itself: bool,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+    /// What is mounted.
+    pub mounts: Vec<Mounted>,
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Name of the volume.
+    pub volume: String,
+    /// Where it is mounted.
+    pub target: String,
+}
+
+/// What the container of a `vm.image` backend is made of.
+#[derive(Debug, Clone)]
+pub struct BackendSpec {
+    /// Name of the container.
+    pub name: String,
+    /// Image id or reference.
+    pub image: String,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+    /// Network to join.
+    pub network: String,
+    /// Service name, known on that network.
+    pub service: String,
+    /// Host directory for `/run/guest-services`.
+    pub guest_dir: PathBuf,
+    /// Host directory for `/run/longshore`, read-only.
+    pub broker_dir: PathBuf,
+}
+
+impl Engine {
+    /// All containers, running or not, that carry every one of `labels` (`key` or `key=value`).
+    pub async fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
+        let filters = HashMap::from([("label", labels.to_vec())]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.client()?.list_containers(Some(options)).await.map_err(|e| self.refused("", e))?;
+        Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// One container by id or name, if it exists.
+    pub async fn container(&self, id: &str) -> Result<Option<ContainerDetails>> {
+        let inspected = self.client()?.inspect_container(id, None).await.map_err(|e| self.refused(id, e));
+        Ok(found(inspected)?.map(ContainerDetails::from))
+    }
+
+    /// Makes the container of a `vm.image` backend; command, environment and user come from the image.
+    pub async fn create_backend(&self, spec: BackendSpec) -> Result<String> {
+        let bind = |source: &PathBuf, target: &str, read_only| Mount {
+            typ: Some(MountType::BIND),
+            source: Some(source.display().to_string()),
+            target: Some(target.into()),
+            read_only: Some(read_only),
+            ..Default::default()
+        };
+        let aliases = bollard::models::EndpointSettings { aliases: Some(vec![spec.service]), ..Default::default() };
+        let body = ContainerCreateBody {
+            image: Some(spec.image),
+            labels: Some(spec.labels),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![
+                    bind(&spec.guest_dir, "/run/guest-services", false),
+                    bind(&spec.broker_dir, "/run/longshore", true),
+                ]),
+                network_mode: Some(spec.network.clone()),
+                restart_policy: Some(RestartPolicy {
+                    name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+                    maximum_retry_count: None,
+                }),
+                ..Default::default()
+            }),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(spec.network, aliases)])),
+            }),
+            ..Default::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let created = self.client()?.create_container(Some(options), body).await;
+        created.map(|created| created.id).map_err(|e| self.refused(&spec.name, e))
+    }
+
+    /// Starts a container; one that runs is left alone.
+    pub async fn start(&self, id: &str) -> Result<()> {
+        let started = self.client()?.start_container(id, None::<StartContainerOptions>).await;
+        started.map_err(|e| self.refused(id, e))
+    }
+
+    /// Stops a container, giving it the time that its author set (10 s by default). One that is gone is stopped.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        let stopped = self.client()?.stop_container(id, None::<StopContainerOptions>).await;
+        found(stopped.map_err(|e| self.refused(id, e))).map(|_| ())
+    }
+
+    /// Removes a container with its anonymous volumes. One that is gone is removed.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let removed = self.client()?.remove_container(id, Some(options)).await;
+        match found(removed.map_err(|e| self.refused(id, e))) {
+            // The engine is at it already.
+            Err(error) if error.message().contains("is already in progress") => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// The end of a container's log, for an error message.
+    pub async fn log_tail(&self, id: &str, lines: u32) -> Result<String> {
+        use futures_util::TryStreamExt;
+        let details = self.container(id).await?;
+        let details =
+            details.ok_or_else(|| Error::new(Reason::ResourceNotFound, id, format!("there is no container {id}")))?;
+        let source = super::LogSource { id: details.id, tty: details.tty };
+        let options = super::LogOptions { tail: Some(lines), ..Default::default() };
+        let chunks = super::logs(self, source, options).await?;
+        let bytes: Vec<u8> =
+            chunks.try_fold(Vec::new(), |mut all, chunk| async { all.extend(chunk.data); Ok(all) }).await?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+}
+
+impl From<ContainerSummary> for Container {
+    fn from(summary: ContainerSummary) -> Self {
+        let name = summary.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+        Container {
+            id: summary.id.unwrap_or_default(),
+            name: name.trim_start_matches('/').to_owned(),
+            image: summary.image.unwrap_or_default(),
+            state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
+            labels: summary.labels.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<ContainerInspectResponse> for ContainerDetails {
+    fn from(found: ContainerInspectResponse) -> Self {
+        let state = found.state.unwrap_or_default();
+        let config = found.config.unwrap_or_default();
+        let policy = found.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
+        let volume = |mount: bollard::models::MountPoint| {
+            let is_volume = mount.typ.is_some_and(|typ| typ.to_string() == "volume");
+            let volume = mount.name.filter(|name| is_volume && !name.is_empty())?;
+            Some(Mounted { volume, target: mount.destination.unwrap_or_default() })
+        };
+        ContainerDetails {
+            id: found.id.unwrap_or_default(),
+            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            state: state.status.map(|status| status.to_string()).unwrap_or_default(),
+            exit_code: state.exit_code.unwrap_or(0),
+            restarts: found.restart_count.unwrap_or(0),
+            started_at: state.started_at.unwrap_or_default(),
+            tty: config.tty.unwrap_or(false),
+            restarts_itself: !matches!(policy, None | Some(RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)),
+            labels: config.labels.unwrap_or_default(),
+            mounts: found.mounts.unwrap_or_default().into_iter().filter_map(volume).collect(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Images: found, pulled, loaded, read without being run.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::{
+    body_try_stream,
+    models::{ContainerCreateBody, CreateImageInfo, ProgressDetail},
+    query_parameters::{
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
+        ImportImageOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+        TagImageOptionsBuilder,
+    },
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio_util::io::ReaderStream;
+
+use super::{Engine, credentials, found};
+use crate::model::{
+    error::{Error, Reason, Result},
+    reference::Reference,
+};
+
+/// An image in the engine.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Content id, `sha256:…`.
+    pub id: String,
+    /// Labels.
+    pub labels: HashMap<String, String>,
+    /// Operating system it is built for.
+    pub os: String,
+    /// Processor it is built for.
+    pub arch: String,
+}
+
+/// How far a pull or load is, as the engine tells it.
+#[derive(Debug, Clone, Default)]
+pub struct Transfer {
+    /// Layer or image.
+    pub item: String,
+    /// What is going on.
+    pub message: String,
+    /// Bytes done; 0 where unknown.
+    pub current_bytes: i64,
+    /// Bytes in all; 0 where unknown.
+    pub total_bytes: i64,
+}
+
+impl Transfer {
+    fn new(item: Option<String>, message: Option<String>, detail: Option<ProgressDetail>) -> Self {
+        let (current, total) = detail.map_or((None, None), |detail| (detail.current, detail.total));
+        Transfer {
+            item: item.unwrap_or_default(),
+            message: message.unwrap_or_default(),
+            current_bytes: current.unwrap_or(0),
+            total_bytes: total.unwrap_or(0),
+        }
+    }
+}
+
+impl Engine {
+    /// The image of that name or id, if the engine has it.
+    pub async fn image(&self, name: &str) -> Result<Option<Image>> {
+        let inspected = self.client()?.inspect_image(name).await.map_err(|e| self.refused(name, e));
+        Ok(found(inspected)?.map(|image| Image {
+            id: image.id.unwrap_or_default(),
+            labels: image.config.and_then(|config| config.labels).unwrap_or_default(),
+            os: image.os.unwrap_or_default(),
+            arch: image.architecture.unwrap_or_default(),
+        }))
+    }
+
+    /// The tags that the engine has of a repository.
+    pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
+        let filters = HashMap::from([("reference", vec![reference.id.as_str()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        let names = images.into_iter().flat_map(|image| image.repo_tags);
+        let same = |name: String| name.parse::<Reference>().ok().filter(|found| found.id == reference.id)?.tag;
+        Ok(names.filter_map(same).collect())
+    }
+
+    /// Pulls an image with the credentials of the broker's user, telling how far it is.
+    ///
+    /// Errors: IMAGE_NOT_FOUND, PULL_FAILED, ENGINE_UNAVAILABLE.
+    pub async fn pull(&self, reference: &Reference, mut progress: impl FnMut(Transfer)) -> Result<()> {
+        let credentials = credentials::lookup(reference).await?;
+        let name = reference.to_string();
+        // The engine would pull every tag of a bare repository.
+        let wanted = if reference.is_bare() { reference.with_tag("latest").to_string() } else { name.clone() };
+        let options = CreateImageOptionsBuilder::default().from_image(&wanted).build();
+        let mut updates = std::pin::pin!(self.client()?.create_image(Some(options), None, credentials));
+        while let Some(update) = updates.next().await {
+            let CreateImageInfo { id, status, progress_detail, .. } = update.map_err(|e| self.pull_failed(&name, e))?;
+            progress(Transfer::new(id, status, progress_detail));
+        }
+        Ok(())
+    }
+
+    /// Tells an image that no registry has from a registry that failed. The engine's text is the only signal for some.
+    fn pull_failed(&self, name: &str, error: bollard::errors::Error) -> Error {
+        let error = self.refused(name, error);
+        let text = error.message().to_owned();
+        let absent = ["not found", "manifest unknown", "does not exist", "name unknown", "no such image"];
+        match error.reason() {
+            Reason::EngineUnavailable => error,
+            Reason::ResourceNotFound => Error::new(Reason::ImageNotFound, name, format!("cannot pull {name}: {text}")),
+            _ if absent.iter().any(|sign| text.contains(sign)) => {
+                Error::new(Reason::ImageNotFound, name, format!("cannot pull {name}: {text}"))
+            }
+            _ => Error::new(Reason::PullFailed, name, format!("cannot pull {name}: {text}")),
+        }
+    }
+
+    /// Loads a saved archive and returns the references in it.
+    ///
+    /// Errors: SOURCE_UNREADABLE, ENGINE_UNAVAILABLE.
+    pub async fn load(&self, archive: &Path, mut progress: impl FnMut(Transfer)) -> Result<Vec<Reference>> {
+        let subject = archive.display().to_string();
+        let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
+        let file = tokio::fs::File::open(archive).await.map_err(|e| unreadable(e.to_string()))?;
+        let body = body_try_stream(ReaderStream::with_capacity(file, 256 * 1024));
+        let options = ImportImageOptionsBuilder::default().build();
+        let mut updates = std::pin::pin!(self.client()?.import_image(options, body, None));
+        let mut loaded = Vec::new();
+        while let Some(update) = updates.next().await {
+            let update = update.map_err(|e| match self.refused(&subject, e) {
+                error if error.reason() == Reason::EngineUnavailable => error,
+                error => unreadable(format!("not an image archive that the engine can load: {}", error.message())),
+            })?;
+            if let Some(text) = &update.stream {
+                loaded.extend(text.lines().filter_map(|line| line.strip_prefix("Loaded image: ")?.trim().parse().ok()));
+            }
+            let message = update.status.or(update.stream.map(|text| text.trim().to_owned()));
+            progress(Transfer::new(update.id, message, update.progress_detail));
+        }
+        Ok(loaded)
+    }
+
+    /// Gives an image another name.
+    pub async fn tag(&self, image: &str, reference: &Reference) -> Result<()> {
+        let tag = reference.tag.as_deref().unwrap_or("latest");
+        let options = TagImageOptionsBuilder::default().repo(reference.id.as_str()).tag(tag).build();
+        self.client()?.tag_image(image, Some(options)).await.map_err(|e| self.refused(image, e))
+    }
+
+    /// Removes an image name, and the image with its last name, unless a container uses it. True when it went.
+    pub async fn remove_image(&self, name: &str) -> Result<bool> {
+        let options = RemoveImageOptionsBuilder::default().force(false).build();
+        match self.client()?.remove_image(name, Some(options), None).await.map_err(|e| self.refused(name, e)) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.reason(), Reason::ResourceNotFound | Reason::EngineRefused) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens an image for reading, through a container that is never started: it needs no command of the image's.
+    pub async fn read_image(&self, image_id: &str) -> Result<ImageReader> {
+        let options = CreateContainerOptionsBuilder::default().build();
+        let body = ContainerCreateBody {
+            image: Some(image_id.to_owned()),
+            cmd: Some(vec!["/never-started".into()]),
+            labels: Some(HashMap::from([("dev.longshore.reader".into(), "true".into())])),
+            network_disabled: Some(true),
+            ..Default::default()
+        };
+        let created = self.client()?.create_container(Some(options), body).await;
+        let container = created.map_err(|e| self.refused(image_id, e))?.id;
+        Ok(ImageReader { engine: self.clone(), container })
+    }
+}
+
+/// An image open for reading. Close it; one that is dropped is closed in the background.
+#[derive(Debug)]
+pub struct ImageReader {
+    engine: Engine,
+    container: String,
+}
+
+impl ImageReader {
+    /// A path of the image as a tar stream whose first entry is the path itself; a link is not followed.
+    ///
+    /// Errors: RESOURCE_NOT_FOUND where the image has no such path.
+    pub async fn archive(&self, path: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + use<>> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let engine = self.engine.clone();
+        let subject = path.to_owned();
+        let chunks = self.engine.client()?.download_from_container(&self.container, Some(options));
+        let mut chunks = chunks.map_err(move |e| engine.refused(&subject, e)).boxed().peekable();
+        // The first piece tells whether the path exists.
+        match std::pin::Pin::new(&mut chunks).peek().await {
+            Some(Err(_)) | None => match chunks.next().await {
+                Some(Err(error)) => Err(error),
+                _ => Err(Error::new(Reason::ResourceNotFound, path, format!("the image's {path} came without content"))),
+            },
+            Some(Ok(_)) => Ok(chunks),
+        }
+    }
+
+    /// Removes the container behind it.
+    pub async fn close(mut self) -> Result<()> {
+        let container = std::mem::take(&mut self.container);
+        remove_reader(&self.engine, &container).await
+    }
+}
+
+impl Drop for ImageReader {
+    fn drop(&mut self) {
+        let (engine, container) = (self.engine.clone(), std::mem::take(&mut self.container));
+        if container.is_empty() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = remove_reader(&engine, &container).await {
+                    tracing::warn!(%error, container, "a container for reading an image was left behind");
+                }
+            });
+        }
+    }
+}
+
+async fn remove_reader(engine: &Engine, container: &str) -> Result<()> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    let removed = engine.client()?.remove_container(container, Some(options)).await;
+    found(removed.map_err(|e| engine.refused(container, e))).map(|_| ())
+}

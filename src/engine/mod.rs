@@ -1,0 +1,132 @@
+//! The container engine: Docker, or Podman's compatible API, over its Unix socket.
+//!
+//! Control calls go through bollard; it opens a connection per call, which is fine for them. Streams whose framing
+//! matters are read by our own client ([`logs`]).
+
+// compose
+mod containers;
+mod credentials;
+mod images;
+mod logs;
+mod objects;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError};
+
+pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
+pub use images::{Image, ImageReader, Transfer};
+pub use logs::{LogChunk, LogOptions, LogSource, logs};
+pub use objects::{Network, Volume};
+
+use crate::model::error::{Error, Reason, Result};
+
+/// How long a control call may wait for its answer's head. Creating a container on a busy disk takes seconds.
+const CALL_TIMEOUT_S: u64 = 120;
+/// When to try again after the engine did not answer.
+const ENGINE_RETRY: Duration = Duration::from_secs(2);
+
+/// A handle on the engine; cheap to clone. Nothing connects before the first call.
+#[derive(Clone)]
+pub struct Engine {
+    socket: PathBuf,
+}
+
+/// What the engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// What it calls itself.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Version of its API.
+    pub api_version: String,
+    /// Operating system of its images, as images spell it.
+    pub os: String,
+    /// Processor of its images, as images spell it.
+    pub arch: String,
+}
+
+impl Engine {
+    /// The engine that listens on `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Engine { socket: socket.into() }
+    }
+
+    /// The engine's socket.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// The engine's address, as DOCKER_HOST spells it.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
+    pub fn client(&self) -> Result<Docker> {
+        Docker::connect_with_unix(&self.url(), CALL_TIMEOUT_S, API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
+    }
+
+    /// Asks the engine about itself.
+    pub async fn about(&self) -> Result<About> {
+        let version = self.client()?.version().await.map_err(|e| self.refused("", e))?;
+        let platform = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
+        let component = version.components.and_then(|list| list.into_iter().next()).map(|component| component.name);
+        Ok(About {
+            // Docker puts the edition into `Platform` (empty in distributions' builds); Podman names its first component.
+            name: component.filter(|name| name != "Engine").or(platform).unwrap_or_else(|| "Docker Engine".into()),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            os: version.os.unwrap_or_default(),
+            arch: version.arch.unwrap_or_default(),
+        })
+    }
+
+    /// Puts an engine's failure about `subject` into our terms.
+    fn refused(&self, subject: &str, error: BollardError) -> Error {
+        match error {
+            BollardError::DockerResponseServerError { status_code, message } => {
+                let reason = match status_code {
+                    404 => Reason::ResourceNotFound,
+                    _ => Reason::EngineRefused,
+                };
+                Error::new(reason, subject, format!("the engine refused: {}", message.trim()))
+            }
+            BollardError::DockerStreamError { error } => {
+                Error::new(Reason::EngineRefused, subject, format!("the engine refused: {}", error.trim()))
+            }
+            BollardError::JsonDataError { message, .. } => {
+                Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
+            }
+            other => {
+                let message = format!("the engine at {} does not answer: {}", self.socket.display(), root_cause(&other));
+                Error::new(Reason::EngineUnavailable, subject, message).caused_by(other).retry_after(ENGINE_RETRY)
+            }
+        }
+    }
+}
+
+/// The innermost cause, which says what the outer ones only announce.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("socket", &self.socket).finish()
+    }
+}
+
+/// Treats "there is no such thing" as `None`.
+fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.reason() == Reason::ResourceNotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
