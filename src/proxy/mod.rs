@@ -1,0 +1,90 @@
+//! Carrying calls to a backend's socket: one HTTP/1.1 request out, its whole answer back.
+//!
+//! The proxy is handed a way to dial and knows nothing of extensions or engines. [`fetch`] is the unary form; what it is
+//! made of (path and header rules, the wire, reading of failures) is what streams and upgrades need as well.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+mod connection;
+mod failure;
+mod fetch;
+pub mod headers;
+pub mod path;
+mod progress;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use fetch::fetch;
+
+/// Longest a backend may take to accept a connection, unless configured.
+pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
+
+/// One HTTP header line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderLine {
+    /// Name, a token. Case does not matter; from a backend it is lower case.
+    pub name: String,
+    /// Value: any bytes but control characters other than tab; need not be UTF-8.
+    pub value: Bytes,
+}
+
+/// One HTTP request, as the caller wishes it.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Method, a token such as `GET`; at most 64 bytes.
+    pub method: String,
+    /// Path and query as the caller wrote them; [`path::encode`] makes them legal.
+    pub path: String,
+    /// Header lines in order; [`headers::request`] has the rules.
+    pub headers: Vec<HeaderLine>,
+    /// Body; empty for none.
+    pub body: Bytes,
+}
+
+/// One whole HTTP response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Status, 200 to 999.
+    pub status: u16,
+    /// Header lines without the hop-by-hop ones. Lines of one name stand together, in their order.
+    pub headers: Vec<HeaderLine>,
+    /// Body, decoded from its transfer coding.
+    pub body: Bytes,
+    /// Trailer lines, where the backend sent any.
+    pub trailers: Vec<HeaderLine>,
+}
+
+/// What one fetch may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time to get a connection.
+    pub connect: Duration,
+    /// Time until the whole response is there, dialling included. `None`: no limit; real backends do half-hour backups
+    /// inside one request.
+    pub total: Option<Duration>,
+    /// Largest response body, in bytes.
+    pub max_body_bytes: u64,
+}
+
+// === impl HeaderLine ===
+
+impl HeaderLine {
+    /// A line of a name and a value.
+    pub fn new(name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        HeaderLine { name: name.into(), value: value.into() }
+    }
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    /// 5 seconds to connect, no other time limit, 3 MiB of body.
+    fn default() -> Self {
+        Limits { connect: DEFAULT_CONNECT, total: None, max_body_bytes: 3 << 20 }
+    }
+}

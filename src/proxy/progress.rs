@@ -1,0 +1,52 @@
+//! How far one request came, told by the wire and read when something fails.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Shared by a connection's wire and the call on it. One task touches it; atomics only because that task may move.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    sent_bytes: AtomicU64,
+    write_pending: AtomicBool,
+    connected: AtomicBool,
+    head_seen: AtomicBool,
+}
+
+impl Progress {
+    /// The backend's kernel took `bytes`; `all` says whether that was everything there was to write.
+    pub(super) fn wrote(&self, bytes: usize, all: bool) {
+        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+        self.write_pending.store(!all, Relaxed);
+    }
+
+    /// The backend takes no bytes at present.
+    pub(super) fn write_blocked(&self) {
+        self.write_pending.store(true, Relaxed);
+    }
+
+    pub(super) fn connected(&self) {
+        self.connected.store(true, Relaxed);
+    }
+
+    pub(super) fn head_seen(&self) {
+        self.head_seen.store(true, Relaxed);
+    }
+
+    /// Whether any byte of the request left.
+    pub(super) fn sent(&self) -> bool {
+        self.sent_bytes.load(Relaxed) > 0
+    }
+
+    /// Whether the last write could not place all its bytes.
+    pub(super) fn write_pending(&self) -> bool {
+        self.write_pending.load(Relaxed)
+    }
+
+    /// What is being waited for, in words.
+    pub(super) fn waiting_for(&self) -> &'static str {
+        match (self.connected.load(Relaxed), self.head_seen.load(Relaxed)) {
+            (false, _) => "accept the connection",
+            (true, false) => "answer",
+            (true, true) => "finish its response body",
+        }
+    }
+}

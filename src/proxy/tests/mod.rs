@@ -1,0 +1,117 @@
+//! Fetches against hand-written backends on real Unix sockets.
+
+use std::{future::Future, io, path::PathBuf, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{HeaderLine, Limits, Request, Response, fetch};
+use crate::model::error::{Error, Reason, Result};
+
+mod cancel;
+mod closing;
+mod framing;
+mod hostile;
+mod limits;
+mod upload;
+
+/// Nothing here may take this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A backend that serves one connection; what its handler returns is what [`Backend::end`] gives.
+struct Backend<T> {
+    dir: TempDir,
+    task: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Backend<T> {
+    fn start<F>(serve: impl FnOnce(UnixStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = T> + Send,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let task = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream).await
+        });
+        Backend { dir, task }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    async fn fetch_within(&self, request: Request, limits: &Limits) -> Result<Response> {
+        let socket = self.socket();
+        let dial = || async { Ok(UnixStream::connect(socket).await.unwrap()) };
+        timeout(PATIENCE, fetch("org/ext", dial, request, limits)).await.expect("the fetch hangs")
+    }
+
+    async fn fetch(&self, request: Request) -> Result<Response> {
+        self.fetch_within(request, &Limits::default()).await
+    }
+
+    async fn end(self) -> T {
+        timeout(PATIENCE, self.task).await.expect("the backend hangs").unwrap()
+    }
+}
+
+fn get(path: &str) -> Request {
+    Request { method: "GET".into(), path: path.into(), ..Request::default() }
+}
+
+fn post(body: impl Into<bytes::Bytes>) -> Request {
+    Request { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: body.into() }
+}
+
+fn line(name: &str, value: &[u8]) -> HeaderLine {
+    HeaderLine::new(name, value.to_vec())
+}
+
+/// Reads to the blank line, no byte more.
+async fn read_head(stream: &mut UnixStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Reads a request head, writes `answer`, closes.
+async fn answer(request: Request, answer: &[u8]) -> Result<Response> {
+    let answer = answer.to_vec();
+    let backend = Backend::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(&answer).await
+    });
+    backend.fetch(request).await
+}
+
+async fn answer_error(bytes: &[u8]) -> Error {
+    answer(get("/"), bytes).await.expect_err(&format!("taken: {:?}", String::from_utf8_lossy(bytes)))
+}
+
+/// What a backend sees when the other side has gone, within half a second.
+async fn sees_the_end(stream: &mut UnixStream) -> bool {
+    let mut rest = Vec::new();
+    let end: io::Result<_> = match timeout(Duration::from_millis(500), stream.read_to_end(&mut rest)).await {
+        Ok(end) => end,
+        Err(_) => return false,
+    };
+    end.is_ok() || end.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+#[track_caller]
+fn assert_failed(error: &Error, reason: Reason, sent: bool) {
+    assert_eq!((error.reason(), error.was_sent()), (reason, Some(sent)), "{error} {error:?}");
+    assert_eq!(error.message(), error.message().trim_end_matches('.'));
+}

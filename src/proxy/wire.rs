@@ -1,0 +1,115 @@
+//! The byte stream under one HTTP connection, with three corrections to what the HTTP client expects of a stream.
+//!
+//! 1. A write that fails is no failure yet: a backend may answer early, close, and never read the rest. What is written
+//!    from then on is thrown away, and what the backend answered (or its end) decides.
+//! 2. A reset is an end: a Unix socket that is closed with unread bytes in it resets, after everything it sent was
+//!    delivered. A backend that reads once and answers until it closes does exactly that.
+//! 3. Nothing is read before something was written: a backend may answer as soon as it accepts, and the HTTP client
+//!    would take that for rubbish on an idle connection.
+
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::progress::Progress;
+
+/// A stream to a backend that keeps count in a [`Progress`].
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    progress: Arc<Progress>,
+    /// Something was written, or writing failed.
+    opened: bool,
+    /// The backend takes no more bytes.
+    write_broken: bool,
+    early_reader: Option<Waker>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
+        Wire { stream, progress, opened: false, write_broken: false, early_reader: None }
+    }
+
+    /// Takes note of a write of `len` bytes; a failed one counts as swallowed.
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        let taken = match outcome {
+            Poll::Pending => {
+                self.progress.write_blocked();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(taken)) => {
+                self.progress.wrote(taken, taken == len);
+                taken
+            }
+            Poll::Ready(Err(_)) => {
+                self.write_broken = true;
+                self.progress.wrote(0, true);
+                len
+            }
+        };
+        self.opened = true;
+        if let Some(reader) = self.early_reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.opened {
+            self.early_reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Poll::Ready(Ok(())),
+            outcome => Poll::Ready(outcome),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.write_broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(outcome, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.write_broken {
+            return Poll::Ready(Ok(len));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(outcome, len)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.write_broken {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.write_broken {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
