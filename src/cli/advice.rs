@@ -1,0 +1,76 @@
+//! What to do next, by the reason of a failure.
+
+use super::{text::shell_word, view::grant::NeedView};
+
+/// Advice by reason. `EXT` stands for what the command was about.
+const TABLE: &[(&str, &str)] = &[
+    ("REFERENCE_INVALID", "an extension is named as org/name, an image as org/name:tag"),
+    ("GRANT_INVALID", "see what it needs with: longshore grants EXT"),
+    ("EXTENSION_NOT_FOUND", "see what is installed with: longshore ls"),
+    ("EXTENSION_INSTALLED", "remove it first with: longshore rm EXT"),
+    ("EXTENSION_BUSY", "another command is changing it; try again when that is done"),
+    ("IMAGE_NOT_FOUND", "check the name, or build or pull the image first"),
+    ("PULL_FAILED", "check the network; for a private registry run: docker login"),
+    ("SOURCE_UNREADABLE", "the broker reads it as its own user; check the path and its rights"),
+    ("MANIFEST_INVALID", "see every problem at once with: longshore validate EXT"),
+    ("COMPOSE_INVALID", "see every problem at once with: longshore validate EXT"),
+    ("UNSAFE_FILE", "its author has to leave that file out"),
+    ("PLATFORM_MISMATCH", "its author has to build it for this machine as well"),
+    ("COMPOSE_UNAVAILABLE", "install the Compose plugin, version 2; `longshore info` shows what was found"),
+    ("PROJECT_NAME_TAKEN", "remove or rename what the message lists, then install again"),
+    ("COMPOSE_FAILED", "nothing was left behind; the message is that of Compose or the engine"),
+    ("BACKEND_EXITED", "nothing was left behind; try the image by itself with: docker run"),
+    ("ENGINE_UNAVAILABLE", "start the container engine; `longshore info` shows where the broker looks for it"),
+    ("RESOURCE_AMBIGUOUS", "give more digits of the id"),
+    ("NO_BACKEND", "see what it consists of with: longshore inspect EXT"),
+    ("NO_SOCKET", "its metadata.json has to expose a socket: vm.exposes.socket"),
+    ("SERVICE_NOT_FOUND", "see its services with: longshore inspect EXT"),
+    ("BACKEND_STOPPED", "start it with: longshore enable EXT"),
+    ("BACKEND_STARTING", "wait for it with: --wait 30s"),
+    ("BACKEND_REFUSED", "see what the backend says with: longshore logs EXT"),
+    ("BACKEND_UNREACHABLE", "see what works on this machine with: longshore info"),
+    ("BACKEND_BROKE_BEFORE_HEAD", "see what the backend says with: longshore logs EXT"),
+    ("BACKEND_BROKE_IN_BODY", "see what the backend says with: longshore logs EXT"),
+    ("RESPONSE_INVALID", "see what the backend says with: longshore logs EXT"),
+    ("BACKEND_TOO_SLOW", "give it more time with: --timeout"),
+    ("BODY_TOO_LARGE", "64 MiB is the most that one call carries; ask the backend for less"),
+    ("PATH_INVALID", "paths begin with one slash"),
+    ("ALREADY_ATTACHED", "end the other `longshore dev` first"),
+    ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
+    ("SHIM_UNAVAILABLE", "see what works on this machine with: longshore info"),
+    ("CALLER_REFUSED", "run this as the user that the broker runs as"),
+    ("SHUTTING_DOWN", "the broker is stopping; start it again with: longshore serve"),
+    ("LIMIT_REACHED", "try again when less is going on; `longshore info` shows the limits"),
+    ("BUG", "the broker's own output has the details; please report it"),
+];
+
+/// What to do about a failure with that reason; `None` where the message says it all.
+pub(super) fn for_reason(reason: &str, subject: &str, missing: &[NeedView]) -> Option<String> {
+    if !missing.is_empty() {
+        let flags: Vec<String> = missing.iter().map(|need| format!(" --allow {}", shell_word(&need.name))).collect();
+        return Some(format!("grant it with: longshore grants {}{}", shell_word(subject), flags.concat()));
+    }
+    let (_, advice) = TABLE.iter().find(|(known, _)| *known == reason)?;
+    let subject = if subject.is_empty() { "EXTENSION".into() } else { shell_word(subject) };
+    Some(advice.replace("EXT", &subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::Reason;
+
+    #[test]
+    fn every_reason_in_the_table_exists() {
+        for (name, _) in TABLE {
+            assert!(Reason::ALL.iter().any(|reason| reason.as_str() == *name), "{name}");
+        }
+    }
+
+    #[test]
+    fn advice_names_the_extension() {
+        let advice = for_reason("BACKEND_STOPPED", "org/x", &[]);
+        assert_eq!(advice.as_deref(), Some("start it with: longshore enable org/x"));
+        assert_eq!(for_reason("", "org/x", &[]), None);
+    }
+}

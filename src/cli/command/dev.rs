@@ -1,0 +1,228 @@
+//! `longshore dev`.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf, absolute},
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use clap::Args;
+use rustix::process::{Pid, Signal as Number};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+use tonic::Streaming;
+
+use crate::{
+    cli::{Options, connect::Broker, console::Console, failure::Failure, text::shell_word},
+    pb,
+};
+
+/// Tells the process where to listen.
+const SOCKET_VARIABLE: &str = "LONGSHORE_BACKEND_SOCKET";
+/// In an argument, stands for the path of the socket.
+const SOCKET_PLACEHOLDER: &str = "{socket}";
+/// Longest path that a Unix socket can have (`sun_path` without its final NUL).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Time between asking a process to end and killing it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Arguments of `dev`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+While this runs, calls to the extension's backend go to the socket, and `exec --backend` runs programs in the
+directory. {socket} in the command's arguments becomes the path of the socket, which is in LONGSHORE_BACKEND_SOCKET as
+well. Without a command, start the backend yourself. The containers take over again when this ends: with the
+command, whose exit code is passed on, or with Ctrl-C.")]
+pub struct Dev {
+    /// Extension whose backend to stand in for
+    pub(super) extension: String,
+    /// Socket that the process serves HTTP on [default: one in a new temporary directory]
+    #[arg(long, value_name = "PATH")]
+    backend_socket: Option<PathBuf>,
+    /// Directory that `exec --backend` runs programs in
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Process that stands in, and its arguments
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    argv: Vec<String>,
+}
+
+/// What ended the attachment.
+enum End {
+    /// Ctrl-C, SIGTERM or SIGHUP.
+    Asked,
+    /// The process ended by itself.
+    Exited(ExitStatus),
+    /// The broker ended it.
+    Detached(Failure),
+}
+
+/// The signals that ask this program to end.
+struct EndSignals([Signal; 3]);
+
+impl Dev {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        // Held to the end: dropping it removes the socket with its directory.
+        let (socket, _directory) = self.socket()?;
+        let socket_text = path_text(&socket)?;
+        let broker = Broker::connect(options).await?;
+        let mut attachment = self.attach(&broker, &socket_text).await?;
+        report_attached(console, &self.extension, &socket_text).await?;
+        // Listened for before there is a process that would be left behind.
+        let mut signals = EndSignals::listen()?;
+        let mut child = self.start(console, &socket_text).await?;
+        let end = wait(&mut signals, &mut attachment, child.as_mut()).await?;
+        // Detached first, so that no call meets a process that is being ended.
+        drop(attachment);
+        if let Some(child) = child.as_mut() {
+            stop(console, child).await?;
+        }
+        finish(console, &self.extension, end).await
+    }
+
+    fn socket(&self) -> Result<(PathBuf, Option<TempDir>), Failure> {
+        let (socket, directory) = match &self.backend_socket {
+            Some(path) => (absolute(path).map_err(|error| Failure::of_file(path, &error))?, None),
+            None => {
+                let made = tempfile::Builder::new().prefix("longshore-dev-").tempdir();
+                let directory = made.map_err(|error| Failure::of_file(&std::env::temp_dir(), &error))?;
+                (directory.path().join("backend.sock"), Some(directory))
+            }
+        };
+        let length = socket.as_os_str().len();
+        if length > MAX_SOCKET_PATH_BYTES {
+            let text = format!("the socket's path has {length} bytes, {MAX_SOCKET_PATH_BYTES} is the most");
+            return Err(Failure::with_advice(text, "name a shorter one with --backend-socket"));
+        }
+        Ok((socket, directory))
+    }
+
+    async fn attach(&self, broker: &Broker, socket: &str) -> Result<Streaming<pb::AttachResponse>, Failure> {
+        let directory = std::fs::canonicalize(&self.dir).map_err(|error| Failure::of_file(&self.dir, &error))?;
+        let request = pb::AttachRequest {
+            extension: self.extension.clone(),
+            socket: socket.to_owned(),
+            directory: path_text(&directory)?,
+        };
+        let mut attachment = broker.backends().attach(request).await?.into_inner();
+        match attachment.message().await? {
+            Some(_) => Ok(attachment),
+            None => Err(Failure::new("the broker did not attach the socket")),
+        }
+    }
+
+    /// Starts the process, if there is one. At a terminal it stays in our process group, so that a debugger can read
+    /// from the terminal and Ctrl-C reaches it; elsewhere it gets a group of its own, so that its children end as well.
+    async fn start(&self, console: &mut Console, socket: &str) -> Result<Option<Child>, Failure> {
+        let argv: Vec<String> = self.argv.iter().map(|word| word.replace(SOCKET_PLACEHOLDER, socket)).collect();
+        let Some((program, arguments)) = argv.split_first() else { return Ok(None) };
+        let mut command = Command::new(program);
+        command.args(arguments).env(SOCKET_VARIABLE, socket).kill_on_drop(true);
+        if !console.reads_terminal() {
+            command.process_group(0);
+        }
+        if !console.wants_json() {
+            let words: Vec<_> = argv.iter().map(|word| shell_word(word)).collect();
+            console.note(&format!("running {}", words.join(" "))).await?;
+        }
+        let child = command.spawn().map_err(|error| Failure::of_file(Path::new(program), &error))?;
+        Ok(Some(child))
+    }
+}
+
+impl EndSignals {
+    fn listen() -> io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(EndSignals([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn any(&mut self) {
+        let EndSignals([interrupt, terminate, hangup]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Waits for whatever comes first: a signal, the end of the process, the end of the attachment.
+async fn wait(
+    signals: &mut EndSignals,
+    attachment: &mut Streaming<pb::AttachResponse>,
+    child: Option<&mut Child>,
+) -> io::Result<End> {
+    let exited = async {
+        match child {
+            Some(child) => child.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let detached = async {
+        loop {
+            match attachment.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Failure::new("the broker ended the attachment"),
+                Err(status) => return Failure::from(status),
+            }
+        }
+    };
+    Ok(tokio::select! {
+        () = signals.any() => End::Asked,
+        status = exited => End::Exited(status?),
+        failure = detached => End::Detached(failure),
+    })
+}
+
+/// Ends the process: asked first, killed after the grace time.
+async fn stop(console: &Console, child: &mut Child) -> Result<(), Failure> {
+    let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else { return Ok(()) };
+    let send = |signal| match console.reads_terminal() {
+        true => rustix::process::kill_process(pid, signal),
+        false => rustix::process::kill_process_group(pid, signal),
+    };
+    // It may have ended meanwhile, which is what is wanted.
+    let _ = send(Number::TERM);
+    if timeout(GRACE, child.wait()).await.is_err() {
+        let _ = send(Number::KILL);
+        child.wait().await?;
+    }
+    Ok(())
+}
+
+async fn report_attached(console: &mut Console, extension: &str, socket: &str) -> Result<(), Failure> {
+    if console.wants_json() {
+        let value = json!({ "event": "attached", "extension": extension, "socket": socket });
+        return Ok(console.print_json(&value).await?);
+    }
+    Ok(console.note(&format!("calls to {extension} go to {socket} until this ends (Ctrl-C)")).await?)
+}
+
+async fn finish(console: &mut Console, extension: &str, end: End) -> Result<ExitCode, Failure> {
+    let code = match end {
+        End::Asked => 0,
+        End::Exited(status) => {
+            let code = status.code().or(status.signal().map(|number| 128 + number)).unwrap_or(1);
+            code.try_into().unwrap_or(1)
+        }
+        End::Detached(failure) => return Err(failure),
+    };
+    if console.wants_json() {
+        console.print_json(&json!({ "event": "detached", "extension": extension, "exit_code": code })).await?;
+    } else {
+        console.note(&format!("calls to {extension} go to its containers again")).await?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn path_text(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Failure::new(format!("{}: the path is not UTF-8", path.display())))
+}

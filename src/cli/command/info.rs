@@ -1,0 +1,66 @@
+//! `longshore info`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::info::InfoView},
+    pb,
+};
+
+/// Arguments of `info`.
+#[derive(Debug, Args)]
+pub struct Info {}
+
+impl Info {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        let response = Broker::connect(options).await?.system().get_info(pb::GetInfoRequest {}).await?;
+        let info = InfoView::from(response.into_inner());
+        match console.wants_json() {
+            true => console.print_json(&info).await?,
+            false => console.print(&text(&info)).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(info: &InfoView) -> String {
+    let mut table = Table::of_pairs();
+    table.add(["Broker:", &format!("{} (pid {}, uid {})", info.version, info.pid, info.uid)]);
+    table.add(["Socket:", &info.socket]);
+    table.add(["Data:", &info.data_dir]);
+    table.add(["Runtime:", &info.runtime_dir]);
+    table.add(["Extensions:", &info.extensions.to_string()]);
+    table.add(["Engine:", &engine(info)]);
+    table.add(["", &info.engine.url]);
+    table.add(["Compose:", &compose(info)]);
+    table.add(["Body limit:", &format!("{} bytes unless the call says otherwise", info.limits.max_body_bytes)]);
+    table.add(["Request limit:", &format!("{} bytes", info.limits.max_request_bytes)]);
+    table.add(["Descriptors:", &info.limits.max_descriptors.to_string()]);
+    let mut capabilities = Table::of_pairs();
+    for capability in &info.capabilities {
+        let mark = if capability.available { "yes" } else { "no" };
+        capabilities.add([&format!("  {}", capability.name), mark, &capability.detail]);
+    }
+    match info.capabilities.is_empty() {
+        true => table.render(),
+        false => format!("{}\nCapabilities:\n{}", table.render(), capabilities.render()),
+    }
+}
+
+fn engine(info: &InfoView) -> String {
+    let engine = &info.engine;
+    match engine.reachable {
+        true => format!("{} {}, API {}, {}", engine.name, engine.version, engine.api_version, engine.platform),
+        false => format!("does not answer: {}", engine.error),
+    }
+}
+
+fn compose(info: &InfoView) -> String {
+    let compose = &info.compose;
+    match compose.error.is_empty() {
+        true => format!("{} ({})", compose.version, compose.path),
+        false => format!("cannot be used: {}", compose.error),
+    }
+}

@@ -1,0 +1,131 @@
+//! `longshore install`.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    cli::{
+        Options,
+        connect::Broker,
+        consent::{self, Consent},
+        console::Console,
+        failure::Failure,
+        progress::Progress,
+        source::{Pull, read_source},
+        text::parse_span,
+        view::{extension::ExtensionView, progress::ProgressView},
+    },
+    pb::{self, install_response::Event},
+};
+
+/// Arguments of `install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// Image such as org/name:1.0, or the path of an archive (docker save) or of a directory with a metadata.json
+    pub(super) source: String,
+    /// Reference to install an archive or a directory under
+    #[arg(long = "as", value_name = "REF")]
+    reference: Option<String>,
+    /// When to ask the registry for the image
+    #[arg(long, value_enum, default_value_t)]
+    pull: Pull,
+    /// Accept this grant, such as host.exec:kubectl; can be given again
+    #[arg(long = "grant", value_name = "NAME")]
+    grants: Vec<String>,
+    /// Accept everything, as Docker Desktop does: the engine, the host, privileged containers
+    #[arg(long)]
+    trust: bool,
+    /// Accept what the extension needs and nothing more, without asking
+    #[arg(long, short)]
+    yes: bool,
+    /// Let the broker finish even when this command is ended
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// How long to wait until the backend is ready [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    ready_timeout: Option<Duration>,
+    /// Print the extension's id and nothing else
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Install {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        let mut request = self.request()?;
+        let broker = Broker::connect(options).await?;
+        let installed = match self.attempt(console, &broker, request.clone()).await {
+            Err(failure) if !failure.missing_grants().is_empty() => {
+                request.accept_grants.extend(self.consent(console, failure).await?);
+                self.attempt(console, &broker, request).await.map_err(|failure| self.explained(failure))?
+            }
+            outcome => outcome?,
+        };
+        self.report(console, &installed).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn request(&self) -> Result<pb::InstallRequest, Failure> {
+        Ok(pb::InstallRequest {
+            source: Some(read_source(&self.source, self.reference.as_deref(), self.pull)?),
+            accept_grants: self.grants.clone(),
+            trust: self.trust,
+            detach: self.detach,
+            ready_timeout: self.ready_timeout.and_then(|time| time.try_into().ok()),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        console: &mut Console,
+        broker: &Broker,
+        request: pb::InstallRequest,
+    ) -> Result<ExtensionView, Failure> {
+        let mut progress = Progress::new(console, self.quiet);
+        let mut events = broker.extensions().install(request).await?.into_inner();
+        while let Some(message) = events.message().await? {
+            match message.event {
+                Some(Event::Progress(step)) => progress.show(console, &ProgressView::from(step)).await?,
+                Some(Event::Installed(extension)) => return Ok(extension.into()),
+                None => {}
+            }
+        }
+        Err(Failure::new("the broker ended the install without a result"))
+    }
+
+    /// The grants that the user accepts. The failure that asked for them stands where nobody can be asked.
+    async fn consent(&self, console: &mut Console, failure: Failure) -> Result<Vec<String>, Failure> {
+        let consent = if self.yes { Consent::AcceptListed } else { Consent::Ask };
+        if consent == Consent::Ask && !console.can_ask() {
+            return Err(self.explained(failure));
+        }
+        consent::obtain(console, consent, &self.source, failure.missing_grants()).await
+    }
+
+    fn explained(&self, failure: Failure) -> Failure {
+        if failure.missing_grants().is_empty() {
+            return failure;
+        }
+        let list = consent::list(&self.source, failure.missing_grants());
+        let advice = format!("to accept this, add: {}", consent::flags(failure.missing_grants()));
+        failure.saying(format!("permission is needed\n{list}")).advising(advice)
+    }
+
+    async fn report(&self, console: &mut Console, extension: &ExtensionView) -> Result<(), Failure> {
+        if console.wants_json() {
+            return Ok(console.print_json(&json!({ "event": "installed", "extension": extension })).await?);
+        }
+        if self.quiet {
+            return Ok(console.print(&extension.id).await?);
+        }
+        for warning in &extension.warnings {
+            console.note(&format!("warning: {warning}")).await?;
+        }
+        if !extension.state_message.is_empty() {
+            console.note(&format!("{}: {}", extension.state, extension.state_message)).await?;
+        }
+        let text = format!("installed {} {}: {}", extension.id, extension.version, extension.state_text());
+        Ok(console.print(&text).await?)
+    }
+}

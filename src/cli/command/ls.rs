@@ -1,0 +1,73 @@
+//! `longshore ls`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::extension::ExtensionView},
+    pb,
+};
+
+/// Extensions asked for at a time, the most that one page holds.
+const PAGE_SIZE: i32 = 1000;
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Print ids and nothing else
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Ls {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        let extensions = all(&Broker::connect(options).await?).await?;
+        if console.wants_json() {
+            console.print_json(&extensions).await?;
+        } else if self.quiet {
+            for extension in &extensions {
+                console.print(&extension.id).await?;
+            }
+        } else {
+            console.print(&table(&extensions)).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn all(broker: &Broker) -> Result<Vec<ExtensionView>, Failure> {
+    let (mut extensions, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ExtensionServiceListRequest { page_size: PAGE_SIZE, page_token };
+        let page = broker.extensions().list(request).await?.into_inner();
+        extensions.extend(page.extensions.into_iter().map(ExtensionView::from));
+        if page.next_page_token.is_empty() {
+            return Ok(extensions);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+fn table(extensions: &[ExtensionView]) -> String {
+    let mut table = Table::new(["EXTENSION", "VERSION", "STATE", "UI", "BACKEND", "HOST", "VENDOR"]);
+    for extension in extensions {
+        table.add([
+            &extension.id,
+            &extension.version,
+            &extension.state_text(),
+            extension.ui.as_ref().map_or("-", |ui| ui.title.as_str()),
+            &extension.backend_text(),
+            &host_text(extension),
+            &extension.vendor,
+        ]);
+    }
+    table.render()
+}
+
+fn host_text(extension: &ExtensionView) -> String {
+    match extension.host_binaries.len() {
+        0 => "-".into(),
+        number => crate::cli::text::count(number, "program"),
+    }
+}

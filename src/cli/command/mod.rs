@@ -1,0 +1,115 @@
+//! The commands that ask a running broker. Each file holds one: its arguments and what it does.
+
+mod call;
+mod dev;
+mod enable;
+mod exec;
+mod grants;
+mod info;
+mod inspect;
+mod install;
+mod logs;
+mod ls;
+mod ps;
+mod rm;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{Options, console::Console, failure::Failure};
+
+/// A command that is a call, or some calls, to the broker.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Install an extension from an image, an archive or a directory
+    Install(install::Install),
+    /// List the installed extensions
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    /// Remove extensions; named volumes stay unless --volumes is given
+    #[command(visible_alias = "uninstall")]
+    Rm(rm::Rm),
+    /// Start the containers of a disabled extension
+    Enable(enable::Enable),
+    /// Stop the containers of an extension; its files and volumes stay
+    Disable(enable::Disable),
+    /// Show what an extension is and what it would be granted
+    Inspect(inspect::Inspect),
+    /// Report every problem of an extension or of a metadata.json
+    Validate(validate::Validate),
+    /// Send an HTTP request to an extension's backend
+    Call(call::Call),
+    /// Run a program in an extension's backend, or on this machine for it
+    Exec(exec::Exec),
+    /// Show which extension owns which container, network and volume
+    Ps(ps::Ps),
+    /// Show what an extension's containers wrote
+    Logs(logs::Logs),
+    /// Show or change what an extension may do
+    Grants(grants::Grants),
+    /// Let a local process stand in for an extension's backend
+    Dev(dev::Dev),
+    /// Show versions, engine, capabilities and limits of the broker
+    Info(info::Info),
+    /// Show the versions of this program and of the broker
+    Version(version::Version),
+}
+
+impl ClientCommand {
+    /// The extension or source that the command is about; empty where there is none, or more than one.
+    pub(super) fn subject(&self) -> String {
+        match self {
+            ClientCommand::Install(install) => install.source.clone(),
+            ClientCommand::Inspect(inspect) => inspect.subject.clone(),
+            ClientCommand::Validate(validate) => validate.subject.clone(),
+            ClientCommand::Enable(enable) => enable.extension.clone(),
+            ClientCommand::Disable(disable) => disable.extension.clone(),
+            ClientCommand::Call(call) => call.extension.clone(),
+            ClientCommand::Exec(exec) => exec.extension.clone(),
+            ClientCommand::Logs(logs) => logs.extension.clone(),
+            ClientCommand::Grants(grants) => grants.extension.clone(),
+            ClientCommand::Dev(dev) => dev.extension.clone(),
+            ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
+            ClientCommand::Ls(_) | ClientCommand::Rm(_) | ClientCommand::Info(_) | ClientCommand::Version(_) => {
+                String::new()
+            }
+        }
+    }
+
+    /// What becomes of the work when Ctrl-C ends the command.
+    pub(super) fn interrupt_note(&self) -> Option<&'static str> {
+        match self {
+            ClientCommand::Install(install) if install.detach => Some("interrupted; the broker goes on installing"),
+            ClientCommand::Install(_) => Some("interrupted; the broker undoes what was begun"),
+            _ => None,
+        }
+    }
+
+    /// Whether the command sees to Ctrl-C itself.
+    pub(super) fn ends_itself(&self) -> bool {
+        matches!(self, ClientCommand::Dev(_))
+    }
+
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        match self {
+            ClientCommand::Install(install) => install.run(console, options).await,
+            ClientCommand::Ls(ls) => ls.run(console, options).await,
+            ClientCommand::Rm(rm) => rm.run(console, options).await,
+            ClientCommand::Enable(enable) => enable.run(console, options).await,
+            ClientCommand::Disable(disable) => disable.run(console, options).await,
+            ClientCommand::Inspect(inspect) => inspect.run(console, options).await,
+            ClientCommand::Validate(validate) => validate.run(console, options).await,
+            ClientCommand::Call(call) => call.run(console, options).await,
+            ClientCommand::Exec(exec) => exec.run(console, options).await,
+            ClientCommand::Ps(ps) => ps.run(console, options).await,
+            ClientCommand::Logs(logs) => logs.run(console, options).await,
+            ClientCommand::Grants(grants) => grants.run(console, options).await,
+            ClientCommand::Dev(dev) => dev.run(console, options).await,
+            ClientCommand::Info(info) => info.run(console, options).await,
+            ClientCommand::Version(version) => version.run(console, options).await,
+        }
+    }
+}

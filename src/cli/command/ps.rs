@@ -1,0 +1,95 @@
+//! `longshore ps`.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::resource::ResourceView},
+    pb,
+};
+
+/// Objects asked for at a time, the most that one page holds.
+const PAGE_SIZE: i32 = 1000;
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Only what this extension owns
+    pub(super) extension: Option<String>,
+    /// Show what nobody owns as well
+    #[arg(long, short, conflicts_with = "extension")]
+    all: bool,
+    /// Only this kind; can be given again
+    #[arg(long = "kind", value_enum, value_name = "KIND")]
+    kinds: Vec<Kind>,
+    /// Print ids and nothing else
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Container,
+    Network,
+    Volume,
+}
+
+impl Ps {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        let resources = self.resources(&Broker::connect(options).await?).await?;
+        if console.wants_json() {
+            console.print_json(&resources).await?;
+        } else if self.quiet {
+            for resource in &resources {
+                console.print(resource.short_id()).await?;
+            }
+        } else {
+            console.print(&table(&resources)).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn resources(&self, broker: &Broker) -> Result<Vec<ResourceView>, Failure> {
+        let mut request = pb::ListResourcesRequest {
+            extension: self.extension.clone().unwrap_or_default(),
+            kinds: self.kinds.iter().map(|kind| pb::ResourceKind::from(*kind).into()).collect(),
+            owned_only: !self.all,
+            page_size: PAGE_SIZE,
+            page_token: String::new(),
+        };
+        let mut resources = Vec::new();
+        loop {
+            let page = broker.ownership().list_resources(request.clone()).await?.into_inner();
+            resources.extend(page.resources.into_iter().map(ResourceView::from));
+            if page.next_page_token.is_empty() {
+                return Ok(resources);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+}
+
+impl From<Kind> for pb::ResourceKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Container => pb::ResourceKind::Container,
+            Kind::Network => pb::ResourceKind::Network,
+            Kind::Volume => pb::ResourceKind::Volume,
+        }
+    }
+}
+
+fn table(resources: &[ResourceView]) -> String {
+    let mut table = Table::new(["KIND", "ID", "NAME", "OWNER", "KNOWN BY", "SERVICE", "STATE", "IMAGE"]);
+    for resource in resources {
+        let (owner, source, service) = match &resource.owner {
+            Some(owner) => (owner.extension.as_str(), owner.source.as_str(), owner.service.as_str()),
+            None => ("-", "", ""),
+        };
+        // A volume has no id but its name.
+        let id = if resource.id == resource.name { "-" } else { resource.short_id() };
+        table.add([&resource.kind, id, &resource.name, owner, source, service, &resource.state, &resource.image]);
+    }
+    table.render()
+}

@@ -1,0 +1,83 @@
+//! The connection to the broker.
+
+use std::{env, io, os::fd::AsRawFd as _, path::PathBuf, sync::Mutex};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Options, failure::Failure};
+use crate::pb::{
+    backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
+    extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
+    ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+};
+
+/// Largest message taken from the broker: the largest Fetch body (64 MiB) and room for its headers.
+const MAX_MESSAGE_BYTES: usize = 70 << 20;
+
+/// The environment variable that names the socket.
+const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
+
+/// Where the broker's socket is when nothing else says so: in `$XDG_RUNTIME_DIR/longshore`, for root and where there is
+/// no such directory in `/run/longshore`.
+pub fn default_socket() -> PathBuf {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = runtime.filter(|_| !rustix::process::geteuid().is_root()).unwrap_or_else(|| PathBuf::from("/run"));
+    base.join("longshore").join("longshore.sock")
+}
+
+/// The socket that these options mean.
+pub(super) fn socket_path(options: &Options) -> PathBuf {
+    let from_environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    options.socket.clone().or_else(from_environment).unwrap_or_else(default_socket)
+}
+
+/// A connected broker.
+pub(super) struct Broker {
+    channel: Channel,
+}
+
+/// Declares one method per service, each with the raised message limit.
+macro_rules! clients {
+    ($($name:ident: $client:ident;)+) => {
+        impl Broker {
+            $(
+                pub(super) fn $name(&self) -> $client<Channel> {
+                    $client::new(self.channel.clone())
+                        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+                }
+            )+
+        }
+    };
+}
+
+clients! {
+    backends: BackendServiceClient;
+    exec: ExecServiceClient;
+    extensions: ExtensionServiceClient;
+    grants: GrantServiceClient;
+    ownership: OwnershipServiceClient;
+    system: SystemServiceClient;
+}
+
+impl Broker {
+    /// Connects to the socket that the options mean.
+    pub(super) async fn connect(options: &Options) -> Result<Self, Failure> {
+        let path = socket_path(options);
+        // Connected here rather than in the connector: its error would come back wrapped and without the path.
+        let stream = UnixStream::connect(&path).await.map_err(|error| Failure::no_broker(&path, &error))?;
+        tracing::debug!(descriptor = stream.as_raw_fd(), path = %path.display(), "connected");
+        let once = Mutex::new(Some(stream));
+        let connector = tower::service_fn(move |_| {
+            let stream = once.lock().ok().and_then(|mut slot| slot.take());
+            std::future::ready(stream.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset)))
+        });
+        // The name is what the broker sees as authority; no name is looked up.
+        let endpoint = Endpoint::from_static("http://localhost");
+        let channel =
+            endpoint.connect_with_connector(connector).await.map_err(|error| Failure::not_a_broker(&path, &error))?;
+        Ok(Broker { channel })
+    }
+}

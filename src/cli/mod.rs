@@ -1,0 +1,116 @@
+//! The command line: a client of the API and of nothing else.
+//!
+//! [`parse`] reads the arguments, [`run`] carries out every command that is a call to the broker. `serve` and `shim` are
+//! parsed here as well, and run by whoever called [`parse`].
+
+mod advice;
+mod command;
+mod connect;
+mod consent;
+mod console;
+mod failure;
+mod progress;
+mod serve_args;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod view;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::{command::ClientCommand, connect::default_socket, serve_args::ServeArgs};
+use self::{console::Console, failure::Failure};
+
+/// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Runs Docker Desktop extensions on any Docker engine
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, propagate_version = false, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    failed; standard error says why and what to do
+  2    the command line is wrong
+  22   call: the backend answered with a status of 400 or above
+  125  exec: the program was not run (126: cannot be executed, 127: not found)
+  130  interrupted with Ctrl-C
+exec and dev pass on the exit code of the program; 128 + n when the signal n ended it.";
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Socket of the broker [default: $LONGSHORE_SOCKET, else longshore.sock in the runtime directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON: one document, or one line for each event
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
+pub enum Command {
+    /// Run the broker
+    Serve(ServeArgs),
+    /// Stand between the broker and its programs
+    #[command(hide = true)]
+    Shim(ShimArgs),
+    /// Anything that a running broker is asked to do.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Arguments of the hidden `shim` command; the shim reads them itself.
+#[derive(Debug, Args)]
+pub struct ShimArgs {
+    /// Passed through as they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// Reads the arguments of this process. Prints help, version and usage errors itself, and ends the process for them.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Carries out one command against the broker and says with which code to exit.
+pub async fn run(options: Options, command: ClientCommand) -> ExitCode {
+    let mut console = Console::of_process(options.json);
+    match run_on(&mut console, options, command).await {
+        Ok(code) => code,
+        Err(failure) => {
+            // Nobody is left to tell when this fails as well.
+            let _ = console.failure(&failure).await;
+            failure.exit_code()
+        }
+    }
+}
+
+/// The same on a given console. Ctrl-C drops the command, and with it the call: the broker undoes or kills.
+async fn run_on(console: &mut Console, options: Options, command: ClientCommand) -> Result<ExitCode, Failure> {
+    let subject = command.subject();
+    if command.ends_itself() {
+        return command.run(console, &options).await.map_err(|failure| failure.about(&subject));
+    }
+    let note = command.interrupt_note();
+    let outcome = tokio::select! {
+        outcome = command.run(console, &options) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted(note)),
+    };
+    outcome.map_err(|failure| failure.about(&subject))
+}

@@ -1,0 +1,96 @@
+//! Text from others, made fit for a terminal, and text from the command line, read.
+
+use std::{borrow::Cow, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Map, Value};
+
+/// The text on one line, without control characters: titles and messages come from strangers, and an escape sequence
+/// could rewrite the screen.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_unsafe(c) || c == '\n' || c == '\t' { ' ' } else { c }).collect()
+}
+
+/// The same with line ends and tabs kept.
+pub(super) fn plain_lines(text: &str) -> Cow<'_, str> {
+    if text.chars().any(is_unsafe) {
+        return text.chars().filter(|c| !is_unsafe(*c)).collect();
+    }
+    Cow::Borrowed(text)
+}
+
+/// Control characters, and those that change the direction of writing (Unicode TR 36, 3.2).
+fn is_unsafe(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The name of a protobuf enum value as people write it: `EXTENSION_STATE_READY` is `ready`.
+pub(super) fn enum_name(value: &str, prefix: &str) -> String {
+    value.strip_prefix(prefix).unwrap_or(value).to_ascii_lowercase()
+}
+
+/// A word as a POSIX shell has to be given it.
+pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
+/// Adds bytes to a JSON object: as text under `name` where they are UTF-8, else in base64 under `<name>_base64`.
+pub(super) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_) => object.insert(format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
+    };
+}
+
+/// Reads a time span such as `500ms`, `10s` or `1m 30s`; a bare number is seconds.
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a time span; write 500ms, 10s or 1m30s"))
+}
+
+/// A count and its noun: `1 error`, `2 errors`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_rewrite_the_screen_is_taken_out() {
+        assert_eq!(plain("a\x1b[2Jb\nc"), "a [2Jb c");
+        assert_eq!(plain_lines("a\x1b[2Jb\nc\u{202e}d"), "a[2Jb\ncd");
+        assert_eq!(plain_lines("Grüße 🚢\tx"), "Grüße 🚢\tx");
+    }
+
+    #[test]
+    fn words_reach_a_shell_as_they_are() {
+        assert_eq!(shell_word("host.exec:kubectl"), "host.exec:kubectl");
+        assert_eq!(shell_word("engine.bind:/my dir"), "'engine.bind:/my dir'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+
+    #[test]
+    fn bytes_are_text_where_they_can_be() {
+        let mut object = Map::new();
+        put_bytes(&mut object, "body", b"ok");
+        put_bytes(&mut object, "raw", &[0xff, 0]);
+        assert_eq!(Value::Object(object).to_string(), r#"{"body":"ok","raw_base64":"/wA="}"#);
+    }
+
+    #[test]
+    fn time_spans_are_read_with_or_without_unit() {
+        assert_eq!(parse_span("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_span("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(parse_span("soon").is_err() && parse_span("-1s").is_err());
+    }
+}

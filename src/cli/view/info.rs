@@ -1,0 +1,111 @@
+//! The broker itself.
+
+use serde::Serialize;
+
+use crate::pb;
+
+/// Versions, engine, capabilities and limits.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct InfoView {
+    pub(in crate::cli) version: String,
+    pub(in crate::cli) pid: i64,
+    pub(in crate::cli) uid: i64,
+    pub(in crate::cli) socket: String,
+    pub(in crate::cli) data_dir: String,
+    pub(in crate::cli) runtime_dir: String,
+    pub(in crate::cli) extensions: i32,
+    pub(in crate::cli) engine: EngineView,
+    pub(in crate::cli) compose: ComposeView,
+    pub(in crate::cli) capabilities: Vec<CapabilityView>,
+    pub(in crate::cli) limits: LimitsView,
+}
+
+/// The container engine.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct EngineView {
+    pub(in crate::cli) url: String,
+    pub(in crate::cli) reachable: bool,
+    pub(in crate::cli) error: String,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) version: String,
+    pub(in crate::cli) api_version: String,
+    pub(in crate::cli) platform: String,
+}
+
+/// Compose v2.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct ComposeView {
+    pub(in crate::cli) path: String,
+    pub(in crate::cli) version: String,
+    pub(in crate::cli) error: String,
+}
+
+/// One thing that may or may not work on this machine.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct CapabilityView {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) available: bool,
+    pub(in crate::cli) detail: String,
+}
+
+/// The bounds in force.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct LimitsView {
+    pub(in crate::cli) max_body_bytes: i64,
+    pub(in crate::cli) max_request_bytes: i64,
+    pub(in crate::cli) max_descriptors: i64,
+}
+
+impl From<pb::GetInfoResponse> for InfoView {
+    fn from(it: pb::GetInfoResponse) -> Self {
+        InfoView {
+            version: it.version,
+            pid: it.pid,
+            uid: it.uid,
+            socket: it.socket,
+            data_dir: it.data_dir,
+            runtime_dir: it.runtime_dir,
+            extensions: it.extensions,
+            engine: it.engine.unwrap_or_default().into(),
+            compose: it.compose.unwrap_or_default().into(),
+            capabilities: it.capabilities.into_iter().map(CapabilityView::from).collect(),
+            limits: it.limits.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl From<pb::EngineInfo> for EngineView {
+    fn from(it: pb::EngineInfo) -> Self {
+        EngineView {
+            url: it.url,
+            reachable: it.reachable,
+            error: it.error,
+            name: it.name,
+            version: it.version,
+            api_version: it.api_version,
+            platform: it.platform,
+        }
+    }
+}
+
+impl From<pb::ComposeInfo> for ComposeView {
+    fn from(it: pb::ComposeInfo) -> Self {
+        ComposeView { path: it.path, version: it.version, error: it.error }
+    }
+}
+
+impl From<pb::Capability> for CapabilityView {
+    fn from(it: pb::Capability) -> Self {
+        CapabilityView { name: it.name, available: it.available, detail: it.detail }
+    }
+}
+
+impl From<pb::Limits> for LimitsView {
+    fn from(it: pb::Limits) -> Self {
+        LimitsView {
+            max_body_bytes: it.max_body_bytes,
+            max_request_bytes: it.max_request_bytes,
+            max_descriptors: it.max_descriptors,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! An object of the engine and its owner.
+
+use serde::Serialize;
+
+use crate::{cli::text::enum_name, pb};
+
+/// A container, network or volume.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct ResourceView {
+    pub(in crate::cli) kind: String,
+    pub(in crate::cli) id: String,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) owner: Option<OwnerView>,
+    pub(in crate::cli) state: String,
+    pub(in crate::cli) image: String,
+}
+
+/// To whom it belongs, and how that is known.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::cli) struct OwnerView {
+    pub(in crate::cli) extension: String,
+    pub(in crate::cli) generation: i64,
+    pub(in crate::cli) source: String,
+    pub(in crate::cli) service: String,
+    pub(in crate::cli) first_seen: Option<String>,
+}
+
+impl ResourceView {
+    /// The id as people read it: the first 12 digits, as the `docker` command shows them; a volume's name in full.
+    pub(in crate::cli) fn short_id(&self) -> &str {
+        let is_hash = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hash { &self.id[..12] } else { &self.id }
+    }
+}
+
+impl From<pb::Resource> for ResourceView {
+    fn from(it: pb::Resource) -> Self {
+        ResourceView {
+            kind: enum_name(it.kind().as_str_name(), "RESOURCE_KIND_"),
+            id: it.id,
+            name: it.name,
+            owner: it.owner.map(OwnerView::from),
+            state: it.state,
+            image: it.image,
+        }
+    }
+}
+
+impl From<pb::Owner> for OwnerView {
+    fn from(it: pb::Owner) -> Self {
+        OwnerView {
+            source: enum_name(it.source().as_str_name(), "OWNERSHIP_SOURCE_"),
+            extension: it.extension,
+            generation: it.generation,
+            service: it.service,
+            first_seen: it.first_seen.map(|at| at.to_string()),
+        }
+    }
+}
