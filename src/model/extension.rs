@@ -46,6 +46,8 @@ pub struct Record {
     pub image_id: Option<String>,
     /// Images that this install brought into the engine, by reference.
     pub fetched_images: Vec<String>,
+    /// Volumes that did not exist before this install.
+    pub made_volumes: Vec<String>,
     /// Label value, unique to this install, that marks what it creates.
     pub nonce: String,
     /// Title label or tab title. Untrusted.

@@ -1,0 +1,194 @@
+//! Calls to a backend: to its socket in the guest directory, however that can be reached.
+
+use std::{
+    io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::UnixStream, time::Instant};
+
+use super::{Broker, attach::StandIn, start::BackendContainer};
+use crate::{
+    files::guest::{DialError, GuestDir},
+    model::{
+        error::{Error, Reason, Result},
+        extension::{BackendRecord, Installed, Phase},
+        reference::ExtensionId,
+    },
+    proxy,
+};
+
+/// How often a backend that is starting is tried.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// What callers of a starting backend are told to wait.
+const STARTING_RETRY: Duration = Duration::from_millis(500);
+/// The user that may connect to whatever a container's root made.
+const CONTAINER_ROOT: &str = "0:0";
+
+impl Broker {
+    /// Sends one HTTP request to an extension's backend, waiting up to `start_wait` for it to start.
+    pub async fn fetch(
+        &self,
+        id: &ExtensionId,
+        request: proxy::Request,
+        limits: proxy::Limits,
+        start_wait: Duration,
+    ) -> Result<proxy::Response> {
+        let limits = proxy::Limits { connect: limits.connect.saturating_add(start_wait), ..limits };
+        proxy::fetch(id.as_str(), || self.dial(id, start_wait), request, &limits).await
+    }
+
+    /// A connection to the backend.
+    async fn dial(&self, id: &ExtensionId, start_wait: Duration) -> Result<UnixStream> {
+        let until = Instant::now() + start_wait;
+        loop {
+            let tried = match self.attached.get(id) {
+                Some(stand_in) => dial_stand_in(id, &stand_in).await,
+                None => self.dial_containers(id).await,
+            };
+            match tried {
+                Err(error) if error.reason() == Reason::BackendStarting && Instant::now() < until => {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn dial_containers(&self, id: &ExtensionId) -> Result<UnixStream> {
+        let installed = self.installed(id).await?;
+        let backend = running_backend(&installed)?;
+        let Some(socket) = &backend.socket else {
+            let message = format!("{id} exposes no socket: its metadata.json has no vm.exposes.socket");
+            return Err(Error::new(Reason::NoSocket, id.as_str(), message));
+        };
+        self.dial_socket(&installed, backend, socket).await
+    }
+
+    /// Connects to a backend's socket: directly, or from within its container where only root may.
+    pub(super) async fn dial_socket(
+        &self,
+        installed: &Installed,
+        backend: &BackendRecord,
+        socket: &str,
+    ) -> Result<UnixStream> {
+        let directory = self.layout.extension(&installed.id);
+        let failure = match GuestDir::open(&directory.guest())?.dial(socket) {
+            Ok(stream) => return UnixStream::from_std(stream).map_err(|e| unreachable(&installed.id, &e)),
+            Err(failure) => failure,
+        };
+        match failure {
+            DialError::Denied => {
+                let container = self.backend_container(installed, backend, &backend.service).await?;
+                let container = container.running(&installed.id)?;
+                let link =
+                    self.hub.container(&self.engine, &container.id, Some(CONTAINER_ROOT), &directory.broker()).await?;
+                link.connect(socket).await.map_err(|error| match error {
+                    DialError::Missing | DialError::Refused => not_listening(&installed.id, socket, &error),
+                    other => told(&installed.id, socket, &other),
+                })
+            }
+            DialError::Missing | DialError::Refused => Err(self.why_silent(installed, backend, socket, failure).await),
+            other => Err(told(&installed.id, socket, &other)),
+        }
+    }
+
+    /// Nobody listens: tells a backend that is not running from one that is starting and one that will not.
+    async fn why_silent(
+        &self,
+        installed: &Installed,
+        backend: &BackendRecord,
+        socket: &str,
+        failure: DialError,
+    ) -> Error {
+        let id = &installed.id;
+        let container = match self.backend_container(installed, backend, &backend.service).await {
+            Ok(BackendContainer::Found(details)) if details.state == "restarting" => {
+                return not_listening(id, socket, &failure);
+            }
+            Ok(container) => container.running(id),
+            Err(error) => Err(error),
+        };
+        match container {
+            Err(error) => error,
+            Ok(container) if is_young(&container.started_at, self.limits.ready_timeout) => {
+                not_listening(id, socket, &failure)
+            }
+            Ok(_) if matches!(failure, DialError::Refused) => {
+                let message = format!("the backend of {id} does not listen on {socket}: connections are refused");
+                Error::new(Reason::BackendRefused, id.as_str(), message).retry_after(STARTING_RETRY)
+            }
+            Ok(_) => {
+                let message = format!(
+                    "the backend of {id} runs and has not made its socket {socket} in /run/guest-services; its logs may \
+                     say why: longshore logs {id}"
+                );
+                Error::new(Reason::NoSocket, id.as_str(), message)
+            }
+        }
+    }
+}
+
+/// The backend of an extension that is meant to run.
+pub(super) fn running_backend(installed: &Installed) -> Result<&BackendRecord> {
+    let id = &installed.id;
+    let Some(backend) = &installed.record.backend else {
+        return Err(Error::new(Reason::NoBackend, id.as_str(), format!("{id} has no backend: no `vm` part")));
+    };
+    let stopped = |why: &str| Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id}: {why}")));
+    match (installed.phase, installed.enabled, backend.built) {
+        (Phase::Uninstalling, ..) => stopped("it is being removed"),
+        (_, false, _) => stopped("it is disabled; enable it first: longshore enable"),
+        (_, _, false) => stopped("its image was never built; attach a local process: longshore dev"),
+        (Phase::Installing, ..) => {
+            let message = format!("{id} is being installed");
+            Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+        }
+        (Phase::Installed, ..) => Ok(backend),
+    }
+}
+
+/// Whether a container was started less than `grace` ago.
+pub(super) fn is_young(started_at: &str, grace: Duration) -> bool {
+    let Ok(started) = humantime::parse_rfc3339_weak(started_at) else { return false };
+    SystemTime::now().duration_since(started).is_ok_and(|age| age < grace)
+}
+
+async fn dial_stand_in(id: &ExtensionId, stand_in: &StandIn) -> Result<UnixStream> {
+    let shown = stand_in.socket.display().to_string();
+    UnixStream::connect(Path::new(&stand_in.socket)).await.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            let message = format!("the local process that stands in for {id} does not listen on {shown} yet");
+            Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+        }
+        _ => unreachable(id, &e),
+    })
+}
+
+fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
+    let message = format!("the backend of {id} is starting and does not listen on {socket} yet ({failure})");
+    Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+}
+
+fn unreachable(id: &ExtensionId, error: &io::Error) -> Error {
+    let message = format!("the backend of {id} cannot be reached: {error}");
+    Error::new(Reason::BackendUnreachable, id.as_str(), message)
+}
+
+fn told(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
+    match failure {
+        DialError::NotASocket(_) => {
+            let message = format!("what {id} put at /run/guest-services/{socket} is refused: {failure}");
+            Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
+        }
+        DialError::Busy => {
+            let message = format!("the backend of {id} has more connections waiting than it takes");
+            Error::new(Reason::BackendRefused, id.as_str(), message).retry_after(STARTING_RETRY)
+        }
+        other => {
+            let message = format!("the backend of {id} cannot be reached on {socket}: {other}");
+            Error::new(Reason::BackendUnreachable, id.as_str(), message)
+        }
+    }
+}

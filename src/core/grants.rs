@@ -1,0 +1,71 @@
+//! What extensions may do, and what happens when that changes.
+
+use std::sync::Arc;
+
+use super::{Broker, view::backend_needs};
+use crate::{
+    model::{
+        error::Result,
+        extension::Installed,
+        grant::{Decisions, Need},
+        reference::ExtensionId,
+    },
+    store::{AuditEntry, StoredGrant},
+};
+
+/// How an extension stands: what was decided, and what it needs.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Decisions, ordered by name.
+    pub decided: Vec<StoredGrant>,
+    /// Needs, and whether each is met.
+    pub needed: Vec<(Need, bool)>,
+}
+
+impl Broker {
+    /// The decisions about an extension, and its needs.
+    pub async fn grants(&self, id: &ExtensionId) -> Result<Standing> {
+        let installed = self.installed(id).await?;
+        let decisions = self.store.decisions(id).await?;
+        let needed = installed.record.needs().into_iter();
+        let needed = needed.map(|need| {
+            let met = decisions.allows(&need.grant);
+            (need, met)
+        });
+        Ok(Standing { decided: self.store.grants(id).await?, needed: needed.collect() })
+    }
+
+    /// Replaces the decisions about an extension and ends what is no longer allowed: its programs, and the backend where
+    /// it lost what that needs.
+    pub async fn set_grants(
+        self: Arc<Self>,
+        id: ExtensionId,
+        decisions: Decisions,
+        uid: Option<u32>,
+    ) -> Result<Vec<StoredGrant>> {
+        let _claim = self.claims.take(&id)?;
+        let installed = self.installed(&id).await?;
+        let before = self.store.decisions(&id).await?;
+        self.store.set_decisions(&id, decisions.clone()).await?;
+        let names = |grants: &[crate::model::grant::Grant]| {
+            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let subject = format!("allow {} deny {}", names(&decisions.allow), names(&decisions.deny));
+        let (extension, decision) = (id.to_string(), "allowed".to_owned());
+        self.store.audit(AuditEntry { extension, uid, act: "grants", subject, decision }).await?;
+        self.end_what_is_denied(&installed, &before, &decisions).await?;
+        self.store.grants(&id).await
+    }
+
+    async fn end_what_is_denied(&self, installed: &Installed, before: &Decisions, now: &Decisions) -> Result<()> {
+        let lost = before.allow.iter().any(|grant| !now.allows(grant));
+        if lost {
+            self.hub.end_all_of(installed.id.as_str()).await;
+        }
+        let built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
+        if built && !now.missing(&backend_needs(installed)).is_empty() {
+            self.stop_containers(&installed.id).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! What the broker tells about itself.
+
+use super::Broker;
+use crate::{engine::About, model::error::Result};
+
+/// The broker and its machine.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// Control socket.
+    pub socket: String,
+    /// Data directory.
+    pub data_dir: String,
+    /// Runtime directory.
+    pub runtime_dir: String,
+    /// Address of the engine.
+    pub engine_url: String,
+    /// The engine, or why it does not answer.
+    pub engine: std::result::Result<About, String>,
+    /// Path and version of Compose, or why there is none.
+    pub compose: std::result::Result<(String, String), String>,
+    /// What works here: name, whether, how or why not. Ordered by name.
+    pub capabilities: Vec<(&'static str, bool, String)>,
+    /// Number of installed extensions.
+    pub extensions: usize,
+    /// Open descriptors that the broker may have.
+    pub max_descriptors: u64,
+}
+
+impl Broker {
+    /// Tells about the broker; an engine that is away is told, not an error.
+    pub async fn info(&self) -> Result<Info> {
+        let engine = self.engine.about().await.map_err(|error| error.to_string());
+        let compose = self.compose().await.map_err(|error| error.to_string());
+        let mut capabilities = self.shim_capabilities();
+        capabilities.push(match &engine {
+            Ok(about) => ("engine", true, format!("{} {}", about.name, about.version)),
+            Err(why) => ("engine", false, why.clone()),
+        });
+        capabilities.push(match &compose {
+            Ok(compose) => ("compose", true, format!("version {}", compose.version())),
+            Err(why) => ("compose", false, why.clone()),
+        });
+        capabilities.push((
+            "grants.engine",
+            false,
+            "not enforced yet: an extension with the engine's socket holds engine.full, and nothing narrower exists"
+                .into(),
+        ));
+        capabilities.push((
+            "host.isolation",
+            false,
+            "host programs run with the broker's rights; they are refused on the control socket by their ancestry".into(),
+        ));
+        capabilities.sort_by_key(|(name, ..)| *name);
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Ok(Info {
+            socket: self.places.socket.display().to_string(),
+            data_dir: self.layout.root().display().to_string(),
+            runtime_dir: self.places.runtime_dir.display().to_string(),
+            engine_url: self.engine.url(),
+            engine,
+            compose: compose.map(|found| (found.program().display().to_string(), found.version().to_owned())),
+            capabilities,
+            extensions: self.store.extensions("", usize::MAX).await?.len(),
+            max_descriptors: descriptors.current.unwrap_or(u64::MAX),
+        })
+    }
+
+    /// What depends on the helper that runs in containers.
+    fn shim_capabilities(&self) -> Vec<(&'static str, bool, String)> {
+        match self.hub.shim_available() {
+            Ok(()) => vec![
+                ("exec.backend", true, "through the helper in the container".into()),
+                ("exec.host", true, "one process tree per program".into()),
+            ],
+            Err(why) => vec![
+                ("exec.backend", false, why.to_string()),
+                ("exec.host", true, "one process tree per program".into()),
+            ],
+        }
+    }
+}

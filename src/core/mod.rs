@@ -1,0 +1,178 @@
+//! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
+
+mod attach;
+mod call;
+mod claims;
+mod grants;
+mod info;
+mod install;
+mod logs;
+mod ownership;
+mod package;
+mod program;
+mod progress;
+mod ready;
+mod recover;
+mod stage;
+mod start;
+mod state;
+mod uninstall;
+mod validate;
+mod view;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    engine::Engine,
+    exec::Hub,
+    files::layout::Layout,
+    model::{
+        error::{Error, Reason, Result},
+        extension::Installed,
+        reference::ExtensionId,
+    },
+    store::Store,
+};
+use claims::Claims;
+
+pub use attach::Attachment;
+pub use grants::Standing;
+pub use info::Info;
+pub use install::{InstallHandle, InstallRequest};
+pub use logs::{LogLine, LogQuery};
+pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
+pub use package::{PullPolicy, Source};
+pub use program::{RunRequest, Target};
+pub use progress::{InstallPhase, Progress};
+pub use state::{Observed, State};
+pub use uninstall::Removed;
+pub use validate::{Inspected, Subject};
+pub use view::{ContainerView, UiView, View};
+
+use progress::Report;
+
+/// How often the engine is tried while it does not answer.
+const ENGINE_RETRY: Duration = Duration::from_secs(2);
+
+/// Where the broker lives.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// Its runtime directory.
+    pub runtime_dir: PathBuf,
+}
+
+/// Bounds and defaults of calls.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest response body where the caller does not say, in bytes.
+    pub max_body_bytes: u64,
+    /// Time to get a connection to a backend.
+    pub connect_timeout: Duration,
+    /// Time that a backend is given to become ready where the caller does not say.
+    pub ready_timeout: Duration,
+}
+
+/// The broker: everything below the API and above the adapters.
+pub struct Broker {
+    places: Places,
+    limits: Limits,
+    layout: Layout,
+    store: Store,
+    engine: Engine,
+    hub: Arc<Hub>,
+    claims: Claims,
+    attached: attach::Attached,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What a broker is made of.
+pub struct Parts {
+    /// Where it lives.
+    pub places: Places,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Its data directory, locked.
+    pub layout: Layout,
+    /// Its store.
+    pub store: Store,
+    /// Its engine.
+    pub engine: Engine,
+    /// What runs its programs.
+    pub hub: Arc<Hub>,
+}
+
+impl Broker {
+    /// Puts a broker together; nothing runs yet.
+    pub fn new(parts: Parts) -> Arc<Broker> {
+        let Parts { places, limits, layout, store, engine, hub } = parts;
+        Arc::new(Broker {
+            places,
+            limits,
+            layout,
+            store,
+            engine,
+            hub,
+            claims: Claims::default(),
+            attached: attach::Attached::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Its bounds and defaults.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Cancelled when the broker stops: streams end on it.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Whether a process was started by us as some extension's program, or by such a program.
+    pub fn is_extension_program(&self, pid: u32) -> bool {
+        self.hub.is_descendant(pid)
+    }
+
+    /// Tells `report` whenever the engine begins or ceases to answer. While it answers, one open connection waits for
+    /// its end: nothing is polled.
+    pub fn spawn_engine_watch<F, R>(self: &Arc<Self>, report: F) -> tokio::task::AbortHandle
+    where
+        F: Fn(bool) -> R + Send + 'static,
+        R: Future<Output = ()> + Send,
+    {
+        let engine = self.engine.clone();
+        let watch = async move {
+            loop {
+                if engine.about().await.is_ok() {
+                    report(true).await;
+                    engine.gone().await;
+                    report(false).await;
+                }
+                tokio::time::sleep(ENGINE_RETRY).await;
+            }
+        };
+        self.tasks.spawn(watch).abort_handle()
+    }
+
+    /// Ends what must not outlive the broker: the extensions' programs, and installs that are under way, which are
+    /// undone.
+    pub async fn shut_down(&self) {
+        self.stopping.cancel();
+        self.hub.shutdown().await;
+        self.tasks.close();
+    }
+
+    /// One extension at rest or in change. Errors: EXTENSION_NOT_FOUND.
+    async fn installed(&self, id: &ExtensionId) -> Result<Installed> {
+        self.store.extension(id).await?.ok_or_else(|| {
+            let message = format!("no extension {id} is installed; `longshore ls` lists those that are");
+            Error::new(Reason::ExtensionNotFound, id.as_str(), message)
+        })
+    }
+}

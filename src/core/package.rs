@@ -1,0 +1,414 @@
+//! An extension that is not installed: found, pulled or loaded, and read without being run.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cap_std::{ambient_authority, fs::Dir};
+use futures_util::TryStreamExt;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::{Broker, InstallPhase, Report};
+use crate::{
+    engine::{Engine, Image, ImageReader, Transfer},
+    files::unpack::{Placement, Top, Unpacker},
+    model::{
+        error::{Error, Reason, Result},
+        reference::{ExtensionId, Reference},
+    },
+};
+
+/// Links that are followed from one path to the file it means.
+const MAX_LINKS: usize = 16;
+/// How long a directory's image may be looked for before it counts as not there.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where an extension comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An image in the engine or a registry.
+    Image {
+        /// Its name.
+        reference: Reference,
+        /// Whether to ask a registry.
+        pull: PullPolicy,
+    },
+    /// A saved image.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What to install it as; by default the one tag in it.
+        reference: Option<Reference>,
+    },
+    /// A directory laid out like the root of an image.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What to install it as; by default `local/<its name>:dev`.
+        reference: Option<Reference>,
+    },
+}
+
+/// Whether a registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// When the engine does not have the image.
+    Missing,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// An extension's files and labels, open for reading.
+pub(super) struct Package {
+    /// What it is installed as.
+    pub(super) reference: Reference,
+    /// Its image; a directory may have none.
+    pub(super) image: Option<Image>,
+    files: Files,
+}
+
+enum Files {
+    Image(ImageReader),
+    Directory(PathBuf),
+}
+
+/// Images that were brought into the engine on the way, in order: they go again if nothing comes of it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Fetched(pub(super) Vec<String>);
+
+impl Fetched {
+    /// Takes the images out of the engine again. What is in use stays.
+    pub(super) async fn discard(self, engine: &Engine) {
+        for name in self.0 {
+            if let Err(error) = engine.remove_image(&name).await {
+                tracing::warn!(%error, image = name, "an image that was fetched was left behind");
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Finds a source and opens it.
+    pub(super) async fn open_package(
+        &self,
+        source: &Source,
+        fetched: &mut Fetched,
+        report: &Report,
+    ) -> Result<Package> {
+        match source {
+            Source::Image { reference, pull } => self.open_image(reference.clone(), *pull, fetched, report).await,
+            Source::Archive { path, reference } => self.open_archive(path, reference.clone(), fetched, report).await,
+            Source::Directory { path, reference } => self.open_directory(path, reference.clone()).await,
+        }
+    }
+
+    async fn open_image(
+        &self,
+        reference: Reference,
+        pull: PullPolicy,
+        fetched: &mut Fetched,
+        report: &Report,
+    ) -> Result<Package> {
+        let reference = self.with_tag(reference).await?;
+        let name = reference.to_string();
+        let present = self.engine.image(&name).await?;
+        let image = match (present, pull) {
+            (Some(image), PullPolicy::Missing | PullPolicy::Never) => image,
+            (None, PullPolicy::Never) => {
+                let message = format!("the engine has no image {name}, and pulling was ruled out");
+                return Err(Error::new(Reason::ImageNotFound, name, message));
+            }
+            (before, _) => self.pull(&reference, before.is_none(), fetched, report).await?,
+        };
+        let reader = self.engine.read_image(&image.id).await?;
+        Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
+    }
+
+    /// Pulls an image; one that was not there before is noted.
+    pub(super) async fn pull(
+        &self,
+        reference: &Reference,
+        is_new: bool,
+        fetched: &mut Fetched,
+        report: &Report,
+    ) -> Result<Image> {
+        let name = reference.to_string();
+        report.phase(InstallPhase::FetchingImage, &name);
+        if is_new {
+            // Noted before: a pull that is broken off may have brought it already.
+            fetched.0.push(name.clone());
+        }
+        self.engine.pull(reference, |transfer| report.transfer(transfer)).await?;
+        self.engine.image(&name).await?.ok_or_else(|| {
+            Error::new(Reason::PullFailed, &name, format!("{name} was pulled and the engine does not have it"))
+        })
+    }
+
+    /// Chooses a tag where none was given: `latest`, or the greatest version that the engine has.
+    async fn with_tag(&self, reference: Reference) -> Result<Reference> {
+        if !reference.is_bare() {
+            return Ok(reference);
+        }
+        let tags = self.engine.tags(&reference).await?;
+        if tags.iter().any(|tag| tag == "latest") {
+            return Ok(reference.with_tag("latest"));
+        }
+        let version = |tag: &String| semver::Version::parse(tag.trim_start_matches('v')).ok();
+        let greatest = tags.iter().filter_map(|tag| Some((version(tag)?, tag))).max();
+        Ok(reference.with_tag(greatest.map_or("latest", |(_, tag)| tag)))
+    }
+
+    async fn open_archive(
+        &self,
+        path: &Path,
+        reference: Option<Reference>,
+        fetched: &mut Fetched,
+        report: &Report,
+    ) -> Result<Package> {
+        let subject = path.display().to_string();
+        report.phase(InstallPhase::FetchingImage, &subject);
+        // Names that are there already belong to somebody; they are not taken away again.
+        let before = self.engine.tagged_images().await?;
+        let loaded = self.engine.load(path, |transfer| report.transfer(transfer)).await?;
+        let is_new = |name: &String| !before.contains(name);
+        fetched.0.extend(loaded.iter().map(Reference::to_string).filter(is_new));
+        let wrong = |why: &str| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
+        let found = match &loaded[..] {
+            [only] => only.clone(),
+            [] => return Err(wrong("holds no tagged image; save it by its name")),
+            _ => reference.clone().filter(|wanted| loaded.contains(wanted)).ok_or_else(|| {
+                wrong("holds several images; say which one with a reference")
+            })?,
+        };
+        let image = self.engine.image(&found.to_string()).await?;
+        let image = image.ok_or_else(|| wrong("was loaded and the engine does not have it"))?;
+        let reference = match reference {
+            Some(wanted) if wanted != found => {
+                let wanted = if wanted.is_bare() { wanted.with_tag(found.version()) } else { wanted };
+                self.engine.tag(&image.id, &wanted).await?;
+                fetched.0.extend(Some(wanted.to_string()).filter(is_new));
+                wanted
+            }
+            _ => found,
+        };
+        let reader = self.engine.read_image(&image.id).await?;
+        Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
+    }
+
+    async fn open_directory(&self, path: &Path, reference: Option<Reference>) -> Result<Package> {
+        let subject = path.display().to_string();
+        let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
+        let found = tokio::fs::metadata(path).await.map_err(|e| unreadable(e.to_string()))?;
+        if !found.is_dir() {
+            return Err(unreadable("is not a directory".into()));
+        }
+        let reference = match reference {
+            Some(reference) if reference.is_bare() => reference.with_tag("dev"),
+            Some(reference) => reference,
+            None => default_reference(path).ok_or_else(|| {
+                unreadable("its name cannot be part of an extension's id; give a reference".into())
+            })?,
+        };
+        // An author may work without an engine; then there is no image either.
+        let looked = tokio::time::timeout(ENGINE_PATIENCE, self.engine.image(&reference.to_string())).await;
+        let image = looked.ok().and_then(Result::ok).flatten();
+        Ok(Package { reference, image, files: Files::Directory(path.to_owned()) })
+    }
+}
+
+/// `local/<name>:dev`, with what an id cannot hold left out of the name.
+fn default_reference(path: &Path) -> Option<Reference> {
+    let name = path.canonicalize().ok()?.file_name()?.to_str()?.to_ascii_lowercase();
+    let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = name.chars().map(fits).collect();
+    let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+    format!("local/{name}:dev").parse().ok()
+}
+
+impl Package {
+    /// The extension's id.
+    pub(super) fn id(&self) -> &ExtensionId {
+        &self.reference.id
+    }
+
+    /// The image's labels; a directory's image may lend them.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        self.image.iter().flat_map(|image| image.labels.clone()).collect()
+    }
+
+    /// Takes one path out of it, a file or a directory, and tells what was left out. Links in the package are followed
+    /// inside it. `None` where there is no such path.
+    ///
+    /// Errors: UNSAFE_FILE, SOURCE_UNREADABLE, FILE_FAILED, ENGINE_UNAVAILABLE.
+    pub(super) async fn extract(
+        &self,
+        path: &str,
+        placement: Placement,
+        destination: &Path,
+    ) -> Result<Option<Extracted>> {
+        let mut path = normal(Path::new("/"), Path::new(path));
+        let placement = match placement {
+            // A link's target has another name than the link.
+            Placement::AsIs => Placement::Into(path.file_name().map_or_else(
+                || "root".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            )),
+            other => other,
+        };
+        for _ in 0..MAX_LINKS {
+            let Some(report) = self.extract_once(&path, placement.clone(), destination).await? else {
+                return Ok(None);
+            };
+            match report.top {
+                Top::Symlink(target) => path = normal(path.parent().unwrap_or(Path::new("/")), &target),
+                Top::File => return Ok(Some(Extracted { is_dir: false, warnings: report.warnings })),
+                Top::Dir => return Ok(Some(Extracted { is_dir: true, warnings: report.warnings })),
+            }
+        }
+        let subject = path.display().to_string();
+        Err(Error::new(Reason::UnsafeFile, &subject, format!("{subject}: more than {MAX_LINKS} links in a row")))
+    }
+
+    async fn extract_once(
+        &self,
+        path: &Path,
+        placement: Placement,
+        destination: &Path,
+    ) -> Result<Option<crate::files::unpack::Report>> {
+        let unpacker = Unpacker::new(placement).image_path(path);
+        let destination = destination.to_owned();
+        let inner = path.strip_prefix("/").unwrap_or(path).to_owned();
+        let report = match &self.files {
+            Files::Directory(root) => {
+                let root = root.clone();
+                blocking(move || {
+                    let inner = if inner.as_os_str().is_empty() { PathBuf::from(".") } else { inner };
+                    let source = open_dir(&root)?;
+                    if source.symlink_metadata(&inner).is_err() {
+                        return Ok(None);
+                    }
+                    unpacker.copy_tree(&source, &inner, &open_dir(&destination)?).map(Some)
+                })
+                .await
+            }
+            Files::Image(reader) => {
+                let archive = match reader.archive(&path.to_string_lossy()).await {
+                    Err(error) if error.reason() == Reason::ResourceNotFound => return Ok(None),
+                    other => other?,
+                };
+                let archive = SyncIoBridge::new(StreamReader::new(archive.map_err(std::io::Error::other)));
+                blocking(move || unpacker.unpack(archive, &open_dir(&destination)?).map(Some)).await
+            }
+        };
+        report
+    }
+
+    /// Reads one file of at most `limit` bytes. `None` where there is no such file.
+    pub(super) async fn read(&self, path: &str, scratch: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        const NAME: &str = "read";
+        let Some(extracted) = self.extract(path, Placement::Into(NAME.into()), scratch).await? else {
+            return Ok(None);
+        };
+        let file = scratch.join(NAME);
+        if extracted.is_dir {
+            return Ok(None);
+        }
+        let size = tokio::fs::metadata(&file).await.map(|found| found.len()).unwrap_or(0);
+        if size > limit {
+            let message = format!("{path} has {size} bytes; at most {limit} are read");
+            return Err(Error::new(Reason::SourceUnreadable, path, message));
+        }
+        let bytes = tokio::fs::read(&file).await;
+        let bytes = bytes.map_err(|e| Error::new(Reason::FileFailed, path, format!("{path}: {e}")).caused_by(e))?;
+        let _ = tokio::fs::remove_file(&file).await;
+        Ok(Some(bytes))
+    }
+
+    /// Gives back what it holds in the engine.
+    pub(super) async fn close(self) {
+        if let Files::Image(reader) = self.files
+            && let Err(error) = reader.close().await
+        {
+            tracing::warn!(%error, "a container for reading an image was left behind");
+        }
+    }
+}
+
+/// What was taken out of a package.
+#[derive(Debug, Clone)]
+pub(super) struct Extracted {
+    /// Whether the path was a directory.
+    pub(super) is_dir: bool,
+    /// What was left out.
+    pub(super) warnings: Vec<String>,
+}
+
+/// `path` seen from `base`, without `.` and `..`, never above the root.
+fn normal(base: &Path, path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut out = PathBuf::from("/");
+    for part in base.join(path).components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
+}
+
+fn open_dir(path: &Path) -> Result<Dir> {
+    Dir::open_ambient_dir(path, ambient_authority()).map_err(|e| {
+        let path = path.display().to_string();
+        Error::new(Reason::FileFailed, &path, format!("{path}: {e}")).caused_by(e)
+    })
+}
+
+/// Runs work on files away from the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::bug("work on files broke off").caused_by(e))?
+}
+
+impl Report {
+    fn transfer(&self, transfer: Transfer) {
+        self.send(super::Progress {
+            phase: InstallPhase::FetchingImage,
+            item: transfer.item,
+            message: transfer.message,
+            current_bytes: transfer.current_bytes,
+            total_bytes: transfer.total_bytes,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_never_lead_above_the_root() {
+        for (base, path, expected) in [
+            ("/", "/ui", "/ui"),
+            ("/bin", "../usr/x", "/usr/x"),
+            ("/", "../../etc/passwd", "/etc/passwd"),
+            ("/a/b", "/c/./d/", "/c/d"),
+        ] {
+            assert_eq!(normal(Path::new(base), Path::new(path)), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn a_directory_lends_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("My Ext_1");
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(default_reference(&path).unwrap().to_string(), "local/my-ext-1:dev");
+    }
+}

@@ -1,0 +1,141 @@
+//! Programs that extensions run: on the host, by name and grant, and in their own containers.
+
+use std::{path::Path, time::Duration};
+
+use super::{
+    Broker,
+    call::running_backend,
+    install::grants_required,
+};
+use crate::{
+    exec::{EnvSpec, Program, Run, host_base},
+    model::{
+        error::{Error, Reason, Result},
+        extension::Installed,
+        grant::{Grant, Need},
+        manifest::HostOs,
+        reference::ExtensionId,
+    },
+    store::AuditEntry,
+};
+
+/// Where a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// On the broker's machine.
+    Host,
+    /// In a container of the extension.
+    Backend,
+}
+
+/// One program to run.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// Where.
+    pub target: Target,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// Variables added to the base.
+    pub env: Vec<(String, String)>,
+    /// Service to run in.
+    pub service: Option<String>,
+    /// How long children may keep the output open.
+    pub drain_timeout: Duration,
+    /// Who asks.
+    pub uid: Option<u32>,
+}
+
+impl Broker {
+    /// Starts a program of an extension. Dropping what is returned kills it.
+    ///
+    /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
+    /// CONTAINER_PAUSED, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
+    pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
+        let installed = self.installed(id).await?;
+        if request.argv.first().is_none_or(String::is_empty) {
+            let message = "argv is empty; its first entry is the program";
+            return Err(Error::new(Reason::ArgvInvalid, "argv", message));
+        }
+        match (request.target, self.attached.get(id)) {
+            (Target::Host, _) => self.run_on_host(&installed, request).await,
+            (Target::Backend, None) => self.run_in_container(&installed, request).await,
+            (Target::Backend, Some(stand_in)) => {
+                let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
+                let directory = stand_in.directory.map_or(home, |path| path.to_string_lossy().into_owned());
+                let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
+                let program = self.host_program(&installed, request, &directory, cwd);
+                self.hub.host().await?.run(program).await
+            }
+        }
+    }
+
+    async fn run_on_host(&self, installed: &Installed, mut request: RunRequest) -> Result<Run> {
+        let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
+        let name = request.argv.first().cloned().unwrap_or_default();
+        let declared = find_declared(installed, &name);
+        let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
+        let allowed = self.store.decisions(&installed.id).await?.allows(&grant);
+        let decision = if allowed { "allowed" } else { "GRANTS_REQUIRED" };
+        self.store
+            .audit(AuditEntry {
+                extension: installed.id.to_string(),
+                uid: request.uid,
+                act: "host.exec",
+                subject: name,
+                decision: decision.into(),
+            })
+            .await?;
+        if !allowed {
+            return Err(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }]));
+        }
+        let directory = files.host();
+        if let (Some(declared), Some(program)) = (declared, request.argv.first_mut()) {
+            *program = directory.join(declared).display().to_string();
+        }
+        let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
+        let cwd = request.cwd.clone().unwrap_or_else(|| directory.display().to_string());
+        let program = self.host_program(installed, request, &directory.display().to_string(), cwd);
+        self.hub.host().await?.run(program).await
+    }
+
+    fn host_program(&self, installed: &Installed, request: RunRequest, bin_dir: &str, cwd: String) -> Program {
+        let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
+        vars.extend(request.env);
+        Program {
+            owner: installed.id.to_string(),
+            argv: request.argv,
+            cwd: Some(cwd),
+            env: EnvSpec { inherit: false, vars },
+            drain_timeout: request.drain_timeout,
+        }
+    }
+
+    async fn run_in_container(&self, installed: &Installed, request: RunRequest) -> Result<Run> {
+        let backend = running_backend(installed)?;
+        let service = request.service.as_deref().unwrap_or(&backend.service);
+        let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
+        let broker_dir = self.layout.extension(&installed.id).broker();
+        let link = self.hub.container(&self.engine, &container.id, None, &broker_dir).await?;
+        let program = Program {
+            owner: installed.id.to_string(),
+            argv: request.argv,
+            cwd: request.cwd,
+            env: EnvSpec { inherit: true, vars: request.env },
+            drain_timeout: request.drain_timeout,
+        };
+        link.run(program).await
+    }
+}
+
+/// The declared program that a name means: itself, or with an ending that the system's shell would add (`name.sh`).
+/// A path is never one.
+fn find_declared(installed: &Installed, name: &str) -> Option<String> {
+    if Path::new(name).components().count() != 1 || name.contains('/') {
+        return None;
+    }
+    let endings = std::iter::once(&"").chain(HostOs::CURRENT.program_endings());
+    let declared = |wanted: &str| installed.record.binaries.iter().find(|b| !b.directory && b.name == wanted);
+    endings.map(|ending| format!("{name}{ending}")).find_map(|wanted| Some(declared(&wanted)?.name.clone()))
+}

@@ -1,0 +1,49 @@
+//! What a crash left behind is finished at the next start: installs are undone, uninstalls are completed.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Broker;
+use crate::model::{error::Reason, extension::Phase};
+
+/// How often it is tried while the engine is away.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Begins to finish what was left; it goes on until it is done or the broker stops.
+    pub fn spawn_recovery(self: &Arc<Self>) {
+        let broker = self.clone();
+        self.tasks.spawn(async move {
+            let stopping = broker.stopping.clone();
+            while !broker.recover().await {
+                tokio::select! {
+                    () = tokio::time::sleep(TRY_AGAIN) => {}
+                    () = stopping.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Tries once; true when nothing is left to do.
+    async fn recover(&self) -> bool {
+        let all = match self.store.extensions("", usize::MAX).await {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::error!(%error, "cannot read what a crash may have left");
+                return true;
+            }
+        };
+        let mut done = true;
+        for left in all.iter().filter(|installed| installed.phase != Phase::Installed) {
+            // A call of this very process that is at it holds the claim.
+            let Ok(_claim) = self.claims.take(&left.id) else { continue };
+            match self.remove_all(left, false).await {
+                Ok(_) => tracing::info!(extension = %left.id, phase = ?left.phase, "finished what a crash left"),
+                Err(error) => {
+                    done &= error.reason() != Reason::EngineUnavailable;
+                    tracing::warn!(%error, extension = %left.id, "cannot finish what a crash left");
+                }
+            }
+        }
+        done
+    }
+}

@@ -1,0 +1,209 @@
+//! An installed extension as it is seen when asked.
+
+use std::collections::HashMap;
+
+use super::{
+    Broker,
+    call::is_young,
+    ownership::EXTENSION_LABEL,
+    state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
+};
+use crate::{
+    engine::Container,
+    files::guest::{DialError, GuestDir},
+    model::{
+        error::Result,
+        extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
+        reference::ExtensionId,
+    },
+};
+
+/// An installed extension and what was observed of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What is on record.
+    pub installed: Installed,
+    /// What it does.
+    pub observed: Observed,
+    /// Its containers.
+    pub containers: Vec<ContainerView>,
+    /// Whether a local process stands in for them.
+    pub attached: bool,
+    /// Its UI, where it has one.
+    pub ui: Option<UiView>,
+}
+
+/// One container of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerView {
+    /// Full id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Service.
+    pub service: String,
+    /// State as the engine names it, or `missing`.
+    pub state: String,
+    /// Exit code of its last run.
+    pub exit_code: i64,
+}
+
+/// Where a UI's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UiView {
+    /// Title of the tab.
+    pub title: String,
+    /// Directory of its files.
+    pub root_dir: String,
+    /// Entry page, relative to it.
+    pub entry: String,
+    /// Icon file, or empty.
+    pub icon_path: String,
+}
+
+/// What the engine said about all containers of extensions, asked once for a whole list.
+type Seen = Result<HashMap<String, Container>, String>;
+
+impl Broker {
+    /// One installed extension. Errors: EXTENSION_NOT_FOUND.
+    pub async fn view(&self, id: &ExtensionId) -> Result<View> {
+        self.view_as(self.installed(id).await?).await
+    }
+
+    /// An extension as if it were on record like this.
+    pub(super) async fn view_as(&self, installed: Installed) -> Result<View> {
+        let id = &installed.id;
+        let seen = self.seen(&format!("{EXTENSION_LABEL}={id}"), &[&installed]).await;
+        self.view_of(installed, &seen).await
+    }
+
+    /// Up to `limit` installed extensions behind `after`, ordered by id.
+    pub async fn views(&self, after: &str, limit: usize) -> Result<Vec<View>> {
+        let all = self.store.extensions(after, limit).await?;
+        let seen = self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await;
+        let mut views = Vec::with_capacity(all.len());
+        for installed in all {
+            views.push(self.view_of(installed, &seen).await?);
+        }
+        Ok(views)
+    }
+
+    /// Asks the engine, unless nothing that is listed has containers.
+    async fn seen(&self, label: &str, listed: &[&Installed]) -> Seen {
+        if !listed.iter().any(|installed| installed.record.backend.as_ref().is_some_and(|backend| backend.built)) {
+            return Ok(HashMap::new());
+        }
+        let containers = self.engine.containers(&[label.to_owned()]).await.map_err(|error| error.to_string())?;
+        Ok(containers.into_iter().map(|container| (container.id.clone(), container)).collect())
+    }
+
+    async fn view_of(&self, installed: Installed, seen: &Seen) -> Result<View> {
+        let attached = self.attached.get(&installed.id).is_some();
+        let granted = self.store.decisions(&installed.id).await?.missing(&backend_needs(&installed)).is_empty();
+        let mut containers = Vec::new();
+        let backend = match &installed.record.backend {
+            None => None,
+            Some(backend) => {
+                let found = self.containers_of(&installed, seen).await?;
+                let facts = self.backend_facts(&installed, backend, found.as_deref().map_err(Clone::clone)).await;
+                containers = found.unwrap_or_default();
+                Some(BackendFacts { attached, ..facts })
+            }
+        };
+        let facts = Facts { phase: installed.phase, enabled: installed.enabled, granted, backend };
+        let observed = observe(&facts);
+        let ui = self.ui_view(&installed);
+        Ok(View { installed, observed, containers, attached, ui })
+    }
+
+    /// The containers on the ledger, in the author's order of services.
+    async fn containers_of(
+        &self,
+        installed: &Installed,
+        seen: &Seen,
+    ) -> Result<std::result::Result<Vec<ContainerView>, String>> {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(why) => return Ok(Err(why.clone())),
+        };
+        let mut all = Vec::new();
+        let ledger = self.store.ledger(Some(&installed.id)).await?;
+        for entry in ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Container) {
+            let LedgerEntry { id, name, service, .. } = entry;
+            let state = seen.get(&id).map_or("missing".to_owned(), |container| container.state.clone());
+            let exit_code = match state.as_str() {
+                "exited" | "dead" | "restarting" => match self.engine.container(&id).await {
+                    Ok(details) => details.map_or(0, |details| details.exit_code),
+                    Err(error) => return Ok(Err(error.to_string())),
+                },
+                _ => 0,
+            };
+            all.push(ContainerView { id, name, service, state, exit_code });
+        }
+        let order = installed.record.backend.as_ref().map(|backend| backend.services.clone()).unwrap_or_default();
+        all.sort_by_key(|container| order.iter().position(|service| *service == container.service));
+        Ok(Ok(all))
+    }
+
+    async fn backend_facts(
+        &self,
+        installed: &Installed,
+        backend: &BackendRecord,
+        containers: std::result::Result<&[ContainerView], String>,
+    ) -> BackendFacts {
+        let socket = match (&backend.socket, containers.is_ok() && backend.built) {
+            (Some(socket), true) => Some(self.socket_facts(installed, backend, socket).await),
+            _ => None,
+        };
+        let facts = |container: &ContainerView| ContainerFacts {
+            service: container.service.clone(),
+            is_backend: container.service == backend.service,
+            state: container.state.clone(),
+            exit_code: container.exit_code,
+        };
+        BackendFacts {
+            attached: false,
+            built: backend.built,
+            containers: containers.map(|containers| containers.iter().map(facts).collect()),
+            socket,
+        }
+    }
+
+    /// Whether the socket takes connections. One that only the container's root may use counts as answering: Install saw
+    /// it answer, and a look from inside the container is too dear for a list.
+    async fn socket_facts(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> SocketFacts {
+        let guest = self.layout.extension(&installed.id).guest();
+        match GuestDir::open(&guest).map(|guest| guest.dial(socket)) {
+            Ok(Ok(_) | Err(DialError::Denied | DialError::Busy)) => return SocketFacts::Answers,
+            Ok(Err(_)) | Err(_) => {}
+        }
+        match self.backend_container(installed, backend, &backend.service).await {
+            Ok(super::start::BackendContainer::Found(container))
+                if is_young(&container.started_at, self.limits.ready_timeout) =>
+            {
+                SocketFacts::Young
+            }
+            _ => SocketFacts::Silent,
+        }
+    }
+
+    fn ui_view(&self, installed: &Installed) -> Option<UiView> {
+        let ui = installed.record.ui.as_ref()?;
+        let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
+        let icon = ui.icon.as_ref().map(|name| files.icon().join(name).display().to_string());
+        Some(UiView {
+            title: ui.title.clone(),
+            root_dir: files.ui().display().to_string(),
+            entry: ui.entry.clone(),
+            icon_path: icon.unwrap_or_default(),
+        })
+    }
+}
+
+/// What the containers of an extension need; its host programs are asked about when they run.
+pub(super) fn backend_needs(installed: &Installed) -> Vec<crate::model::grant::Need> {
+    use crate::model::grant::Grant;
+    let mut needs = installed.record.needs();
+    needs.retain(|need| !matches!(need.grant, Grant::HostExec(_) | Grant::HostExecAny));
+    needs
+}
