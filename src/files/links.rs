@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -13,6 +13,15 @@ use rustix::fs::{AtFlags, FileType, statat};
 const MAX_FOLLOWS: usize = 40;
 /// Look-ups in all; a tree made of links to links must not keep the broker busy.
 const MAX_STEPS: usize = 10_000_000;
+
+/// One step of the way that a link names.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// `.`; only what lies before it must be a directory.
+    Stay,
+    Up,
+    Into(OsString),
+}
 
 /// Follows noted links through a tree on disk.
 pub(super) struct Resolver<'a, Fd> {
@@ -61,7 +70,10 @@ impl<'a, Fd: AsFd> Resolver<'a, Fd> {
             if self.steps > MAX_STEPS {
                 return Err("left out: too many links to links");
             }
-            let Some(name) = step else {
+            let Step::Into(name) = step else {
+                if step == Step::Stay {
+                    continue;
+                }
                 let at_top = here.pop().is_none();
                 if at_top && self.image.is_none() {
                     return Err("left out: the link leads outside");
@@ -95,13 +107,8 @@ impl<'a, Fd: AsFd> Resolver<'a, Fd> {
         Ok((here[depth..].iter().collect(), went_outside))
     }
 
-    /// Puts a target's components in front of what is still to walk (`None` is `..`). Says whether it begins outside.
-    fn take(
-        &self,
-        target: &Path,
-        here: &mut Vec<OsString>,
-        todo: &mut Vec<Option<OsString>>,
-    ) -> Result<bool, &'static str> {
+    /// Puts a target's components in front of what is still to walk. Says whether it begins outside.
+    fn take(&self, target: &Path, here: &mut Vec<OsString>, todo: &mut Vec<Step>) -> Result<bool, &'static str> {
         if target.as_os_str().is_empty() {
             return Err("left out: the link leads nowhere");
         }
@@ -111,11 +118,15 @@ impl<'a, Fd: AsFd> Resolver<'a, Fd> {
             }
             here.clear();
         }
+        // `Path::components` would drop a last `/` or `/.`, which demands a directory.
         let steps: Vec<_> = target
-            .components()
-            .filter_map(|component| match component {
-                Component::ParentDir => Some(None),
-                other => normal_name(other).map(Some),
+            .as_os_str()
+            .as_bytes()
+            .split(|byte| *byte == b'/')
+            .map(|step| match step {
+                b"" | b"." => Step::Stay,
+                b".." => Step::Up,
+                name => Step::Into(OsStr::from_bytes(name).to_owned()),
             })
             .collect();
         todo.extend(steps.into_iter().rev());
@@ -179,6 +190,9 @@ mod tests {
             ("ui/l", "../beside", outside),
             ("ui/l", "a/file/..", nowhere),
             ("ui/l", "a/file/x", nowhere),
+            ("ui/l", "a/file/.", nowhere),
+            ("ui/l", "a/file/", nowhere),
+            ("ui/l", "a//b/./", Ok("a//b/./")),
             ("ui/l", "l", circle),
             ("ui/l", "", nowhere),
             ("ui/l", ".", Ok(".")),
