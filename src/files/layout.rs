@@ -13,23 +13,22 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use cap_std::{ambient_authority, fs::Dir};
 use rustix::{
-    fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with},
+    fs::{FlockOperation, OFlags, flock},
     io::Errno,
     process::geteuid,
 };
 
 use super::{
-    remove::{self, Leftovers},
-    unpack::{Placement, Unpacker},
+    extension::{ExtensionDir, Staging},
+    remove,
 };
 use crate::model::{
     error::{Error, Reason, Result},
@@ -43,25 +42,6 @@ pub struct Layout {
     /// Holds the lock; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
     staged: AtomicU64,
-}
-
-/// What belongs to one extension.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExtensionDir {
-    root: PathBuf,
-}
-
-/// The files of one generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GenerationDir {
-    root: PathBuf,
-}
-
-/// A private directory under way to become a generation; it goes when the value is dropped.
-#[derive(Debug)]
-pub struct Staging {
-    files: GenerationDir,
-    promoted: bool,
 }
 
 impl Layout {
@@ -102,7 +82,7 @@ impl Layout {
 
     /// What belongs to an extension; nothing is made.
     pub fn extension(&self, id: &ExtensionId) -> ExtensionDir {
-        ExtensionDir { root: self.root.join("extensions").join(id.slug()) }
+        ExtensionDir::at(self.root.join("extensions").join(id.slug()))
     }
 
     /// Slugs and directories of all extensions that have one, in order, whatever the store says.
@@ -112,7 +92,7 @@ impl Layout {
     pub fn extensions(&self) -> Result<Vec<(String, ExtensionDir)>> {
         let root = self.root.join("extensions");
         let mut found: Vec<_> =
-            names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir { root: root.join(n) })).collect();
+            names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir::at(root.join(n)))).collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(found)
     }
@@ -126,7 +106,7 @@ impl Layout {
         let name = format!("{nanos:x}-{}", self.staged.fetch_add(1, Ordering::Relaxed));
         let root = self.root.join("staging").join(name);
         DirBuilder::new().mode(0o700).create(&root).map_err(|error| failed("create", &root, error))?;
-        Ok(Staging { files: GenerationDir { root }, promoted: false })
+        Ok(Staging::at(root))
     }
 
     fn empty_staging(&self) -> Result<()> {
@@ -138,177 +118,6 @@ impl Layout {
         }
         Ok(())
     }
-}
-
-impl ExtensionDir {
-    /// Makes the directories that are missing and sets their modes.
-    ///
-    /// # Errors
-    /// `FILE_FAILED`, also where a link or a file lies in the way.
-    pub fn create(&self) -> Result<()> {
-        for (path, mode) in [
-            (self.root.clone(), 0o700),
-            (self.guest(), 0o777),
-            (self.broker(), 0o755),
-            (self.root.join("generations"), 0o700),
-        ] {
-            match DirBuilder::new().mode(mode).create(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(failed("create", &path, error));
-                }
-                _ => set_mode(&path, mode)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The extension's own directory.
-    pub fn path(&self) -> &Path {
-        &self.root
-    }
-
-    /// Shared with the containers, which may put anything there. Use a [`super::guest::GuestDir`] to look into it.
-    pub fn guest(&self) -> PathBuf {
-        self.root.join("guest")
-    }
-
-    /// The broker's own files inside the containers, read-only there.
-    pub fn broker(&self) -> PathBuf {
-        self.root.join("broker")
-    }
-
-    /// The files of generation `number`.
-    pub fn generation(&self, number: u64) -> GenerationDir {
-        GenerationDir { root: self.root.join("generations").join(number.to_string()) }
-    }
-
-    /// Numbers of the generations that have files, in order.
-    ///
-    /// # Errors
-    /// `FILE_FAILED`.
-    pub fn generations(&self) -> Result<Vec<u64>> {
-        let mut found: Vec<u64> =
-            names(&self.root.join("generations"))?.iter().filter_map(|name| name.parse().ok()).collect();
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// Removes the files of one generation.
-    ///
-    /// # Errors
-    /// What could not be removed.
-    pub fn remove_generation(&self, number: u64) -> Result<(), Leftovers> {
-        remove::remove(&self.generation(number).root)
-    }
-
-    /// Removes everything. What a container's root left in `guest` may be beyond a plain user's rights; it is listed.
-    ///
-    /// # Errors
-    /// What could not be removed.
-    pub fn remove(&self) -> Result<(), Leftovers> {
-        remove::remove(&self.root)
-    }
-}
-
-impl GenerationDir {
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.root
-    }
-
-    /// `metadata.json` as it was in the image.
-    pub fn metadata(&self) -> PathBuf {
-        self.root.join("metadata.json")
-    }
-
-    /// The UI's files.
-    pub fn ui(&self) -> PathBuf {
-        self.root.join("ui")
-    }
-
-    /// Holds the icon's file.
-    pub fn icon(&self) -> PathBuf {
-        self.root.join("icon")
-    }
-
-    /// Host binaries.
-    pub fn host(&self) -> PathBuf {
-        self.root.join("host")
-    }
-
-    /// The author's compose directory.
-    pub fn compose(&self) -> PathBuf {
-        self.root.join("compose")
-    }
-
-    /// The compose file that is run, made from the author's.
-    pub fn compose_file(&self) -> PathBuf {
-        self.root.join("compose.json")
-    }
-
-    /// The directory, opened; files below are reached through it without leaving it.
-    ///
-    /// # Errors
-    /// `FILE_FAILED`.
-    pub fn open(&self) -> Result<Dir> {
-        Dir::open_ambient_dir(&self.root, ambient_authority()).map_err(|error| failed("open", &self.root, error))
-    }
-
-    /// Writes a file that only the broker's user may read, whole or not at all.
-    ///
-    /// # Errors
-    /// `FILE_FAILED`.
-    pub fn write_private(&self, name: &str, content: &[u8]) -> Result<()> {
-        let (path, partial) = (self.root.join(name), self.root.join(format!(".{name}.partial")));
-        private_file(&partial)
-            .and_then(|mut file| file.write_all(content))
-            .and_then(|()| fs::rename(&partial, &path))
-            .map_err(|error| failed("write", &path, error))
-    }
-}
-
-impl Staging {
-    /// The files so far.
-    pub fn files(&self) -> &GenerationDir {
-        &self.files
-    }
-
-    /// Makes the files those of generation `number`, in one step.
-    ///
-    /// # Errors
-    /// `FILE_FAILED`, also if that generation has files already.
-    pub fn promote(mut self, extension: &ExtensionDir, number: u64) -> Result<GenerationDir> {
-        let target = extension.generation(number);
-        match rename_new(&self.files.root, &target.root) {
-            Ok(()) => self.promoted = true,
-            // Somebody mounted a disk over `extensions`.
-            Err(Errno::XDEV) => self.copy_to(extension, &target, number)?,
-            Err(error) => return Err(failed("create", &target.root, error.into())),
-        }
-        Ok(target)
-    }
-
-    fn copy_to(&self, extension: &ExtensionDir, target: &GenerationDir, number: u64) -> Result<()> {
-        let partial = GenerationDir { root: extension.root.join("generations").join(format!(".{number}.partial")) };
-        remove::remove(&partial.root)?;
-        DirBuilder::new().mode(0o700).create(&partial.root).map_err(|error| failed("create", &partial.root, error))?;
-        Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;
-        rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error.into()))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if !self.promoted
-            && let Err(left) = remove::remove(&self.files.root)
-        {
-            tracing::warn!(%left, "staged files stay until the next start");
-        }
-    }
-}
-
-fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
 fn make_private(path: &Path) -> Result<()> {
@@ -347,13 +156,13 @@ fn lock(path: &Path) -> Result<File> {
 }
 
 /// Opens a file for writing, without following a link; it is emptied, and made 0600 if it is new.
-fn private_file(path: &Path) -> io::Result<File> {
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
     fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(flags).open(path)
 }
 
 /// By descriptor, so that a link in the way is refused instead of followed.
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::DIRECTORY).bits()).unwrap_or_default();
     fs::OpenOptions::new()
         .read(true)
@@ -364,7 +173,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Names of the directories in a directory; none if it does not exist.
-fn names(path: &Path) -> Result<Vec<String>> {
+pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(|error| failed("read", path, error))?,
@@ -377,7 +186,7 @@ fn names(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     let shown = path.display().to_string();
     Error::new(Reason::FileFailed, shown.clone(), format!("cannot {what} {shown:?}: {error}")).caused_by(error)
 }

@@ -2,6 +2,7 @@
 //! an extension's containers. Whatever an extension had its hands on is hostile: every name is looked up from an open
 //! directory, one component at a time, and no symbolic link is followed.
 
+pub mod extension;
 pub mod guest;
 pub mod layout;
 pub mod remove;
@@ -9,6 +10,7 @@ pub mod unpack;
 
 mod copy;
 mod links;
+mod meter;
 mod name;
 mod open;
 mod tree;

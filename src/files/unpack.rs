@@ -5,11 +5,9 @@
 //! a warning, setuid and setgid are dropped, and there are limits.
 
 use std::{
-    cell::Cell,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use cap_std::fs::Dir;
@@ -17,6 +15,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::{
     copy,
+    meter::Metered,
     name::{Placer, checked, refused},
     tree::{Tree, unreadable},
 };
@@ -125,7 +124,7 @@ impl Unpacker {
         loop {
             meter.allow(MAX_HEADER_BYTES);
             let next = entries.next();
-            let exhausted = meter.left.get() == 0;
+            let exhausted = meter.is_exhausted();
             meter.allow(u64::MAX);
             match next {
                 None => break,
@@ -142,7 +141,7 @@ impl Unpacker {
         if last.is_empty() && run.is_empty {
             return Err(Error::new(Reason::SourceUnreadable, "", "the archive is empty"));
         }
-        if meter.trailing_zeros.get() < END_BYTES {
+        if meter.trailing_zeros() < END_BYTES {
             let text = format!("cannot read the source: {}: the archive is cut off", behind(&last));
             return Err(Error::new(Reason::SourceUnreadable, "", text));
         }
@@ -302,48 +301,6 @@ fn special(kind: EntryType) -> &'static str {
 
 fn behind(name: &[u8]) -> String {
     if name.is_empty() { String::new() } else { format!("at {:?}", String::from_utf8_lossy(name)) }
-}
-
-/// What the archive reader may read before it has to give up, and how the stream ended.
-#[derive(Debug)]
-struct Meter {
-    left: Cell<u64>,
-    trailing_zeros: Cell<u64>,
-}
-
-impl Meter {
-    fn allow(&self, bytes: u64) {
-        self.left.set(bytes);
-    }
-}
-
-/// Bounds what one header can make the archive reader hold in memory, which it does not do itself.
-struct Metered<R> {
-    inner: R,
-    meter: Rc<Meter>,
-}
-
-impl<R: Read> Metered<R> {
-    fn new(inner: R) -> (Self, Rc<Meter>) {
-        let meter = Rc::new(Meter { left: Cell::new(u64::MAX), trailing_zeros: Cell::new(0) });
-        (Metered { inner, meter: Rc::clone(&meter) }, meter)
-    }
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.meter.left.get();
-        if left == 0 {
-            return Err(io::Error::other("an archive header is too large"));
-        }
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.inner.read(&mut buffer[..wanted])?;
-        self.meter.left.set(left - count as u64);
-        let zeros = buffer[..count].iter().rev().take_while(|byte| **byte == 0).count();
-        let before = if zeros == count { self.meter.trailing_zeros.get() } else { 0 };
-        self.meter.trailing_zeros.set(before + zeros as u64);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
