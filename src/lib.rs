@@ -1,8 +1,15 @@
 //! Longshore, a gRPC backend broker for container-desktop extensions.
 
+pub mod api;
+pub mod app;
 pub mod cli;
+pub mod config;
+pub mod core;
 pub mod engine;
+pub mod exec;
+pub mod files;
 pub mod model;
 pub mod pb;
 pub mod proxy;
+pub mod shim;
 pub mod store;

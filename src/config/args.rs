@@ -1,0 +1,40 @@
+//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve`], so that all mistakes are
+//! reported together.
+
+use std::path::PathBuf;
+
+/// Arguments of `longshore serve`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct ServeArgs {
+    /// Control socket [default: longshore.sock in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Directory for everything that lasts [default: $XDG_DATA_HOME/longshore]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory for the control socket [default: $XDG_RUNTIME_DIR/longshore]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+
+    /// Container engine [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL")]
+    pub engine: Option<String>,
+
+    /// Configuration file [default: $XDG_CONFIG_HOME/longshore/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to log, such as `info` or `longshore=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Form of log lines: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// How long open calls may go on after a stop was asked for [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+}

@@ -1,0 +1,112 @@
+//! The configuration file: TOML, read into texts with the line each comes from. Unknown keys are mistakes.
+
+use std::path::Path;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{Mistake, value::suggestion};
+
+/// Keys at the top.
+const KEYS: &[&str] = &[
+    "socket",
+    "data_dir",
+    "runtime_dir",
+    "engine",
+    "drain_timeout",
+    "connect_timeout",
+    "ready_timeout",
+    "max_body_bytes",
+    "log",
+];
+/// Keys below `[log]`.
+const LOG_KEYS: &[&str] = &["filter", "format"];
+
+/// One setting out of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// The key with its table, such as `log.format`.
+    pub(super) key: String,
+    /// The value as text.
+    pub(super) text: String,
+    /// `<file>:<line>`.
+    pub(super) origin: String,
+}
+
+/// Reads the file; what can be read is, also behind a mistake.
+pub(super) fn read(path: &Path, content: &str, mistakes: &mut Vec<Mistake>) -> Vec<Setting> {
+    let (table, errors) = DeTable::parse_recoverable(content);
+    let mut reader = Reader { path, content, mistakes, settings: Vec::new() };
+    for error in errors {
+        reader.mistake(error.span().map_or(0, |span| span.start), error.message().to_owned());
+    }
+    reader.table("", table.get_ref(), KEYS);
+    reader.settings
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    content: &'a str,
+    mistakes: &'a mut Vec<Mistake>,
+    settings: Vec<Setting>,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>, known: &[&str]) {
+        for (key, value) in table {
+            let (name, at) = (key.get_ref().as_ref(), key.span().start);
+            let shown = format!("{prefix}{name}");
+            match value.get_ref() {
+                _ if !known.contains(&name) => {
+                    self.mistake(at, format!("unknown key {shown}{}", suggestion(name, known)));
+                }
+                DeValue::Table(inner) if shown == "log" => self.table("log.", inner, LOG_KEYS),
+                _ if shown == "log" => {
+                    self.mistake(at, "log is a table; write [log] and below it filter and format".into())
+                }
+                _ => self.scalar(shown, at, value),
+            }
+        }
+    }
+
+    fn scalar(&mut self, key: String, at: usize, value: &Spanned<DeValue<'_>>) {
+        let is_number = key == "max_body_bytes";
+        let text = match value.get_ref() {
+            DeValue::String(text) if !is_number => text.to_string(),
+            DeValue::Integer(number) if is_number && number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Integer(number) if key.ends_with("_timeout") => {
+                return self.mistake(at, format!("{key} needs a unit; write \"{}s\"", number.as_str()));
+            }
+            other => {
+                let wanted = if is_number { "a whole decimal number" } else { "a string in quotes" };
+                return self.mistake(at, format!("{key} is {}; write {wanted}", type_name(other)));
+            }
+        };
+        let origin = format!("{}: {key}", self.place(at));
+        self.settings.push(Setting { key, text, origin });
+    }
+
+    fn mistake(&mut self, at: usize, text: String) {
+        let origin = self.place(at);
+        self.mistakes.push(Mistake { origin, text });
+    }
+
+    fn place(&self, at: usize) -> String {
+        let line = self.content.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        format!("{}:{line}", self.path.display())
+    }
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,126 @@
+//! Gathers what the configuration is made of: the environment, the file, facts about the machine.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config, Mistake, ServeArgs,
+    resolve::{Machine, absolute, resolve},
+};
+use crate::model::error::{Error, Reason, Result};
+
+/// Largest configuration file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Reads and resolves the configuration of this process.
+///
+/// # Errors
+/// `CONFIG_INVALID` with every mistake, one a line.
+pub fn load(args: &ServeArgs) -> Result<Config> {
+    let env = environment();
+    let machine = Machine {
+        uid: rustix::process::geteuid().as_raw(),
+        temp_dir: std::env::temp_dir(),
+        exists: &|path| path.exists(),
+    };
+    let (file, unread) = match read_file(args, &env) {
+        Ok(file) => (file, None),
+        Err(mistake) => (None, Some(mistake)),
+    };
+    let mistakes = match (resolve(args, &env, file, &machine), unread) {
+        (Ok(config), None) => return Ok(config),
+        (Ok(_), Some(unread)) => vec![unread],
+        (Err(mistakes), unread) => unread.into_iter().chain(mistakes).collect(),
+    };
+    Err(invalid(&mistakes))
+}
+
+/// All variables; bytes that are no UTF-8 are replaced, and the value is then refused where it matters.
+fn environment() -> BTreeMap<String, String> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// The file that was asked for, which must exist, or the usual one if it does.
+fn read_file(args: &ServeArgs, env: &BTreeMap<String, String>) -> Result<Option<(PathBuf, String)>, Mistake> {
+    let variable = env.get("LONGSHORE_CONFIG").map(PathBuf::from);
+    let asked = match (&args.config, variable) {
+        (Some(path), _) => Some(("--config", path.clone())),
+        (None, Some(path)) => Some(("LONGSHORE_CONFIG", path)),
+        (None, None) => None,
+    };
+    let usual = || {
+        let below_home = || absolute(env, "HOME").map(|home| home.join(".config"));
+        absolute(env, "XDG_CONFIG_HOME").or_else(below_home).map(|dir| dir.join("longshore/config.toml"))
+    };
+    let (origin, path) = match asked {
+        Some((origin, path)) => (Some(origin), path),
+        None => match usual() {
+            Some(path) => (None, path),
+            None => return Ok(None),
+        },
+    };
+    match read_bounded(&path) {
+        Ok(content) => Ok(Some((path, content))),
+        Err(error) if origin.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let shown = path.display().to_string();
+            let text = format!("cannot read the configuration file {shown:?}: {error}");
+            Err(Mistake { origin: origin.map_or(shown, str::to_owned), text })
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    use io::Read;
+    let mut content = String::new();
+    let read = fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut content)? as u64;
+    if read > MAX_FILE_BYTES { Err(io::Error::other("it is larger than 1 MiB")) } else { Ok(content) }
+}
+
+fn invalid(mistakes: &[Mistake]) -> Error {
+    let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+    let subject = mistakes.first().map(|mistake| mistake.origin.clone()).unwrap_or_default();
+    Error::new(Reason::ConfigInvalid, subject, lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_asked_for_must_exist() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut env = BTreeMap::from([("HOME".to_owned(), temp.path().display().to_string())]);
+        assert_eq!(read_file(&ServeArgs::default(), &env), Ok(None));
+        let asked = ServeArgs { config: Some(temp.path().join("none.toml")), ..ServeArgs::default() };
+        assert_eq!(read_file(&asked, &env).unwrap_err().origin, "--config");
+        env.insert("LONGSHORE_CONFIG".into(), "/none".into());
+        assert_eq!(read_file(&ServeArgs::default(), &env).unwrap_err().origin, "LONGSHORE_CONFIG");
+        env.remove("LONGSHORE_CONFIG");
+        let usual = temp.path().join(".config/longshore/config.toml");
+        fs::create_dir_all(usual.parent().unwrap()).unwrap();
+        fs::write(&usual, "x").unwrap();
+        assert_eq!(read_file(&ServeArgs::default(), &env), Ok(Some((usual.clone(), "x".into()))));
+        fs::write(&usual, "#".repeat(2 << 20)).unwrap();
+        assert!(read_file(&ServeArgs::default(), &env).unwrap_err().text.contains("1 MiB"));
+    }
+
+    #[test]
+    fn every_mistake_is_in_the_message() {
+        let args = ServeArgs {
+            config: Some("/none.toml".into()),
+            socket: Some("x".into()),
+            drain_timeout: Some("soon".into()),
+            ..ServeArgs::default()
+        };
+        let error = load(&args).unwrap_err();
+        assert_eq!(error.reason(), Reason::ConfigInvalid);
+        for origin in ["--config: ", "--socket: ", "--drain-timeout: "] {
+            assert!(error.message().contains(origin), "{error}");
+        }
+    }
+}

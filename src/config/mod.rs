@@ -1,0 +1,89 @@
+//! Configuration: arguments, environment, file and defaults, in that order of precedence. Gathering and resolving are
+//! two steps: [`resolve`] is pure and reports every mistake at once, with the place it comes from.
+
+pub mod args;
+pub mod gather;
+pub mod resolve;
+
+mod file;
+mod value;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use args::ServeArgs;
+pub use gather::load;
+pub use resolve::resolve;
+
+/// What `longshore serve` works with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The control socket. Absolute, at most 107 bytes.
+    pub socket: PathBuf,
+    /// Everything that lasts. Absolute.
+    pub data_dir: PathBuf,
+    /// Where the control socket lies by default. Absolute.
+    pub runtime_dir: PathBuf,
+    /// The container engine.
+    pub engine: EngineAddress,
+    /// What the engine's address comes from, such as `DOCKER_HOST`, to be shown.
+    pub engine_origin: String,
+    /// How long open calls may go on after a stop was asked for. Default 10 s.
+    pub drain_timeout: Duration,
+    /// How long a backend may take to accept a connection. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a backend may take to become ready. Default 60 s.
+    pub ready_timeout: Duration,
+    /// Largest response body that Fetch buffers, in bytes. Default 3 MiB: with its head the message stays under the
+    /// 4 MiB that gRPC clients take by default.
+    pub max_body_bytes: u64,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Directives as for `tracing_subscriber::EnvFilter`. Default `info`.
+    pub filter: String,
+    /// Default text.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineAddress {
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for EngineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineAddress::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// One thing that is wrong, and where it was found: `--socket`, `LONGSHORE_SOCKET`, `/etc/x.toml:3`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// The place.
+    pub origin: String,
+    /// What is wrong and what would be right.
+    pub text: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.text)
+    }
+}

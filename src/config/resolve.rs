@@ -1,0 +1,202 @@
+//! Merges arguments, environment, file and defaults. Pure: what it has to know about the machine it is told.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Config, EngineAddress, Log, LogFormat, Mistake, ServeArgs,
+    file::{self, Setting},
+    value,
+};
+
+/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake.
+pub const VARIABLES: &[&str] = &[
+    "LONGSHORE_SOCKET",
+    "LONGSHORE_DATA_DIR",
+    "LONGSHORE_RUNTIME_DIR",
+    "LONGSHORE_ENGINE",
+    "LONGSHORE_CONFIG",
+    "LONGSHORE_LOG",
+    "LONGSHORE_LOG_FORMAT",
+    "LONGSHORE_DRAIN_TIMEOUT",
+    "LONGSHORE_CONNECT_TIMEOUT",
+    "LONGSHORE_READY_TIMEOUT",
+    "LONGSHORE_MAX_BODY_BYTES",
+];
+
+/// What the defaults depend on.
+pub struct Machine<'a> {
+    /// The broker's uid.
+    pub uid: u32,
+    /// For temporary files.
+    pub temp_dir: PathBuf,
+    /// Whether something lies at a path.
+    pub exists: &'a dyn Fn(&Path) -> bool,
+}
+
+/// The configuration, or everything that is wrong with it. Values that another source overrides are checked as well.
+///
+/// # Errors
+/// All mistakes, at least one.
+pub fn resolve(
+    args: &ServeArgs,
+    env: &BTreeMap<String, String>,
+    file: Option<(PathBuf, String)>,
+    machine: &Machine<'_>,
+) -> Result<Config, Vec<Mistake>> {
+    let mut mistakes = unknown_variables(env);
+    let settings = file.map(|(path, content)| file::read(&path, &content, &mut mistakes)).unwrap_or_default();
+    let mut sources = Sources { env, settings, mistakes };
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+
+    let runtime_dir = sources.pick("runtime_dir", path(&args.runtime_dir), value::path).map(|found| found.0);
+    let runtime_dir = runtime_dir.unwrap_or_else(|| default_runtime_dir(env, machine));
+    let socket = match sources.pick("socket", path(&args.socket), value::socket) {
+        Some((socket, _)) => socket,
+        None => sources.default_socket(&runtime_dir),
+    };
+    let data_dir = match sources.pick("data_dir", path(&args.data_dir), value::path) {
+        Some((data_dir, _)) => data_dir,
+        None => sources.default_data_dir(),
+    };
+    let (engine, engine_origin) = match sources.pick("engine", args.engine.clone(), value::engine) {
+        Some(found) => found,
+        None => sources.default_engine(machine),
+    };
+    let drain = sources.pick("drain_timeout", args.drain_timeout.clone(), value::duration);
+    let connect = sources.pick("connect_timeout", None, value::timeout);
+    let ready = sources.pick("ready_timeout", None, value::timeout);
+    let max_body = sources.pick("max_body_bytes", None, value::body_bytes);
+    let filter = sources.pick("log.filter", args.log.clone(), value::log_filter);
+    let format = sources.pick("log.format", args.log_format.clone(), value::log_format);
+    if !sources.mistakes.is_empty() {
+        return Err(sources.mistakes);
+    }
+    Ok(Config {
+        socket,
+        data_dir,
+        runtime_dir,
+        engine,
+        engine_origin,
+        drain_timeout: drain.map_or(Duration::from_secs(10), |found| found.0),
+        connect_timeout: connect.map_or(Duration::from_secs(5), |found| found.0),
+        ready_timeout: ready.map_or(Duration::from_secs(60), |found| found.0),
+        max_body_bytes: max_body.map_or(3 << 20, |found| found.0),
+        log: Log {
+            filter: filter.map_or_else(|| "info".to_owned(), |found| found.0),
+            format: format.map_or(LogFormat::Text, |found| found.0),
+        },
+    })
+}
+
+struct Sources<'a> {
+    env: &'a BTreeMap<String, String>,
+    settings: Vec<Setting>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Sources<'_> {
+    /// The value of the strongest source that gives one, with the name of that source; mistakes of all are noted. A
+    /// source with a mistake counts as giving none: the mistake is reported anyway.
+    fn pick<T>(
+        &mut self,
+        key: &str,
+        argument: Option<String>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<(T, String)> {
+        let (flag, variable) = names(key);
+        let from_env = self.env.get(&variable).map(|text| (text.clone(), variable));
+        let from_file = self.settings.iter().find(|setting| setting.key == key);
+        let from_file = from_file.map(|setting| (setting.text.clone(), setting.origin.clone()));
+        let mut picked = None;
+        for (text, origin) in argument.map(|text| (text, flag)).into_iter().chain(from_env).chain(from_file) {
+            match read(&text) {
+                Ok(found) if picked.is_none() => picked = Some((found, origin)),
+                Ok(_) => {}
+                Err(text) => self.mistakes.push(Mistake { origin, text }),
+            }
+        }
+        picked
+    }
+
+    fn default_socket(&mut self, runtime_dir: &Path) -> PathBuf {
+        let socket = runtime_dir.join("longshore.sock");
+        if let Err(text) = value::fits(socket.clone()) {
+            let text = format!("{text}; give a shorter one with --socket");
+            self.mistakes.push(Mistake { origin: "the control socket".into(), text });
+        }
+        socket
+    }
+
+    fn default_data_dir(&mut self) -> PathBuf {
+        let below_home = || absolute(self.env, "HOME").map(|home| home.join(".local/share"));
+        match absolute(self.env, "XDG_DATA_HOME").or_else(below_home) {
+            Some(data) => data.join("longshore"),
+            None => {
+                let text = "neither HOME nor XDG_DATA_HOME is set; give one with --data-dir".into();
+                self.mistakes.push(Mistake { origin: "the data directory".into(), text });
+                PathBuf::new()
+            }
+        }
+    }
+
+    /// `DOCKER_HOST` counts as configuration, so a wrong one is never passed over; which engine a `docker context`
+    /// happens to select does not.
+    fn default_engine(&mut self, machine: &Machine<'_>) -> (EngineAddress, String) {
+        let usual = Path::new("/var/run/docker.sock");
+        if let Some(text) = self.env.get("DOCKER_HOST").filter(|text| !text.is_empty()) {
+            match value::engine(text) {
+                Ok(engine) => return (engine, "DOCKER_HOST".into()),
+                Err(text) => self.mistakes.push(Mistake { origin: "DOCKER_HOST".into(), text }),
+            }
+        }
+        let runtime = absolute(self.env, "XDG_RUNTIME_DIR");
+        let own = runtime.iter().flat_map(|dir| [dir.join("docker.sock"), dir.join("podman/podman.sock")]);
+        let root = (machine.uid == 0).then(|| PathBuf::from("/run/podman/podman.sock"));
+        let found = std::iter::once(usual.to_owned()).chain(own).chain(root).find(|path| (machine.exists)(path));
+        (EngineAddress::Unix(found.unwrap_or_else(|| usual.to_owned())), "default".into())
+    }
+}
+
+/// The argument and the variable that stand for a key of the file.
+fn names(key: &str) -> (String, String) {
+    let key = if key == "log.filter" { "log" } else { key };
+    let (dashed, upper) = (key.replace(['_', '.'], "-"), key.replace('.', "_").to_uppercase());
+    (format!("--{dashed}"), format!("LONGSHORE_{upper}"))
+}
+
+fn unknown_variables(env: &BTreeMap<String, String>) -> Vec<Mistake> {
+    env.keys()
+        .filter(|name| name.starts_with("LONGSHORE_") && !VARIABLES.contains(&name.as_str()))
+        .map(|name| Mistake {
+            origin: name.clone(),
+            text: format!("unknown variable{}", value::suggestion(name, VARIABLES)),
+        })
+        .collect()
+}
+
+/// A directory out of a variable. The XDG rules say to ignore what is empty or relative.
+pub(super) fn absolute(env: &BTreeMap<String, String>, name: &str) -> Option<PathBuf> {
+    env.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> PathBuf {
+    if let Some(dir) = absolute(env, "XDG_RUNTIME_DIR") {
+        return dir.join("longshore");
+    }
+    if machine.uid == 0 {
+        return PathBuf::from("/run/longshore");
+    }
+    let user = PathBuf::from(format!("/run/user/{}", machine.uid));
+    if (machine.exists)(&user) {
+        return user.join("longshore");
+    }
+    machine.temp_dir.join(format!("longshore-{}", machine.uid))
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+use clap::Parser;
+
+use super::*;
+
+const UID: u32 = 1000;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let home = [("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1000")];
+    home.iter().chain(pairs).map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn machine<'a>(exists: &'a dyn Fn(&Path) -> bool) -> Machine<'a> {
+    Machine { uid: UID, temp_dir: "/tmp".into(), exists }
+}
+
+fn args(line: &[&str]) -> ServeArgs {
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+    Line::try_parse_from(std::iter::once(&"serve").chain(line)).unwrap().args
+}
+
+fn run(line: &[&str], pairs: &[(&str, &str)], file: &str) -> Result<Config, Vec<String>> {
+    let file = (!file.is_empty()).then(|| (PathBuf::from("/c.toml"), file.to_owned()));
+    resolve(&args(line), &env(pairs), file, &machine(&|path| path == Path::new("/var/run/docker.sock")))
+        .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect())
+}
+
+#[test]
+fn defaults() {
+    let config = run(&[], &[], "").unwrap();
+    assert_eq!(config.socket, Path::new("/run/user/1000/longshore/longshore.sock"));
+    assert_eq!(config.data_dir, Path::new("/home/me/.local/share/longshore"));
+    assert_eq!(config.engine, EngineAddress::Unix("/var/run/docker.sock".into()));
+    assert_eq!((config.drain_timeout, config.max_body_bytes), (Duration::from_secs(10), 3 << 20));
+    assert_eq!(config.log, Log { filter: "info".into(), format: LogFormat::Text });
+    assert_eq!(run(&[], &[("XDG_DATA_HOME", "/d")], "").unwrap().data_dir, Path::new("/d/longshore"));
+    assert_eq!(run(&[], &[("XDG_DATA_HOME", "d")], "").unwrap().data_dir, config.data_dir);
+}
+
+#[test]
+fn the_runtime_directory_without_xdg() {
+    let at = |uid, found: &'static str| {
+        let machine = Machine { uid, temp_dir: "/tmp".into(), exists: &|path| path == Path::new(found) };
+        let env = BTreeMap::from([("HOME".to_owned(), "/h".to_owned())]);
+        resolve(&ServeArgs::default(), &env, None, &machine).unwrap().socket
+    };
+    assert_eq!(at(7, "/run/user/7"), Path::new("/run/user/7/longshore/longshore.sock"));
+    assert_eq!(at(7, ""), Path::new("/tmp/longshore-7/longshore.sock"));
+    assert_eq!(at(0, "/run/user/0"), Path::new("/run/longshore/longshore.sock"));
+}
+
+#[test]
+fn arguments_win_over_environment_over_file() {
+    let file = "socket = \"/file\"\nengine = \"unix:///file\"\nready_timeout = \"3s\"\n[log]\nformat = \"json\"\n";
+    let variables = [("LONGSHORE_SOCKET", "/env"), ("LONGSHORE_ENGINE", "unix:///env"), ("DOCKER_HOST", "tcp://x")];
+    let config = run(&["--socket", "/arg"], &variables, file).unwrap();
+    assert_eq!(config.socket, Path::new("/arg"));
+    assert_eq!((config.engine.to_string(), config.engine_origin), ("unix:///env".into(), "LONGSHORE_ENGINE".into()));
+    assert_eq!((config.ready_timeout, config.log.format), (Duration::from_secs(3), LogFormat::Json));
+    let config =
+        run(&["--log-format", "text", "--log", "debug", "--drain-timeout", "0s"], &variables[1..], file).unwrap();
+    assert_eq!(
+        (config.log.format, config.log.filter, config.socket),
+        (LogFormat::Text, "debug".into(), "/file".into())
+    );
+    assert_eq!(run(&[], &[], file).unwrap().engine_origin, "/c.toml:2: engine");
+}
+
+#[test]
+fn the_socket_lies_in_the_runtime_directory() {
+    assert_eq!(run(&["--runtime-dir", "/r"], &[], "").unwrap().socket, Path::new("/r/longshore.sock"));
+    assert_eq!(run(&["--runtime-dir", "/r", "--socket", "/s"], &[], "").unwrap().socket, Path::new("/s"));
+    assert_eq!(run(&[], &[("LONGSHORE_RUNTIME_DIR", "/r")], "").unwrap().socket, Path::new("/r/longshore.sock"));
+    let long = format!("/{}", "x".repeat(100));
+    let mistakes = run(&["--runtime-dir", &long], &[], "").unwrap_err();
+    assert!(mistakes[0].contains("at most 107"), "{mistakes:?}");
+}
+
+#[test]
+fn the_engine_is_never_one_by_accident() {
+    assert_eq!(run(&[], &[("DOCKER_HOST", "unix:///d")], "").unwrap().engine_origin, "DOCKER_HOST");
+    assert_eq!(run(&[], &[("DOCKER_HOST", "")], "").unwrap().engine_origin, "default");
+    let mistakes = run(&[], &[("DOCKER_HOST", "ssh://me@x")], "").unwrap_err();
+    assert_eq!(mistakes, ["DOCKER_HOST: \"ssh://me@x\": only unix:// engines are supported yet"]);
+    for (found, engine) in [
+        ("/run/user/1000/docker.sock", "unix:///run/user/1000/docker.sock"),
+        ("/run/user/1000/podman/podman.sock", "unix:///run/user/1000/podman/podman.sock"),
+        ("/run/podman/podman.sock", "unix:///var/run/docker.sock"),
+    ] {
+        let config = resolve(&ServeArgs::default(), &env(&[]), None, &machine(&|path| path == Path::new(found)));
+        assert_eq!(config.unwrap().engine.to_string(), engine);
+    }
+}
+
+#[test]
+fn all_mistakes_at_once_each_with_its_place() {
+    let file = "sokcet = \"/x\"\ndata_dir = \"relative\"\nready_timeout = 60\nmax_body_bytes = \"3MiB\"\nengine = [1]\n\
+                drain_timeout = \"0\"\n[log]\nformt = \"json\"\nfilter = \"a=b=c\"\n[unknown]\nx = 1\n";
+    let variables = [
+        ("LONGSHORE_SOKET", "/x"),
+        ("LONGSHORE_ENGINE", "tcp://1.2.3.4"),
+        ("LONGSHORE_CONNECT_TIMEOUT", "0s"),
+        ("LONGSHORE_MAX_BODY_BYTES", "0"),
+        ("LONGSHORE_LOG_FORMAT", ""),
+    ];
+    let mistakes = run(&["--socket", "here", "--drain-timeout", "10"], &variables, file).unwrap_err();
+    for wanted in [
+        "--socket: \"here\" is relative",
+        "--drain-timeout: \"10\" has no unit",
+        "LONGSHORE_SOKET: unknown variable; did you mean LONGSHORE_SOCKET?",
+        "LONGSHORE_ENGINE: \"tcp://1.2.3.4\": only unix://",
+        "LONGSHORE_CONNECT_TIMEOUT: \"0s\" leaves no time",
+        "LONGSHORE_MAX_BODY_BYTES: \"0\" does not fit",
+        "LONGSHORE_LOG_FORMAT: \"\" is no log format",
+        "/c.toml:1: unknown key sokcet; did you mean socket?",
+        "/c.toml:2: data_dir: \"relative\" is relative",
+        "/c.toml:3: ready_timeout needs a unit; write \"60s\"",
+        "/c.toml:4: max_body_bytes is a string; write a whole decimal number",
+        "/c.toml:5: engine is an array; write a string in quotes",
+        "/c.toml:6: drain_timeout: \"0\" has no unit",
+        "/c.toml:8: unknown key log.formt; did you mean format?",
+        "/c.toml:9: log.filter: \"a=b=c\" is no log filter",
+        "/c.toml:10: unknown key unknown",
+    ] {
+        assert_eq!(mistakes.iter().filter(|mistake| mistake.starts_with(wanted)).count(), 1, "{wanted}: {mistakes:#?}");
+    }
+    assert_eq!(mistakes.len(), 16, "{mistakes:#?}");
+}
+
+#[test]
+fn broken_toml_hides_no_other_mistake() {
+    let mistakes = run(&["--socket", "x"], &[], "engine = \nsocket = \"y\"\nsocket = \"/z\"\n").unwrap_err();
+    for place in ["/c.toml:1: ", "/c.toml:3: ", "--socket: "] {
+        assert!(mistakes.iter().any(|mistake| mistake.starts_with(place)), "{place}: {mistakes:#?}");
+    }
+}
+
+#[test]
+fn without_a_home_the_data_directory_must_be_given() {
+    let machine = machine(&|_| false);
+    let mistakes = resolve(&ServeArgs::default(), &BTreeMap::new(), None, &machine).unwrap_err();
+    assert!(mistakes[0].text.contains("--data-dir"), "{mistakes:?}");
+    let args = args(&["--data-dir", "/d"]);
+    assert_eq!(resolve(&args, &BTreeMap::new(), None, &machine).unwrap().data_dir, Path::new("/d"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_panics(content in "[a-z_\\[\\]=\"0-9 \n.{},'é-]{0,200}") {
+        let _ = run(&[], &[], &content);
+    }
+}

@@ -1,0 +1,171 @@
+//! Values as they are written: paths, durations, sizes, addresses. Each reader says what would be right.
+
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{EngineAddress, LogFormat};
+
+/// Bytes of a Unix socket's path, without the NUL at its end.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Longest duration that makes sense anywhere.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// Largest body that is worth buffering.
+const MAX_BODY_BYTES: u64 = 256 << 20;
+
+/// An absolute path.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("is empty; give an absolute path".into());
+    }
+    if text.contains('\0') {
+        return Err("holds a NUL byte".into());
+    }
+    // Stands for bytes that were no UTF-8 where arguments and environment were read.
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(format!("{text:?} is not UTF-8"));
+    }
+    let path = Path::new(text);
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err(format!("{text:?} is relative; give an absolute path")) }
+}
+
+/// The path of a socket.
+pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
+    path(text).and_then(fits)
+}
+
+/// Refuses a path that is too long for a socket's address.
+pub(super) fn fits(path: PathBuf) -> Result<PathBuf, String> {
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes > MAX_SOCKET_PATH_BYTES {
+        let shown = path.display();
+        return Err(format!("{shown} is {bytes} bytes long; the path of a socket has at most {MAX_SOCKET_PATH_BYTES}"));
+    }
+    Ok(path)
+}
+
+/// `unix:///path`.
+pub(super) fn engine(text: &str) -> Result<EngineAddress, String> {
+    match text.split_once("://") {
+        Some(("unix", address)) => match socket(address) {
+            Ok(path) => Ok(EngineAddress::Unix(path)),
+            Err(why) => Err(format!("{why}; an engine is written unix:///var/run/docker.sock")),
+        },
+        Some(_) => Err(format!("{text:?}: only unix:// engines are supported yet")),
+        None if text.starts_with('/') => Err(format!("{text:?} is a path; write unix://{text}")),
+        None => Err(format!("{text:?} is no engine's address; write one like unix:///var/run/docker.sock")),
+    }
+}
+
+/// A whole number with a unit: `500ms`, `10s`, `2m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; write a whole number and a unit, such as 500ms, 10s, 2m, 1h");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let millis = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" => return Err(format!("{text:?} has no unit; write {number}s for seconds")),
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= MAX_DURATION)
+        .ok_or_else(|| format!("{text:?} is too long; at most 24h"))
+}
+
+/// A duration that is not zero.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let found = duration(text)?;
+    if found.is_zero() { Err(format!("{text:?} leaves no time; at least 1ms")) } else { Ok(found) }
+}
+
+/// A whole number of bytes.
+pub(super) fn body_bytes(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(bytes) if (1..=MAX_BODY_BYTES).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("{text:?} does not fit; write a whole number of bytes from 1 to {MAX_BODY_BYTES}")),
+    }
+}
+
+/// Log directives.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no log filter; write error, warn, info, debug, trace or longshore=debug,info")),
+    }
+}
+
+/// `text` or `json`.
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is no log format; write text or json")),
+    }
+}
+
+/// ` (did you mean …?)`, if one of the known names is close.
+pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
+    let close = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(likeness, _)| *likeness > 0.85)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    close.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, millis) in [("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("24h", 86_400_000)] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for wrong in
+            ["", "10", "s", "-1s", "1.5s", "10 s", "25h", "99999999999999999999s", "18446744073709551615h", "1ß"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(duration("10").unwrap_err().contains("10s"));
+        assert!(timeout("0s").is_err());
+    }
+
+    #[test]
+    fn only_unix_engines() {
+        assert_eq!(engine("unix:///run/x.sock").unwrap(), EngineAddress::Unix("/run/x.sock".into()));
+        for (wrong, why) in [
+            ("tcp://1.2.3.4:2375", "only unix://"),
+            ("ssh://me@there", "only unix://"),
+            ("/run/x.sock", "unix:///run/x.sock"),
+            ("unix://x.sock", "absolute"),
+            ("unix://", "absolute"),
+            ("docker", "no engine's address"),
+        ] {
+            assert!(engine(wrong).unwrap_err().contains(why), "{wrong}: {:?}", engine(wrong));
+        }
+    }
+
+    #[test]
+    fn a_socket_has_107_bytes() {
+        assert!(socket(&format!("/{}", "x".repeat(106))).is_ok());
+        assert!(socket(&format!("/{}", "x".repeat(107))).unwrap_err().contains("107"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = (path(&text), engine(&text), duration(&text), body_bytes(&text), log_filter(&text));
+            let _ = suggestion(&text, &["socket"]);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The data directory: where everything lies, who may use it, and that only one broker does.
+//!
+//! ```text
+//! <data>/longshore.db, lock
+//! <data>/extensions/<slug>/guest/            0777, mounted at /run/guest-services; hostile
+//! <data>/extensions/<slug>/broker/           0755, mounted read-only at /run/longshore
+//! <data>/extensions/<slug>/generations/<n>/  0700: metadata.json, ui/, icon/, host/, compose/, compose.json
+//! <data>/staging/<name>/                     0700, emptied at start
+//! <data>/docker-config/                      an empty DOCKER_CONFIG for Compose
+//! ```
+//!
+//! Only the owner gets as far as `guest`: `extensions` is 0700, and the engine binds `guest` itself.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    io::Errno,
+    process::geteuid,
+};
+
+use super::{
+    extension::{ExtensionDir, Staging},
+    remove,
+};
+use crate::model::{
+    error::{Error, Reason, Result},
+    reference::ExtensionId,
+};
+
+/// The data directory, held for this process alone as long as the value lives.
+#[derive(Debug)]
+pub struct Layout {
+    root: PathBuf,
+    /// Holds the lock; the kernel lets go of it when the process ends, however it ends.
+    _lock: File,
+    staged: AtomicU64,
+}
+
+impl Layout {
+    /// Makes or opens the data directory and locks it.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` for a directory of another user or one that others may write to; `ALREADY_RUNNING` while
+    /// another broker holds it; `FILE_FAILED`.
+    pub fn open(data: &Path) -> Result<Layout> {
+        make_private(data)?;
+        check_owner(data)?;
+        let lock = lock(&data.join("lock"))?;
+        let layout = Layout { root: data.to_owned(), _lock: lock, staged: AtomicU64::new(0) };
+        for name in ["extensions", "staging", "docker-config"] {
+            let path = layout.root.join(name);
+            make_private(&path)?;
+            check_owner(&path)?;
+            set_mode(&path, 0o700)?;
+        }
+        layout.empty_staging()?;
+        Ok(layout)
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("longshore.db")
+    }
+
+    /// An empty directory, as DOCKER_CONFIG for programs that must not see the user's.
+    pub fn docker_config(&self) -> PathBuf {
+        self.root.join("docker-config")
+    }
+
+    /// What belongs to an extension; nothing is made.
+    pub fn extension(&self, id: &ExtensionId) -> ExtensionDir {
+        ExtensionDir::at(self.root.join("extensions").join(id.slug()))
+    }
+
+    /// Slugs and directories of all extensions that have one, in order, whatever the store says.
+    ///
+    /// # Errors
+    /// `FILE_FAILED`.
+    pub fn extensions(&self) -> Result<Vec<(String, ExtensionDir)>> {
+        let root = self.root.join("extensions");
+        let mut found: Vec<_> =
+            names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir::at(root.join(n)))).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    /// A new, empty, private directory.
+    ///
+    /// # Errors
+    /// `FILE_FAILED`.
+    pub fn stage(&self) -> Result<Staging> {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let name = format!("{nanos:x}-{}", self.staged.fetch_add(1, Ordering::Relaxed));
+        let root = self.root.join("staging").join(name);
+        DirBuilder::new().mode(0o700).create(&root).map_err(|error| failed("create", &root, error))?;
+        Ok(Staging::at(root))
+    }
+
+    fn empty_staging(&self) -> Result<()> {
+        let root = self.root.join("staging");
+        for name in names(&root)? {
+            if let Err(left) = remove::remove(&root.join(name)) {
+                tracing::warn!(%left, "files of an interrupted installation stay");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_private(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("create", path, error))
+}
+
+fn check_owner(path: &Path) -> Result<()> {
+    let found = fs::metadata(path).map_err(|error| failed("open", path, error))?;
+    let (shown, own) = (path.display().to_string(), geteuid().as_raw());
+    let refused = |why: String| Err(Error::new(Reason::ConfigInvalid, shown.clone(), why));
+    if !found.is_dir() {
+        return refused(format!("data directory {shown:?} is not a directory"));
+    }
+    if found.uid() != own {
+        let why = format!("data directory {shown:?} belongs to uid {}, the broker runs as uid {own}", found.uid());
+        return refused(format!("{why}; name another with --data-dir"));
+    }
+    if found.mode() & 0o022 != 0 {
+        let mode = found.mode() & 0o777;
+        return refused(format!("data directory {shown:?} can be written by others (mode {mode:o}); chmod it to 700"));
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = private_file(path).map_err(|error| failed("open", path, error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            let shown = path.parent().unwrap_or(path).display().to_string();
+            let text = format!("another broker uses the data directory {shown:?}; stop it or name another directory");
+            Err(Error::new(Reason::AlreadyRunning, shown, text))
+        }
+        Err(error) => Err(failed("lock", path, error.into())),
+    }
+}
+
+/// Opens a file for writing, without following a link; it is emptied, and made 0600 if it is new.
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// By descriptor, so that a link in the way is refused instead of followed.
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::DIRECTORY).bits()).unwrap_or_default();
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .and_then(|dir| dir.set_permissions(fs::Permissions::from_mode(mode)))
+        .map_err(|error| failed("set the mode of", path, error))
+}
+
+/// Names of the directories in a directory; none if it does not exist.
+pub(super) fn names(path: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| failed("read", path, error))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("read", path, error))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    let shown = path.display().to_string();
+    Error::new(Reason::FileFailed, shown.clone(), format!("cannot {what} {shown:?}: {error}")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn one_broker_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = temp.path().join("a/data");
+        let layout = Layout::open(&data).unwrap();
+        assert_eq!((mode(&data), mode(&data.join("lock"))), (0o700, 0o600));
+        assert_eq!(Layout::open(&data).unwrap_err().reason(), Reason::AlreadyRunning);
+        fs::create_dir_all(data.join("staging/old/deep")).unwrap();
+        drop(layout);
+        Layout::open(&data).unwrap();
+        assert!(!data.join("staging/old").exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        for wrong in [0o770, 0o707] {
+            fs::set_permissions(temp.path(), fs::Permissions::from_mode(wrong)).unwrap();
+            assert_eq!(Layout::open(temp.path()).unwrap_err().reason(), Reason::ConfigInvalid);
+        }
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Layout::open(temp.path()).unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(temp.path(), Some(12_345), None).unwrap();
+            assert!(Layout::open(temp.path()).unwrap_err().message().contains("12345"));
+        }
+    }
+
+    #[test]
+    fn an_extension_comes_and_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::open(temp.path()).unwrap();
+        let extension = layout.extension(&"org/name".parse().unwrap());
+        extension.create().unwrap();
+        extension.create().unwrap();
+        assert_eq!((mode(extension.path()), mode(&extension.guest())), (0o700, 0o777));
+        assert_eq!(mode(&extension.broker()), 0o755);
+        let staging = layout.stage().unwrap();
+        staging.files().write_private("compose.json", b"{}").unwrap();
+        assert_eq!(mode(&staging.files().compose_file()), 0o600);
+        let generation = staging.promote(&extension, 3).unwrap();
+        assert_eq!(fs::read(generation.compose_file()).unwrap(), b"{}");
+        let again = layout.stage().unwrap();
+        let dropped = again.files().path().to_owned();
+        assert_eq!(again.promote(&extension, 3).unwrap_err().reason(), Reason::FileFailed);
+        assert!(!dropped.exists());
+        assert_eq!(extension.generations().unwrap(), [3]);
+        assert_eq!(layout.extensions().unwrap(), [("org_name".to_owned(), extension.clone())]);
+        extension.remove_generation(3).unwrap();
+        extension.remove().unwrap();
+        extension.remove().unwrap();
+        assert_eq!(layout.extensions().unwrap(), []);
+    }
+
+    #[test]
+    fn a_copy_stands_in_for_a_rename_across_disks() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::open(temp.path()).unwrap();
+        let extension = layout.extension(&"a/b".parse().unwrap());
+        extension.create().unwrap();
+        let staging = layout.stage().unwrap();
+        fs::create_dir(staging.files().ui()).unwrap();
+        fs::write(staging.files().ui().join("a"), "x").unwrap();
+        let target = extension.generation(1);
+        staging.copy_to(&extension, &target, 1).unwrap();
+        assert_eq!(fs::read(target.ui().join("a")).unwrap(), b"x");
+        assert_eq!((mode(target.path()), extension.generations().unwrap()), (0o700, vec![1]));
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::open(temp.path()).unwrap();
+        let extension = layout.extension(&"a/b".parse().unwrap());
+        let outside = tempfile::tempdir().unwrap();
+        fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::create_dir(extension.path()).unwrap();
+        symlink(outside.path(), extension.guest()).unwrap();
+        assert_eq!(extension.create().unwrap_err().reason(), Reason::FileFailed);
+        assert_eq!(mode(outside.path()), 0o750);
+    }
+}

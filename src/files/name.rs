@@ -1,0 +1,128 @@
+//! Names inside archives: which are taken, and where they lead.
+
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use super::unpack::{Limits, Placement};
+use crate::model::error::{Error, Reason, Result};
+
+/// Longest file name that Linux file systems take.
+const MAX_COMPONENT_BYTES: usize = 255;
+
+/// A file that may not be taken, and why.
+pub(super) fn refused(name: &[u8], why: &str) -> Error {
+    let shown: String = String::from_utf8_lossy(name).chars().take(200).collect();
+    Error::new(Reason::UnsafeFile, shown.clone(), format!("{shown:?}: {why}"))
+}
+
+/// The name as a relative path of ordinary components, `.` and doubled slashes left out. The top directory itself
+/// (`./`) is the empty path.
+pub(super) fn checked(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
+    let refuse = |why: &str| Err(refused(raw, why));
+    if raw.is_empty() {
+        return refuse("the archive holds an entry without a name");
+    }
+    if raw.contains(&0) {
+        return refuse("a name may not hold a NUL byte");
+    }
+    if raw.starts_with(b"/") {
+        return refuse("absolute names are not taken out of an archive");
+    }
+    if raw.len() > limits.max_path_bytes {
+        return refuse(&format!("the path is {} bytes long; at most {} are taken", raw.len(), limits.max_path_bytes));
+    }
+    let mut path = PathBuf::with_capacity(raw.len());
+    let mut depth = 0;
+    for component in raw.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => continue,
+            b".." => return refuse("a name may not hold `..`"),
+            long if long.len() > MAX_COMPONENT_BYTES => return refuse("a file name is longer than 255 bytes"),
+            name => path.push(OsStr::from_bytes(name)),
+        }
+        depth += 1;
+    }
+    if depth > limits.max_depth {
+        return refuse(&format!("{depth} directories deep; at most {} are taken", limits.max_depth));
+    }
+    Ok(path)
+}
+
+/// Maps names of an archive to paths below the destination.
+#[derive(Debug)]
+pub(super) struct Placer<'a> {
+    placement: &'a Placement,
+    /// First component of every name; empty where the archive's top entry is `./`. Known from the first entry on.
+    top: Option<PathBuf>,
+}
+
+impl<'a> Placer<'a> {
+    pub(super) fn new(placement: &'a Placement) -> Self {
+        Placer { placement, top: None }
+    }
+
+    /// Where the entry goes, and whether it is the archive's top entry.
+    pub(super) fn place(&mut self, name: &Path) -> Result<(PathBuf, bool)> {
+        if *self.placement == Placement::AsIs {
+            return Ok((name.to_owned(), name.as_os_str().is_empty()));
+        }
+        let top = self.top.get_or_insert_with(|| name.iter().next().map(PathBuf::from).unwrap_or_default());
+        let Ok(rest) = name.strip_prefix(&*top) else {
+            let why = format!("lies beside {top:?}; the archive must have one top entry");
+            return Err(refused(name.as_os_str().as_bytes(), &why));
+        };
+        Ok((self.base().join(rest), rest.as_os_str().is_empty()))
+    }
+
+    /// Where a name that a hard link gives leads, if inside what is taken.
+    pub(super) fn place_existing(&self, name: &Path) -> Option<PathBuf> {
+        let top = self.top.as_deref().unwrap_or(Path::new(""));
+        name.strip_prefix(top).ok().map(|rest| self.base().join(rest))
+    }
+
+    /// The directory below the destination that links may not leave.
+    pub(super) fn base(&self) -> &Path {
+        match self.placement {
+            Placement::AsIs | Placement::Contents => Path::new(""),
+            Placement::Into(name) => Path::new(name),
+        }
+    }
+
+    /// The path for a top entry that is a file: under `Contents` it keeps its own name.
+    pub(super) fn top_file(&self, path: PathBuf) -> PathBuf {
+        if path.as_os_str().is_empty() { self.top.clone().unwrap_or_default() } else { path }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_are_refused() {
+        let limits = Limits::default();
+        let long = "a".repeat(256);
+        for wrong in ["", "/etc/passwd", "a/../b", "..", "a/..", "a\0b", long.as_str(), &"a/".repeat(3_000)] {
+            assert_eq!(checked(wrong.as_bytes(), &limits).unwrap_err().reason(), Reason::UnsafeFile, "{wrong:?}");
+        }
+        for (name, path) in [("./", ""), ("ui//a/./b/", "ui/a/b"), ("..a/b..", "..a/b.."), (".hidden", ".hidden")] {
+            assert_eq!(checked(name.as_bytes(), &limits).unwrap(), Path::new(path), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_component_makes_way() {
+        let into = Placement::Into("ui".into());
+        let mut placer = Placer::new(&into);
+        assert_eq!(placer.place(Path::new("build")).unwrap(), (PathBuf::from("ui/"), true));
+        assert_eq!(placer.place(Path::new("build/a")).unwrap(), (PathBuf::from("ui/a"), false));
+        assert_eq!(placer.place(Path::new("other")).unwrap_err().reason(), Reason::UnsafeFile);
+        assert_eq!(placer.place_existing(Path::new("other/x")), None);
+        let mut placer = Placer::new(&Placement::Contents);
+        assert_eq!(placer.place(Path::new("")).unwrap(), (PathBuf::new(), true));
+        assert_eq!(placer.place(Path::new("a/b")).unwrap(), (PathBuf::from("a/b"), false));
+    }
+}

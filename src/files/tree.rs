@@ -1,0 +1,274 @@
+//! A tree of files as it is being written: whatever the source says, nothing lands outside the destination.
+//!
+//! Symbolic links are only noted while entries arrive and laid at the end, so nothing can ever be written through one.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, fchmod, linkat, mkdirat, openat, unlinkat},
+    io::Errno,
+};
+
+use super::{
+    links,
+    name::refused,
+    open::{open_dir, walk},
+    remove::remove_entry,
+    unpack::{Limits, Report, Top},
+};
+use crate::model::error::{Error, Reason, Result};
+
+/// Warnings kept one by one; beyond them they are only counted.
+const MAX_WARNINGS: usize = 100;
+/// Bytes of names and targets of links that are kept in memory until the end.
+const MAX_LINK_BYTES: usize = 32 << 20;
+const COPY_BUFFER_BYTES: usize = 64 << 10;
+
+/// The tree.
+pub(super) struct Tree<'a> {
+    root: OwnedFd,
+    limits: &'a Limits,
+    /// The directory that was written to last; entries come in order, so the next one is mostly in it or below.
+    last_parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    links: BTreeMap<PathBuf, PathBuf>,
+    link_bytes: usize,
+    entries: u64,
+    unlisted_warnings: u64,
+    report: Report,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(destination: &impl AsFd, limits: &'a Limits) -> Result<Self> {
+        let root = destination.as_fd().try_clone_to_owned().map_err(|error| failed(Path::new(""), error))?;
+        let report = Report { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
+        Ok(Tree {
+            root,
+            limits,
+            last_parent: None,
+            links: BTreeMap::new(),
+            link_bytes: 0,
+            entries: 0,
+            unlisted_warnings: 0,
+            report,
+        })
+    }
+
+    /// Counts one entry against the limit.
+    pub(super) fn count_entry(&mut self, name: &[u8]) -> Result<()> {
+        self.entries += 1;
+        if self.entries > self.limits.max_entries {
+            return Err(refused(name, &format!("more than {} files; that is the limit", self.limits.max_entries)));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes against the limit.
+    pub(super) fn count_bytes(&mut self, name: &[u8], bytes: u64) -> Result<()> {
+        match self.report.bytes.checked_add(bytes).filter(|total| *total <= self.limits.max_bytes) {
+            Some(total) => self.report.bytes = total,
+            None => {
+                let why = format!("with it the files pass the limit of {} bytes in all", self.limits.max_bytes);
+                return Err(refused(name, &why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what the top entry turned out to be.
+    pub(super) fn set_top(&mut self, top: Top) {
+        self.report.top = top;
+    }
+
+    /// Notes something that was left out.
+    pub(super) fn warn(&mut self, path: &Path, why: &str) {
+        if self.report.warnings.len() < MAX_WARNINGS {
+            self.report.warnings.push(format!("{}: {why}", path.display()));
+        } else {
+            self.unlisted_warnings += 1;
+        }
+    }
+
+    /// A directory; what was there under the name is replaced unless it is a directory. The owner can always use it.
+    pub(super) fn dir(&mut self, path: &Path, mode: u32) -> Result<()> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let dir = self.open_dirs(path)?;
+        fchmod(&*dir, Mode::from_raw_mode(mode & 0o777 | 0o700)).map_err(|error| failed(path, error))
+    }
+
+    /// A file of `size` bytes; it replaces what was there. The owner can always read it; setuid and setgid are dropped.
+    pub(super) fn file(&mut self, path: &Path, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
+        self.count_bytes(path.as_os_str().as_bytes(), size)?;
+        let (parent, name) = self.free_place(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|error| failed(path, error))?;
+        let mut file = std::fs::File::from(fd);
+        let copied = copy(path, size, content, &mut file)?;
+        if copied != size {
+            let text = format!("{path:?}: the source ends after {copied} of {size} bytes");
+            return Err(Error::new(Reason::SourceUnreadable, path.display().to_string(), text));
+        }
+        fchmod(&file, Mode::from_raw_mode(mode & 0o777 | 0o400)).map_err(|error| failed(path, error))?;
+        self.report.files += 1;
+        Ok(())
+    }
+
+    /// A symbolic link, laid at the end if it leads to something inside.
+    pub(super) fn symlink(&mut self, path: &Path, target: &Path) -> Result<()> {
+        let bytes = path.as_os_str().len() + target.as_os_str().len();
+        self.link_bytes += bytes;
+        if self.link_bytes > MAX_LINK_BYTES || target.as_os_str().len() > self.limits.max_path_bytes {
+            return Err(refused(path.as_os_str().as_bytes(), "too many symbolic links, or too long a one"));
+        }
+        self.free_place(path)?;
+        self.links.insert(path.to_owned(), target.to_owned());
+        Ok(())
+    }
+
+    /// A second name for a file that was written before; otherwise it is left out with a warning.
+    pub(super) fn hardlink(&mut self, path: &Path, existing: &Path) -> Result<()> {
+        if let Some(target) = self.links.get(existing).cloned() {
+            return self.symlink(path, &target);
+        }
+        if path == existing {
+            return Ok(());
+        }
+        // Two names of one file are made by a link, so the file is opened nowhere and no link is followed.
+        let Some((from, from_name)) = self.existing_file(existing) else {
+            self.warn(path, "left out: a hard link to what was not taken before");
+            return Ok(());
+        };
+        let (parent, name) = self.free_place(path)?;
+        match linkat(&from, from_name, &*parent, name, AtFlags::empty()) {
+            Ok(()) => self.report.files += 1,
+            Err(Errno::NOENT) => self.warn(path, "left out: a hard link to a file that it replaced"),
+            Err(error) => return Err(failed(path, error)),
+        }
+        Ok(())
+    }
+
+    /// Lays the links. `base` is the directory that they may not leave, `image_path` where it was in the image.
+    pub(super) fn finish(mut self, base: &Path, image_path: Option<&Path>) -> Result<Report> {
+        let noted = std::mem::take(&mut self.links);
+        let mut resolver = links::Resolver::new(&self.root, &noted, base, image_path);
+        let verdicts: Vec<_> = noted.keys().map(|path| (path, resolver.verdict(path))).collect();
+        for (path, verdict) in verdicts {
+            match verdict {
+                Ok(target) => self.lay(path, &target)?,
+                Err(why) => self.warn(path, why),
+            }
+        }
+        if self.unlisted_warnings > 0 {
+            self.report.warnings.push(format!("and {} more", self.unlisted_warnings));
+        }
+        Ok(self.report)
+    }
+
+    fn lay(&mut self, path: &Path, target: &Path) -> Result<()> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        // A directory above that became a file or a link has taken the link with it.
+        let Ok(dir) = walk(self.root.as_fd(), parent) else { return Ok(()) };
+        rustix::fs::symlinkat(target, &dir, name).map_err(|error| failed(path, error))?;
+        self.report.files += 1;
+        Ok(())
+    }
+
+    fn existing_file<'p>(&self, path: &'p Path) -> Option<(OwnedFd, &'p std::ffi::OsStr)> {
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        let dir = walk(self.root.as_fd(), parent).ok()?;
+        let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile).then_some((dir, name))
+    }
+
+    /// Makes the name free: the directory above exists, and nothing lies under the name.
+    fn free_place<'p>(&mut self, path: &'p Path) -> Result<(Rc<OwnedFd>, &'p std::ffi::OsStr)> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(refused(b".", "the top of the archive must be a directory"));
+        };
+        self.links.remove(path);
+        let dir = self.open_dirs(parent)?;
+        match unlinkat(&*dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => {
+                self.last_parent = None;
+                remove_entry(dir.as_fd(), name, path)
+                    .map_err(|left| Error::new(Reason::FileFailed, path.display().to_string(), left.to_string()))?;
+            }
+            Err(error) => return Err(failed(path, error)),
+        }
+        Ok((dir, name))
+    }
+
+    /// Opens a directory, making it and those above as needed; what stands in the way is replaced.
+    fn open_dirs(&mut self, path: &Path) -> Result<Rc<OwnedFd>> {
+        let (mut here, mut at, rest) = match &self.last_parent {
+            Some((last, dir)) if path.starts_with(last) => {
+                (Rc::clone(dir), last.clone(), path.strip_prefix(last).unwrap_or(path))
+            }
+            _ => {
+                let root = self.root.try_clone().map_err(|error| failed(path, error))?;
+                (Rc::new(root), PathBuf::new(), path)
+            }
+        };
+        for name in rest {
+            at.push(name);
+            self.links.remove(&at);
+            let dir = open_or_make(&here, name).map_err(|error| failed(&at, error))?;
+            here = Rc::new(dir);
+        }
+        self.last_parent = Some((at, Rc::clone(&here)));
+        Ok(here)
+    }
+}
+
+fn open_or_make(parent: &OwnedFd, name: &std::ffi::OsStr) -> Result<OwnedFd, Errno> {
+    match open_dir(parent.as_fd(), name) {
+        Err(Errno::NOENT) => {}
+        Err(Errno::NOTDIR | Errno::LOOP) => unlinkat(parent, name, AtFlags::empty())?,
+        other => return other,
+    }
+    mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    open_dir(parent.as_fd(), name)
+}
+
+/// Copies at most `size` bytes; tells a source that cannot be read from a destination that cannot be written.
+fn copy(path: &Path, size: u64, from: &mut dyn Read, to: &mut impl Write) -> Result<u64> {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut copied = 0;
+    while copied < size {
+        let wanted = usize::try_from(size - copied).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match from.read(&mut buffer[..wanted]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(&path.display().to_string(), error)),
+        };
+        to.write_all(&buffer[..count]).map_err(|error| failed(path, error))?;
+        copied += count as u64;
+    }
+    Ok(copied)
+}
+
+/// The source could not be read.
+pub(super) fn unreadable(subject: &str, error: impl Into<io::Error>) -> Error {
+    let error = error.into();
+    let text = if subject.is_empty() { error.to_string() } else { format!("{subject}: {error}") };
+    Error::new(Reason::SourceUnreadable, subject, format!("cannot read the source: {text}")).caused_by(error)
+}
+
+/// The destination could not be written.
+pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> Error {
+    let error = error.into();
+    let shown = path.display().to_string();
+    Error::new(Reason::FileFailed, shown.clone(), format!("cannot write {shown:?}: {error}")).caused_by(error)
+}
