@@ -1,0 +1,3 @@
+//! The container engine and the tools that talk to it.
+
+pub mod compose;
