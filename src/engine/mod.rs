@@ -3,7 +3,7 @@
 //! Control calls go through bollard; it opens a connection per call, which is fine for them. Streams whose framing
 //! matters are read by our own client ([`logs`]).
 
-// compose
+pub mod compose;
 mod containers;
 mod credentials;
 mod images;

@@ -1,0 +1,237 @@
+//! Mounts: what they need, what they become, and those that the broker adds.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    needs::is_true,
+    paths::{self, absolute, comparable},
+    plan::{Context, Findings, is_external},
+    text,
+};
+use crate::model::grant::Grant;
+
+pub(super) use super::paths::is_inside;
+
+/// Where a backend finds what it shares with the broker (F59).
+const GUEST_TARGET: &str = "/run/guest-services";
+/// Where a backend finds what is the broker's.
+const BROKER_TARGET: &str = "/run/longshore";
+/// Where clients of the engine look for it.
+const ENGINE_TARGET: &str = "/var/run/docker.sock";
+
+/// Rewrites the mounts of a service, records what they need, and adds ours.
+pub(super) fn of_service(field: &str, service: &mut Map<String, Value>, context: &Context, findings: &mut Findings) {
+    let mut mounts = match service.remove("volumes") {
+        Some(Value::Array(mounts)) => mounts,
+        _ => Vec::new(),
+    };
+    for (at, mount) in mounts.iter_mut().enumerate() {
+        let origin = format!("{field}.volumes[{at}]");
+        match mount.as_object_mut() {
+            Some(mount) => settle(&origin, mount, context, findings),
+            None => findings.problems.push(format!("{origin}: was not normalised by compose config")),
+        }
+    }
+    if service.remove("use_api_socket").is_some_and(|wanted| is_true(&wanted)) {
+        let mut mount = bind(ENGINE_TARGET, ENGINE_TARGET, false);
+        if let Some(mount) = mount.as_object_mut() {
+            settle(&format!("{field}.use_api_socket"), mount, context, findings);
+        }
+        mounts.push(mount);
+    }
+    add_ours(field, &mut mounts, service.get("tmpfs"), context, findings);
+    service.insert("volumes".into(), Value::Array(mounts));
+}
+
+/// Records what volumes need that are a place on the host in disguise (`o: bind`, a block device, an overlay).
+pub(super) fn of_volumes(file: &Map<String, Value>, context: &Context, findings: &mut Findings) {
+    for (key, entry) in file.get("volumes").and_then(Value::as_object).into_iter().flatten() {
+        let Some(options) = entry.get("driver_opts").filter(|_| !is_external(entry)) else { continue };
+        if text::of(entry.get("driver")).is_some_and(|driver| !driver.is_empty() && driver != "local") {
+            continue;
+        }
+        let origin = format!("volumes.{key}.driver_opts");
+        let kind = text::of(options.get("type")).unwrap_or_default();
+        let device = text::of(options.get("device")).unwrap_or_default();
+        if is_bind(options) {
+            need_path(&origin, &device, context, findings);
+        } else if !device.is_empty() && !matches!(kind.as_str(), "tmpfs" | "nfs" | "nfs4" | "cifs" | "smb3") {
+            findings.need(Grant::BackendPrivileged, origin);
+        }
+    }
+}
+
+/// A source inside a directory that a container may write to can be turned into a link to anything before the next
+/// start, and the engine follows links: such a source amounts to all of the host.
+pub(super) fn check_nested(file: &Map<String, Value>, context: &Context, findings: &mut Findings) {
+    let sources = sources(file, context);
+    let writable: HashSet<&str> = sources.iter().filter(|source| source.writable).map(|s| s.path.as_str()).collect();
+    let ours = [&context.guest_dir, &context.broker_dir].map(|path| path.to_str().and_then(comparable));
+    for source in sources.iter().filter(|source| !ours.iter().flatten().any(|path| *path == source.path)) {
+        let mut parents = source.path.match_indices('/').map(|(at, _)| &source.path[..at.max(1)]);
+        if let Some(parent) = parents.find(|parent| *parent != source.path && writable.contains(parent)) {
+            findings.need(Grant::EngineFull, &source.origin);
+            findings.warnings.push(format!(
+                "{}: {} lies in {parent}, which a container can write to; what is mounted may change to anything on the \
+                 host",
+                source.origin, source.path
+            ));
+        }
+    }
+}
+
+/// A place on the host that is mounted.
+struct Source {
+    path: String,
+    writable: bool,
+    origin: String,
+}
+
+/// Every place on the host that the file mounts, after the rewriting.
+fn sources(file: &Map<String, Value>, context: &Context) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut add = |path: Option<String>, writable: bool, origin: String| {
+        let path = path.as_deref().and_then(comparable);
+        sources.extend(path.map(|path| Source { path, writable, origin }));
+    };
+    for (name, service) in file.get("services").and_then(Value::as_object).into_iter().flatten() {
+        for (at, mount) in service.get("volumes").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            let source = text::of(mount.get("source")).filter(|_| mount.get("type") == Some(&json!("bind")));
+            let engine =
+                source.as_deref().is_some_and(|path| paths::is_engine_socket(path, context.engine_socket.as_deref()));
+            if !engine {
+                add(source, !mount.get("read_only").is_some_and(is_true), format!("services.{name}.volumes[{at}]"));
+            }
+        }
+    }
+    for (key, entry) in file.get("volumes").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(options) = entry.get("driver_opts").filter(|options| is_bind(options)) {
+            add(text::of(options.get("device")), true, format!("volumes.{key}.driver_opts"));
+        }
+    }
+    for section in ["secrets", "configs"] {
+        for (key, entry) in file.get(section).and_then(Value::as_object).into_iter().flatten() {
+            add(text::of(entry.get("file")), false, format!("{section}.{key}.file"));
+        }
+    }
+    sources
+}
+
+fn is_bind(options: &Value) -> bool {
+    let flags = text::of(options.get("o")).unwrap_or_default();
+    flags.split(',').any(|flag| matches!(flag.trim(), "bind" | "rbind"))
+}
+
+/// Rewrites one mount and records what it needs.
+fn settle(origin: &str, mount: &mut Map<String, Value>, context: &Context, findings: &mut Findings) {
+    let kind = text::of(mount.get("type")).unwrap_or_default();
+    if kind == "npipe" {
+        findings.need(Grant::EngineFull, origin);
+    }
+    if kind != "bind" {
+        return;
+    }
+    let source = text::of(mount.get("source")).unwrap_or_default();
+    if paths::is_engine_socket(&source, context.engine_socket.as_deref()) {
+        return settle_engine(origin, mount, context, findings);
+    }
+    if let Some(rest) = paths::in_guest_services(&source) {
+        let target = text::of(mount.get("target")).unwrap_or_default();
+        return rewrite(mount, &guest_source(&rest, &target, context));
+    }
+    if !is_inside(&source, &context.files_dir) {
+        need_path(origin, &source, context, findings);
+    }
+}
+
+fn settle_engine(origin: &str, mount: &mut Map<String, Value>, context: &Context, findings: &mut Findings) {
+    findings.need(Grant::EngineFull, origin);
+    match context.engine_socket.as_ref().and_then(|socket| socket.to_str()) {
+        Some(socket) => {
+            rewrite(mount, socket);
+            // Where the socket is away, the engine would create a directory under its name.
+            if let Some(bind) = mount.get_mut("bind").and_then(Value::as_object_mut) {
+                bind.remove("create_host_path");
+            }
+        }
+        None => findings.problems.push(format!(
+            "{origin}: mounts the engine's socket, and the engine is not one with a socket on this machine; use a local \
+             engine"
+        )),
+    }
+}
+
+/// What a source in Docker Desktop's shared directory is here. There each extension has a directory in it; here only
+/// its own is to be had, and everything else is taken to be a name inside that.
+fn guest_source(rest: &str, target: &str, context: &Context) -> String {
+    let own = context.project.strip_suffix("-desktop-extension").unwrap_or(&context.project);
+    let inner = paths::below(rest, own).unwrap_or(rest);
+    let whole = inner.is_empty() || absolute(target).as_deref() == Some(GUEST_TARGET);
+    let guest = context.guest_dir.to_string_lossy();
+    if whole { guest.into_owned() } else { format!("{guest}/{inner}") }
+}
+
+/// Records what a place on the host needs.
+fn need_path(origin: &str, source: &str, context: &Context, findings: &mut Findings) {
+    let Some(path) = absolute(source) else {
+        findings.problems.push(format!("{origin}: {source:?} is not an absolute path of this machine"));
+        return;
+    };
+    if context.forbidden_binds.iter().any(|directory| is_inside(&path, directory)) {
+        findings.problems.push(format!("{origin}: {path} belongs to the broker; no grant mounts it"));
+        return;
+    }
+    let above = context.forbidden_binds.iter().any(|directory| paths::is_above(&path, directory));
+    if above || paths::leads_to_engine(&path, context.engine_socket.as_deref()) {
+        let what = if above { "the broker's own data" } else { "the engine itself" };
+        findings.warnings.push(format!("{origin}: {path} holds {what}, so mounting it needs engine.full"));
+        findings.need(Grant::EngineFull, origin);
+    }
+    findings.need(Grant::EngineBind(path), origin);
+}
+
+/// Adds the guest and the broker directory.
+fn add_ours(field: &str, mounts: &mut Vec<Value>, tmpfs: Option<&Value>, context: &Context, findings: &mut Findings) {
+    let guest = context.guest_dir.to_string_lossy().into_owned();
+    let broker = context.broker_dir.to_string_lossy().into_owned();
+    let targets: HashSet<String> = mounts
+        .iter()
+        .filter_map(|mount| text::of(mount.get("target")))
+        .chain(tmpfs_targets(tmpfs))
+        .filter_map(|target| comparable(&target))
+        .collect();
+    if targets.contains(BROKER_TARGET) {
+        findings.problems.push(format!("{field}.volumes: mounts something at {BROKER_TARGET}, which is the broker's"));
+    }
+    if !targets.contains(GUEST_TARGET) {
+        mounts.push(bind(&guest, GUEST_TARGET, false));
+    } else if !mounts.iter().any(|mount| text::of(mount.get("source")).as_deref() == Some(guest.as_str())) {
+        findings.warnings.push(format!(
+            "{field}.volumes: mounts something else at {GUEST_TARGET}; a socket there cannot be reached"
+        ));
+    }
+    mounts.push(bind(&broker, BROKER_TARGET, true));
+}
+
+fn tmpfs_targets(tmpfs: Option<&Value>) -> Vec<String> {
+    let one = |value: &Value| text::of(Some(value)).map(|text| text.split(':').next().unwrap_or_default().to_owned());
+    match tmpfs {
+        Some(Value::Array(all)) => all.iter().filter_map(one).collect(),
+        Some(value) => one(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Value {
+    let mut mount = json!({"type": "bind", "source": text::escaped(source), "target": target});
+    if read_only {
+        mount["read_only"] = json!(true);
+    }
+    mount
+}
+
+fn rewrite(mount: &mut Map<String, Value>, source: &str) {
+    mount.insert("source".into(), text::escaped(source));
+}
