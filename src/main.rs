@@ -1,21 +1,24 @@
-//! The `longshore` program.
+//! The one binary: broker, command line and shim.
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use longshore::cli::{self, Command};
+use longshore::{
+    app,
+    cli::{self, Command},
+    shim,
+};
 
 fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    // Before anything else: in a container the shim has no more than the kernel.
+    if args.next().is_some_and(|arg| arg == "shim") {
+        return shim::main(args);
+    }
     let cli = cli::parse();
     match cli.command {
-        Command::Client(command) => {
-            let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
-                return ExitCode::FAILURE;
-            };
-            let code = runtime.block_on(cli::run(cli.options, command));
-            // A read of the terminal, or a write to a reader who stalls, would hold the exit for ever.
-            runtime.shutdown_background();
-            code
-        }
-        Command::Serve(_) | Command::Shim(_) => ExitCode::FAILURE,
+        Command::Serve(args) => app::main(&cli.options, &args),
+        Command::Client(command) => cli::main(cli.options, command),
+        // Only the process itself asks for it, by its first argument.
+        Command::Shim(_) => ExitCode::FAILURE,
     }
 }

@@ -1,0 +1,117 @@
+//! Whether a process descends from another, by parents in `/proc`.
+//!
+//! Programs that we run cannot leave: keepers and the resident are subreapers, so an orphan's next parent is still one of
+//! ours. (A program that kills both its keeper and the resident can; their death ends everything else of theirs.)
+
+use std::fs;
+
+/// The longest chain that is followed.
+const MAX_DEPTH: usize = 4096;
+
+/// A process that is not mistaken for a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Process {
+    /// Its number here.
+    pub(super) pid: i32,
+    /// When it started, in ticks since boot.
+    pub(super) started_ticks: u64,
+}
+
+/// What `/proc/<pid>/stat` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    parent: i32,
+    started_ticks: u64,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        Some(Process { pid, started_ticks: stat_of(pid)?.started_ticks })
+    }
+
+    /// Whether it is still there, if only as a zombie.
+    pub(super) fn is_alive(&self) -> bool {
+        Process::of(self.pid) == Some(*self)
+    }
+}
+
+/// Whether `pid` is one of `ancestors` or descends from one. True as well where the chain cannot be read to its end, and
+/// for a process that is gone: who asks wants to keep descendants out.
+pub(super) fn descends_from(pid: i32, ancestors: &[Process]) -> bool {
+    if ancestors.is_empty() {
+        return false;
+    }
+    // A chain breaks when one of its processes dies while it is read; then it is read again.
+    (0..3).find_map(|_| walk(pid, ancestors)).unwrap_or(true)
+}
+
+/// One reading of the chain; `None` where it broke.
+fn walk(pid: i32, ancestors: &[Process]) -> Option<bool> {
+    let mut at = Process::of(pid)?;
+    for _ in 0..MAX_DEPTH {
+        if ancestors.contains(&at) {
+            return Some(true);
+        }
+        let parent = stat_of(at.pid)?.parent;
+        if parent <= 0 {
+            return Some(false);
+        }
+        let above = Process::of(parent)?;
+        // Unless `at` is still its child now, `above` may be a stranger that took the number of a parent that died.
+        let now = stat_of(at.pid)?;
+        if now != (Stat { parent, started_ticks: at.started_ticks }) {
+            return None;
+        }
+        at = above;
+    }
+    None
+}
+
+fn stat_of(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in parentheses may hold anything, so fields are counted from its end.
+fn parse(stat: &str) -> Option<Stat> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    Some(Stat { parent, started_ticks: fields.nth(17)?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_child_descends_and_a_parent_does_not() {
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(descends_from(pid, &[own]));
+        assert!(descends_from(own.pid, &[own]));
+        let below = Process::of(pid).unwrap();
+        assert!(!descends_from(own.pid, &[below]));
+        assert!(!descends_from(pid, &[Process { started_ticks: own.started_ticks + 1, ..own }]));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!below.is_alive());
+        assert!(descends_from(pid, &[own]), "a process that is gone is kept out");
+        assert!(!descends_from(pid, &[]));
+    }
+
+    #[test]
+    fn a_hostile_name_changes_nothing() {
+        let stat = format!("7 (a) R 1 (x) S 42 {} 99 0", "0 ".repeat(17));
+        assert_eq!(parse(&stat), Some(Stat { parent: 42, started_ticks: 99 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

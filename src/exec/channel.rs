@@ -1,0 +1,80 @@
+//! The broker's end of a channel to a shim.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    task::{Context, Poll, ready},
+};
+
+use rustix::net::{Shutdown, shutdown};
+use tokio::io::unix::AsyncFd;
+
+use super::watch::watch;
+use crate::shim::socket::{self, Delivery, Inbox};
+
+/// A channel. Closing it, and half-closing it by [`Channel::kill`], ends what it was opened for.
+#[derive(Debug)]
+pub(super) struct Channel {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Channel {
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Channel { socket: watch(socket)? })
+    }
+
+    /// Sends all of `bytes`; the descriptors go with the first byte. Broken off in the middle, the channel is useless.
+    pub(super) async fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match socket::send(&self.socket, bytes, fds) {
+                Ok(sent) => (bytes, fds) = (&bytes[sent..], &[]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.writable().await?.clear_ready();
+                    // Room may have come before the readiness was cleared.
+                    match socket::send(&self.socket, bytes, fds) {
+                        Ok(sent) => (bytes, fds) = (&bytes[sent..], &[]),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what fits now: how many bytes.
+    pub(super) fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        socket::send(&self.socket, bytes, fds)
+    }
+
+    /// The next message; `None` when the other side is gone.
+    pub(super) fn poll_next(&self, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<io::Result<Option<Delivery>>> {
+        loop {
+            if let Some(delivery) = inbox.take()? {
+                return Poll::Ready(Ok(Some(delivery)));
+            }
+            match inbox.fill(&self.socket) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Ok(None)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket.poll_read_ready(cx))?.clear_ready();
+                }
+                // What was queued for a peer that died.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Poll::Ready(Ok(None)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Tells the other side that it is over, and still hears what it says about that.
+    pub(super) fn kill(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+}

@@ -1,0 +1,157 @@
+//! Starting the resident shim in a container.
+
+use std::{os::fd::OwnedFd, path::Path, time::Duration};
+
+use bollard::{
+    Docker,
+    exec::{CreateExecOptions, StartExecOptions, StartExecResults},
+    models::ContainerState,
+};
+use futures_util::StreamExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::{copy, door::Door};
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::CONTAINER_DIR,
+};
+
+/// How long a shim may take to dial in.
+const START_BOUND: Duration = Duration::from_secs(10);
+/// How much of what the engine says about a failure is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 2 << 10;
+
+/// A shim to start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    /// The engine.
+    pub(super) docker: &'a Docker,
+    /// The container's full id.
+    pub(super) container: &'a str,
+    /// As whom; `None` is the container's own user.
+    pub(super) user: Option<&'a str>,
+    /// The directory that is mounted at [`CONTAINER_DIR`]; the shim's copy lies in it.
+    pub(super) broker_dir: &'a Path,
+}
+
+/// Starts a shim: its link.
+pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd> {
+    let door = Door::open(order.broker_dir).map_err(|error| {
+        let dir = order.broker_dir.display();
+        Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
+    })?;
+    let started = timeout(START_BOUND, start_at(order, &door)).await;
+    match started {
+        Ok(Ok(link)) => Ok(link),
+        Ok(Err(Failure::Engine(error))) => Err(order.explain_engine(&error).await),
+        Ok(Err(Failure::Shim(why))) => Err(order.explain(&why).await),
+        Err(_) => Err(order.explain("it was started and did not report").await),
+    }
+}
+
+enum Failure {
+    Engine(bollard::errors::Error),
+    Shim(String),
+}
+
+impl From<bollard::errors::Error> for Failure {
+    fn from(error: bollard::errors::Error) -> Self {
+        Failure::Engine(error)
+    }
+}
+
+async fn start_at(order: Order<'_>, door: &Door) -> Result<OwnedFd, Failure> {
+    let options = CreateExecOptions {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(vec![format!("{CONTAINER_DIR}/{}", copy::NAME), "shim".to_owned(), "container".to_owned()]),
+        user: order.user.map(ToOwned::to_owned),
+        privileged: Some(false),
+        ..CreateExecOptions::default()
+    };
+    let exec = order.docker.create_exec(order.container, options).await?;
+    let attach = StartExecOptions { detach: false, tty: false, output_capacity: None };
+    let StartExecResults::Attached { mut output, mut input } = order.docker.start_exec(&exec.id, Some(attach)).await?
+    else {
+        return Err(Failure::Shim("the engine did not attach to it".to_owned()));
+    };
+    // A failed start ends the stream; what is said there is better than what writing to it fails with.
+    let _ = input.write_all(door.order().as_bytes()).await;
+    let _ = input.flush().await;
+    let said = async {
+        let mut said = String::new();
+        while let Some(chunk) = output.next().await {
+            match chunk {
+                Ok(chunk) => said.push_str(&String::from_utf8_lossy(&chunk.into_bytes())),
+                Err(error) => said.push_str(&error.to_string()),
+            }
+            said.truncate(said.floor_char_boundary(MAX_MESSAGE_BYTES));
+        }
+        said.trim().to_owned()
+    };
+    tokio::select! {
+        // The nonce may arrive in the moment in which the shim lets its output go.
+        biased;
+        link = door.admit(order.container) => link.map_err(|error| Failure::Shim(error.to_string())),
+        said = said => match timeout(Duration::from_millis(100), door.admit(order.container)).await {
+            Ok(Ok(link)) => Ok(link),
+            _ => Err(Failure::Shim(said)),
+        },
+    }
+}
+
+impl Order<'_> {
+    /// Why the engine refused: the container's state says it, where it is the reason.
+    async fn explain_engine(self, error: &bollard::errors::Error) -> Error {
+        match error {
+            bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
+                let message = format!("the engine has no container {}", self.container);
+                Error::new(Reason::ResourceNotFound, self.container, message)
+            }
+            bollard::errors::Error::DockerResponseServerError { message, .. } => self.explain(message).await,
+            error => Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")),
+        }
+    }
+
+    /// Why the shim does not run, by the container's state; `why` is what was said about it.
+    async fn explain(self, why: &str) -> Error {
+        let state = match self.docker.inspect_container(self.container, None).await {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+                let message = format!("the container {} is gone", self.container);
+                return Error::new(Reason::BackendStopped, self.container, message);
+            }
+            Err(error) => {
+                return Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}"));
+            }
+        };
+        explain_state(&state, self.container, why)
+    }
+}
+
+fn explain_state(state: &ContainerState, container: &str, why: &str) -> Error {
+    if state.paused == Some(true) {
+        Error::new(Reason::ContainerPaused, container, "the container is paused; resume it first")
+    } else if state.running == Some(false) || state.restarting == Some(true) {
+        Error::new(Reason::BackendStopped, container, "the container does not run")
+    } else {
+        let why = if why.is_empty() { "it ended at once" } else { why };
+        Error::new(Reason::ShimUnavailable, container, format!("the shim cannot run in the container: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_the_container_is_the_reason() {
+        let state =
+            |running, paused| ContainerState { running: Some(running), paused: Some(paused), ..Default::default() };
+        let reason = |state: &ContainerState| explain_state(state, "c", "why").reason();
+        assert_eq!(reason(&state(true, true)), Reason::ContainerPaused);
+        assert_eq!(reason(&state(false, false)), Reason::BackendStopped);
+        assert_eq!(reason(&state(true, false)), Reason::ShimUnavailable);
+    }
+}

@@ -1,0 +1,184 @@
+//! The socket at which a shim in a container reports, and who is let in.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, chmodat, open, unlinkat},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+        sockopt::socket_peercred,
+    },
+};
+use tokio::{
+    io::AsyncReadExt,
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+use super::random;
+use crate::shim::NONCE_BYTES;
+
+/// How a door's name begins.
+const PREFIX: &str = "shim-";
+/// How long a caller may take to say its nonce. The shim says it at once.
+const NONCE_BOUND: Duration = Duration::from_secs(1);
+/// How many callers may wait.
+const BACKLOG: i32 = 16;
+
+/// A socket for one shim to come through. Its name is new each time; it goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Door {
+    dir: OwnedFd,
+    name: String,
+    nonce: String,
+    listener: UnixListener,
+}
+
+impl Door {
+    /// Opens one in `dir`, for any user in the container to dial. Doors that a broker left when it died are removed.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        let dir = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        remove_dead(&dir);
+        let name = format!("{PREFIX}{:016x}", random::number());
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        bind(&socket, &address(&dir, &name)?)?;
+        // The socket is there from here on: `Door` removes it, whatever follows.
+        let made = || {
+            chmodat(&dir, &name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
+            listen(&socket, BACKLOG)
+        };
+        if let Err(error) = made() {
+            let _ = unlinkat(&dir, &name, AtFlags::empty());
+            return Err(error.into());
+        }
+        let listener = UnixListener::from_std(socket.into())?;
+        Ok(Door { dir, name, nonce: random::nonce(), listener })
+    }
+
+    /// What the shim must read on its standard input: nonce and name, one line.
+    pub(super) fn order(&self) -> String {
+        format!("{}{}\n", self.nonce, self.name)
+    }
+
+    /// The shim's connection: it knows the nonce and runs in that container. Others are turned away.
+    pub(super) async fn admit(&self, container: &str) -> io::Result<OwnedFd> {
+        loop {
+            let (mut stream, _) = self.listener.accept().await?;
+            let mut said = [0; NONCE_BYTES];
+            let read = timeout(NONCE_BOUND, stream.read_exact(&mut said)).await;
+            if matches!(read, Ok(Ok(_))) && said == *self.nonce.as_bytes() && runs_in(&stream, container) {
+                return Ok(stream.into_std()?.into());
+            }
+            tracing::warn!(container, "somebody else than the shim dialled its socket: turned away");
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
+    }
+}
+
+/// Through the descriptor: the directory's own path may be longer than an address can be.
+fn address(dir: &OwnedFd, name: &str) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?)
+}
+
+fn remove_dead(dir: &OwnedFd) {
+    let Ok(entries) = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())) else { return };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        if name.starts_with(PREFIX) && is_dead(dir, &name) {
+            let _ = unlinkat(dir, &name, AtFlags::empty());
+        }
+    }
+}
+
+/// Whether nobody listens. A door between bind and listen looks dead too, but then its shim was not told of it yet.
+fn is_dead(dir: &OwnedFd, name: &str) -> bool {
+    let probe = || -> io::Result<()> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok(connect(&socket, &address(dir, name)?)?)
+    };
+    probe().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Whether the peer's cgroup is that container's. A peer that has no number here is in no container of a local engine.
+fn runs_in(stream: &UnixStream, container: &str) -> bool {
+    let Ok(credentials) = socket_peercred(stream) else { return false };
+    let pid = credentials.pid.as_raw_nonzero().get();
+    let read = || io::read_to_string(File::open(format!("/proc/{pid}/cgroup"))?);
+    pid > 0 && read().is_ok_and(|cgroups| is_of_container(&cgroups, container))
+}
+
+/// Whether one of the lines of a `/proc/<pid>/cgroup` (v1 or v2) names the container, as `<id>` or `docker-<id>.scope`
+/// and the like.
+fn is_of_container(cgroups: &str, container: &str) -> bool {
+    let names = |part: &str| {
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        part == container || part.rsplit_once('-').is_some_and(|(_, id)| id == container)
+    };
+    container.len() == 64
+        && cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| path.split('/').any(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_container_is_known_by_its_cgroup() {
+        for line in [
+            format!("0::/docker/{ID}"),
+            format!("12:pids:/docker/{ID}/sub\n0::/"),
+            format!("0::/system.slice/docker-{ID}.scope"),
+            format!("0::/user.slice/libpod-{ID}.scope/container"),
+        ] {
+            assert!(is_of_container(&line, ID), "{line}");
+        }
+        for line in ["0::/", "", "0::/docker", &format!("0::/docker/x{ID}"), &format!("1:name={ID}:/")] {
+            assert!(!is_of_container(line, ID), "{line}");
+        }
+        assert!(!is_of_container("0::/docker/abc", "abc"), "a short id is no proof");
+    }
+
+    #[tokio::test]
+    async fn a_door_goes_and_a_dead_one_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let names = || fs::read_dir(temp.path()).unwrap().count();
+        drop(std::os::unix::net::UnixListener::bind(temp.path().join("shim-dead")).unwrap());
+        let first = Door::open(temp.path()).unwrap();
+        let second = Door::open(temp.path()).unwrap();
+        assert_eq!(names(), 2);
+        assert_ne!(first.order(), second.order());
+        drop((first, second));
+        assert_eq!(names(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_of_no_container_is_turned_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let door = Door::open(temp.path()).unwrap();
+        let path = temp.path().join(&door.name);
+        let nonce = door.nonce.clone();
+        let dial = async move {
+            let mut stream = UnixStream::connect(path).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, nonce.as_bytes()).await.unwrap();
+            stream.read(&mut [0]).await.unwrap()
+        };
+        tokio::select! {
+            _ = door.admit(ID) => panic!("let in"),
+            read = dial => assert_eq!(read, 0),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! All links to shims, made when they are first needed and again when they died.
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bollard::Docker;
+use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
+
+use super::{
+    ancestry::{Process, descends_from},
+    container,
+    copy::{self, Checked},
+    link::{ExecIds, Link, Place},
+    trees::Trees,
+};
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::socket,
+};
+
+/// How long a shim on the host is waited for when the broker stops.
+const SHUTDOWN_BOUND: Duration = Duration::from_secs(12);
+/// How often it is looked for meanwhile.
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a hub needs to know.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// The binary that is the shim: this one.
+    pub shim: PathBuf,
+    /// Soft limit of open files that programs on the host get. The broker raises its own at start, and many programs
+    /// misbehave with a large one. `None` passes the broker's on.
+    pub max_open_files: Option<u64>,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        // Not the path it was started by, under which an upgrade may have put another.
+        HubOptions { shim: "/proc/self/exe".into(), max_open_files: None }
+    }
+}
+
+/// All links to shims. Dropped, or dead, all shims end what they run.
+#[derive(Debug)]
+pub struct Hub {
+    options: HubOptions,
+    trees: Arc<Trees>,
+    ids: Arc<ExecIds>,
+    host: Mutex<Host>,
+    containers: Mutex<HashMap<ContainerKey, Cell>>,
+    /// Copies that were compared with the binary.
+    checked: Mutex<HashSet<Checked>>,
+}
+
+/// The link to the host's shim, and all shims there were: an old one may still be ending its programs.
+#[derive(Debug, Default)]
+struct Host {
+    link: Option<Arc<Link>>,
+    shims: Vec<Process>,
+}
+
+/// Container id and user.
+type ContainerKey = (String, Option<String>);
+/// A link that is there or being made; who comes meanwhile shares it.
+type Cell = Arc<OnceCell<Arc<Link>>>;
+
+impl Hub {
+    /// A hub without links.
+    pub fn new(options: HubOptions) -> Self {
+        Hub {
+            options,
+            trees: Arc::default(),
+            ids: Arc::new(ExecIds::new()),
+            host: Mutex::default(),
+            containers: Mutex::default(),
+            checked: Mutex::default(),
+        }
+    }
+
+    /// The link to the host's shim, which is started where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE` where it cannot be started, `LIMIT_REACHED` for want of descriptors.
+    pub fn host(&self) -> Result<Arc<Link>> {
+        let mut host = lock(&self.host);
+        if let Some(link) = host.link.as_ref().filter(|link| link.is_alive()) {
+            return Ok(link.clone());
+        }
+        let (near, far) = socket::pair()
+            .map_err(|error| Error::new(Reason::LimitReached, "", format!("descriptors ran short: {error}")))?;
+        let child = self.spawn_host(far).map_err(|error| {
+            Error::new(Reason::ShimUnavailable, "host", format!("the shim cannot be started: {error}")).caused_by(error)
+        })?;
+        host.shims.retain(Process::is_alive);
+        host.shims.extend(child.id().and_then(|pid| Process::of(i32::try_from(pid).ok()?)));
+        let link = Arc::new(Link::new(near, Place::Host, self.trees.clone(), self.ids.clone(), Some(child))?);
+        host.link = Some(link.clone());
+        Ok(link)
+    }
+
+    /// Nothing of the broker's environment is needed there, and programs could read it.
+    fn spawn_host(&self, link: OwnedFd) -> std::io::Result<tokio::process::Child> {
+        let mut command = Command::new(&self.options.shim);
+        command.args(["shim", "host"]).args(self.options.max_open_files.map(|limit| limit.to_string()));
+        // A group of its own: what a terminal sends to the broker's is not for programs.
+        command.env_clear().current_dir("/").stdin(link).stdout(Stdio::null()).process_group(0).spawn()
+    }
+
+    /// The link to the shim of `user` in a container, which is started where there is none. `container` is the full id;
+    /// `user` as the engine takes it, `None` the container's own; `broker_dir`, which must be 0755, is what is mounted at
+    /// [`crate::shim::CONTAINER_DIR`] there.
+    ///
+    /// # Errors
+    ///
+    /// `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`, `ENGINE_UNAVAILABLE`; `SHIM_UNAVAILABLE` with the
+    /// reason where it cannot run there; `FILE_FAILED` where `broker_dir` cannot be written.
+    pub async fn container(
+        &self,
+        docker: &Docker,
+        container: &str,
+        user: Option<&str>,
+        broker_dir: &Path,
+    ) -> Result<Arc<Link>> {
+        let cell = self.cell((container.to_owned(), user.map(ToOwned::to_owned)));
+        let start = || async {
+            self.place_copy(broker_dir).await?;
+            let link = container::start(container::Order { docker, container, user, broker_dir }).await?;
+            let place = Place::Container(container.to_owned());
+            Link::new(link, place, self.trees.clone(), self.ids.clone(), None).map(Arc::new)
+        };
+        cell.get_or_try_init(start).await.cloned()
+    }
+
+    fn cell(&self, key: ContainerKey) -> Cell {
+        let mut containers = lock(&self.containers);
+        // What died goes, and what nobody is making any more.
+        containers.retain(|_, cell| match cell.get() {
+            Some(link) => link.is_alive(),
+            None => Arc::strong_count(cell) > 1,
+        });
+        containers.entry(key).or_default().clone()
+    }
+
+    async fn place_copy(&self, broker_dir: &Path) -> Result<()> {
+        let is_checked = |checked: Checked| lock(&self.checked).contains(&checked);
+        if copy::identity(&broker_dir.join(copy::NAME)).is_some_and(is_checked) {
+            return Ok(());
+        }
+        let (source, dir) = (self.options.shim.clone(), broker_dir.to_owned());
+        let target = spawn_blocking(move || copy::place(&source, &dir))
+            .await
+            .map_err(|error| Error::bug(format!("the copying of the shim broke off: {error}")))??;
+        lock(&self.checked).extend(copy::identity(&target));
+        Ok(())
+    }
+
+    /// Kills every program of an extension, and what its programs left running, and waits until it is gone: how many
+    /// trees are not, normally 0.
+    pub async fn end_all_of(&self, extension: &str) -> usize {
+        self.trees.end(Some(extension)).await
+    }
+
+    /// Kills every program and lets all shims go; waits until those of the host are gone: how many trees are not,
+    /// normally 0. Links that are asked for afterwards are made anew.
+    pub async fn shutdown(&self) -> usize {
+        let left = self.trees.end(None).await;
+        lock(&self.containers).clear();
+        let shims = {
+            let mut host = lock(&self.host);
+            host.link = None;
+            host.shims.clone()
+        };
+        let gone = async {
+            while shims.iter().any(Process::is_alive) {
+                tokio::time::sleep(SHUTDOWN_PAUSE).await;
+            }
+        };
+        // Whoever still holds a link keeps its shim; that is not waited for longer than this.
+        let _ = tokio::time::timeout(SHUTDOWN_BOUND, gone).await;
+        left
+    }
+
+    /// The process ids of the shims on the host that live.
+    pub fn host_pids(&self) -> Vec<i32> {
+        lock(&self.host).shims.iter().filter(|shim| shim.is_alive()).map(|shim| shim.pid).collect()
+    }
+
+    /// Whether a process on this machine is a program that we run on the host, or descends from one. True as well for a
+    /// process that is gone, or whose ancestors cannot be read, once any program ran.
+    pub fn is_descendant(&self, pid: i32) -> bool {
+        let shims = lock(&self.host).shims.clone();
+        descends_from(pid, &shims)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,251 @@
+//! A link to a resident shim, and what can be done over it.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    net::{
+        AddressFamily, RecvFlags, SocketType, getpeername, recv,
+        sockopt::{socket_acceptconn, socket_domain, socket_type},
+    },
+};
+use tokio::net::UnixStream;
+
+use super::{channel::Channel, output::Output, program::Program, run::Run, trees::Trees};
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::{
+        socket::{self, Inbox},
+        wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, StartReason},
+    },
+};
+
+/// How long a shim may take to connect, or to empty a directory: longer than it gives itself.
+const ANSWER_BOUND: Duration = Duration::from_secs(15);
+
+/// Where a link leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This machine.
+    Host,
+    /// A container, by its full id.
+    Container(String),
+}
+
+/// A link to a resident shim. When the last handle goes, the shim ends everything below it and itself.
+#[derive(Debug)]
+pub struct Link {
+    channel: Channel,
+    place: Place,
+    trees: Arc<Trees>,
+    ids: Arc<ExecIds>,
+    null: OwnedFd,
+    /// The resident on the host; the runtime buries it when it ends.
+    _child: Option<tokio::process::Child>,
+}
+
+/// Ids of execs: unique on this broker, and not those of its last run.
+#[derive(Debug)]
+pub(super) struct ExecIds {
+    boot: u64,
+    last: AtomicU64,
+}
+
+/// Why there is no connection to a socket in a container.
+#[derive(Debug)]
+pub struct DialError {
+    /// What sort.
+    pub kind: DialErrorKind,
+    /// What the system says.
+    pub message: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialErrorKind {
+    /// Nothing of that name.
+    Missing,
+    /// A socket that nobody listens on.
+    Refused,
+    /// Not allowed.
+    Denied,
+    /// A link, a file, another mount: not a stream socket of that directory.
+    NotASocket,
+    /// It listens and does not accept.
+    Busy,
+    /// The shim is gone: the container stopped, or it was killed. A new link may work.
+    Gone,
+    /// Something else.
+    Other,
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+impl ExecIds {
+    pub(super) fn new() -> Self {
+        ExecIds { boot: super::random::number(), last: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        format!("{:08x}-{}", self.boot as u32, self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl Link {
+    pub(super) fn new(
+        socket: OwnedFd,
+        place: Place,
+        trees: Arc<Trees>,
+        ids: Arc<ExecIds>,
+        child: Option<tokio::process::Child>,
+    ) -> Result<Self> {
+        let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let null = null.map_err(|error| Error::new(Reason::FileFailed, "/dev/null", error.to_string()))?;
+        let channel = Channel::new(socket).map_err(limit)?;
+        Ok(Link { channel, place, trees, ids, null, _child: child })
+    }
+
+    /// Whether the shim was still there just now.
+    pub fn is_alive(&self) -> bool {
+        // A resident never says anything, so what can be read is the end.
+        let result = recv(&self.channel, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(result, Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Starts a program. A program that cannot be started is told by the stream, not by an error.
+    ///
+    /// # Errors
+    ///
+    /// `ARGV_INVALID`, `REQUEST_INVALID`; `LIMIT_REACHED` where no pipes can be made; `SHIM_UNAVAILABLE` where the shim
+    /// went meanwhile, and nothing was started.
+    pub async fn run(&self, program: &Program) -> Result<Run> {
+        let is_host = self.place == Place::Host;
+        let frame = Message::Run(program.to_start(!is_host)?).to_frame();
+        let exec_id = self.ids.next();
+        if frame.len() > MAX_REQUEST_BYTES {
+            let message = "arguments and environment are larger than the system takes".to_owned();
+            return Ok(Run::not_started(exec_id, StartReason::ArgumentsTooLong, message));
+        }
+        let (stdout, stdout_far) = Output::open().map_err(limit)?;
+        let (stderr, stderr_far) = Output::open().map_err(limit)?;
+        let stdio = [self.null.as_fd(), stdout_far.as_fd(), stderr_far.as_fd()];
+        let channel = Arc::new(self.request(&frame, &stdio).await?);
+        let entry = self.trees.enter(&program.owner, channel.clone());
+        Ok(Run::new(exec_id, channel, entry, [stdout, stderr], program.drain_timeout, is_host))
+    }
+
+    /// Connects, as the shim's user, to the socket `name` below `dir`, without following a link.
+    pub async fn connect(&self, dir: &str, name: &str) -> Result<UnixStream, DialError> {
+        let request = Message::Connect { dir: dir.to_owned(), name: name.to_owned() };
+        match self.ask(&request).await.map_err(gone)? {
+            (Message::Connected, fds) => fds.into_iter().next().and_then(as_stream).ok_or_else(|| DialError {
+                kind: DialErrorKind::NotASocket,
+                message: "the shim passed something that is no connected stream socket".to_owned(),
+            }),
+            (Message::ConnectFailed { why, message }, _) => Err(DialError { kind: why.into(), message }),
+            (Message::Failed(message), _) => Err(DialError { kind: DialErrorKind::Other, message }),
+            (other, _) => Err(gone(Error::bug(format!("a shim answered {other:?} to a connect")))),
+        }
+    }
+
+    /// Empties the directory `dir`, as the shim's user: no link is followed, no other mount entered. How many entries
+    /// were removed, and how many could not be.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE` where the shim went meanwhile, `FILE_FAILED` where the directory cannot be opened.
+    pub async fn clear(&self, dir: &str) -> Result<(u64, u64)> {
+        match self.ask(&Message::Clear { dir: dir.to_owned() }).await? {
+            (Message::Cleared { removed, left }, _) => Ok((removed, left)),
+            (Message::Failed(message), _) => Err(Error::new(Reason::FileFailed, dir, message)),
+            (other, _) => Err(Error::bug(format!("a shim answered {other:?} to a clear"))),
+        }
+    }
+
+    /// One request with one answer.
+    async fn ask(&self, request: &Message) -> Result<socket::Delivery> {
+        let channel = self.request(&request.to_frame(), &[]).await?;
+        let mut inbox = Inbox::new(MAX_ANSWER_BYTES);
+        let answer = std::future::poll_fn(|cx| channel.poll_next(&mut inbox, cx));
+        match tokio::time::timeout(ANSWER_BOUND, answer).await {
+            Ok(Ok(Some(delivery))) => Ok(delivery),
+            Ok(Ok(None)) => Err(self.gone("it went before it answered")),
+            Ok(Err(error)) => Err(self.gone(error.to_string())),
+            Err(_) => Err(self.gone("it did not answer in time")),
+        }
+    }
+
+    /// Opens a channel with a request in it. Dropped half-way, the channel closes and the shim forgets the request.
+    async fn request(&self, frame: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Channel> {
+        let (near, far) = socket::pair().map_err(limit)?;
+        let channel = Channel::new(near).map_err(limit)?;
+        // Usually the whole request is there before the shim wakes up.
+        let sent = channel.try_send(frame, fds).map_err(limit)?;
+        self.channel.send(&[0], &[far.as_fd()]).await.map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ETOOMANYREFS | libc::ENOMEM | libc::ENOBUFS) => limit(error),
+            _ => self.gone(error.to_string()),
+        })?;
+        drop(far);
+        channel.send(&frame[sent..], &[]).await.map_err(|error| self.gone(error.to_string()))?;
+        Ok(channel)
+    }
+
+    fn gone(&self, why: impl std::fmt::Display) -> Error {
+        let subject = match &self.place {
+            Place::Host => "host",
+            Place::Container(id) => id,
+        };
+        Error::new(Reason::ShimUnavailable, subject, format!("the shim is gone: {why}"))
+    }
+}
+
+impl From<ConnectReason> for DialErrorKind {
+    fn from(why: ConnectReason) -> Self {
+        match why {
+            ConnectReason::Missing => DialErrorKind::Missing,
+            ConnectReason::Refused => DialErrorKind::Refused,
+            ConnectReason::Denied => DialErrorKind::Denied,
+            ConnectReason::NotASocket => DialErrorKind::NotASocket,
+            ConnectReason::Busy => DialErrorKind::Busy,
+            ConnectReason::Other => DialErrorKind::Other,
+        }
+    }
+}
+
+fn gone(error: Error) -> DialError {
+    let kind = if error.reason() == Reason::ShimUnavailable { DialErrorKind::Gone } else { DialErrorKind::Other };
+    DialError { kind, message: error.to_string() }
+}
+
+/// What cannot be made for want of descriptors or memory.
+fn limit(error: io::Error) -> Error {
+    Error::new(Reason::LimitReached, "", format!("descriptors or memory ran short: {error}")).caused_by(error)
+}
+
+/// What a shim in a container passed is used only if it is a connected stream socket between processes of this machine.
+fn as_stream(fd: OwnedFd) -> Option<UnixStream> {
+    let is_stream = socket_domain(&fd).ok()? == AddressFamily::UNIX
+        && socket_type(&fd).ok()? == SocketType::STREAM
+        && !socket_acceptconn(&fd).ok()?
+        && getpeername(&fd).is_ok();
+    if !is_stream {
+        return None;
+    }
+    let stream = std::os::unix::net::UnixStream::from(fd);
+    stream.set_nonblocking(true).ok()?;
+    UnixStream::from_std(stream).ok()
+}

@@ -1,0 +1,241 @@
+//! What is asked for when a program is to run, and what is told about it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::signal;
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::wire::{End, Start, StartReason},
+};
+
+/// How long children may keep the output open and idle, unless told otherwise.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One program to run.
+#[derive(Clone)]
+pub struct Program {
+    /// Whose it is; what outlives the program is ended with its owner ([`super::Hub::end_all_of`]).
+    pub owner: String,
+    /// Program and arguments, at least one. A name without `/` is looked up in the PATH of `env`.
+    pub argv: Vec<String>,
+    /// Working directory, absolute. `None`: the link's own, which in a container is the container's and on the host `/`.
+    pub cwd: Option<String>,
+    /// The environment.
+    pub env: EnvSpec,
+    /// For how long altogether the output may be open and empty after the program ended, before it is cut.
+    pub drain_timeout: Duration,
+}
+
+/// The environment of a program.
+#[derive(Clone, Default)]
+pub struct EnvSpec {
+    /// Whether the base is what the shim itself was given: in a container, the container's environment.
+    pub inherit: bool,
+    /// Added to the base or put in place; the last of a name wins.
+    pub vars: Vec<(String, String)>,
+}
+
+// By hand: an environment may hold secrets.
+impl std::fmt::Debug for EnvSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.vars.iter().map(|(name, _)| name).collect();
+        f.debug_struct("EnvSpec").field("inherit", &self.inherit).field("names", &names).finish()
+    }
+}
+
+// By hand: arguments may hold secrets.
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program")
+            .field("owner", &self.owner)
+            .field("program", &self.argv.first())
+            .field("args", &self.argv.len().saturating_sub(1))
+            .field("cwd", &self.cwd)
+            .field("env", &self.env)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is told about a running program, in this order: `Started` (unless it failed to start), `Output` as it comes,
+/// `Exited` once, behind the output of before, perhaps more `Output`, `Drained` once and last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It runs.
+    Started {
+        /// Unique on this broker.
+        exec_id: String,
+        /// As this machine counts; 0 where that cannot be known.
+        pid: i64,
+    },
+    /// It wrote something; at most 256 KiB.
+    Output {
+        /// Where.
+        stream: OutputStream,
+        /// Bytes as written, cut anywhere.
+        data: Bytes,
+    },
+    /// It ended.
+    Exited(Outcome),
+    /// Its output ended.
+    Drained(Drained),
+}
+
+/// One of the two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It exited with this code, 0 to 255.
+    Code(u8),
+    /// A signal ended it.
+    Signal {
+        /// Number on this machine.
+        number: i32,
+        /// Such as `SIGKILL`.
+        name: String,
+        /// Whether a core was dumped.
+        core_dumped: bool,
+    },
+    /// It never ran.
+    StartFailure {
+        /// Why, as the API names it.
+        reason: &'static str,
+        /// What the system says, with the path.
+        message: String,
+    },
+    /// It ended, or will be killed, and how cannot be known.
+    Unknown {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// That all output was sent, and what was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drained {
+    /// Why output was cut; `None` where it ended by itself.
+    pub cut: Option<Cut>,
+    /// Bytes of standard output that were sent.
+    pub stdout_bytes: u64,
+    /// Bytes of standard error that were sent.
+    pub stderr_bytes: u64,
+}
+
+/// Why output was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Children kept it open and idle for too long.
+    DrainTimeout,
+    /// What kept the program is gone: the container stopped, or the keeper was killed.
+    BackendGone,
+}
+
+impl Cut {
+    /// As the API names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cut::DrainTimeout => "DRAIN_TIMEOUT",
+            Cut::BackendGone => "BACKEND_GONE",
+        }
+    }
+}
+
+impl From<End> for Outcome {
+    fn from(end: End) -> Self {
+        match end {
+            End::Code(code) => Outcome::Code(code),
+            End::Signal { number, core_dumped } => Outcome::Signal { number, name: signal::name(number), core_dumped },
+        }
+    }
+}
+
+impl Outcome {
+    /// That it never ran.
+    pub(super) fn start_failure(reason: StartReason, message: String) -> Self {
+        let reason = match reason {
+            StartReason::ProgramNotFound => "PROGRAM_NOT_FOUND",
+            StartReason::NotExecutable => "NOT_EXECUTABLE",
+            StartReason::WrongFormat => "WRONG_FORMAT",
+            StartReason::DirectoryNotFound => "DIRECTORY_NOT_FOUND",
+            StartReason::ArgumentsTooLong => "ARGUMENTS_TOO_LONG",
+            StartReason::Other => "OTHER",
+        };
+        Outcome::StartFailure { reason, message }
+    }
+}
+
+impl Program {
+    /// Checks what no program can be given, and puts the rest as the shim takes it.
+    pub(super) fn to_start(&self, pidfd: bool) -> Result<Start> {
+        if self.argv.first().is_none_or(String::is_empty) {
+            return Err(Error::new(Reason::ArgvInvalid, "argv", "argv must begin with the name of a program"));
+        }
+        if self.argv.iter().any(|arg| arg.contains('\0')) {
+            return Err(Error::new(Reason::ArgvInvalid, "argv", "an argument must not hold NUL"));
+        }
+        if self.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || cwd.contains('\0')) {
+            return Err(Error::new(Reason::RequestInvalid, "cwd", "cwd must be an absolute path without NUL"));
+        }
+        let wrong =
+            |(name, value): &&(String, String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+        if let Some((name, _)) = self.env.vars.iter().find(wrong) {
+            let message =
+                format!("the variable {name:?} must have a name without `=` and NUL, and a value without NUL");
+            return Err(Error::new(Reason::RequestInvalid, "env", message));
+        }
+        Ok(Start {
+            argv: self.argv.clone(),
+            cwd: self.cwd.clone(),
+            inherit_env: self.env.inherit,
+            env: self.env.vars.clone(),
+            pidfd,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(argv: &[&str]) -> Program {
+        Program {
+            owner: "o/e".into(),
+            argv: argv.iter().map(ToString::to_string).collect(),
+            cwd: None,
+            env: EnvSpec::default(),
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+        }
+    }
+
+    #[test]
+    fn what_no_program_can_be_given_is_refused() {
+        for argv in [&[][..], &[""], &["a\0b"], &["a", "\0"]] {
+            assert_eq!(program(argv).to_start(false).unwrap_err().reason(), Reason::ArgvInvalid, "{argv:?}");
+        }
+        for cwd in ["", "relative", "/nul\0"] {
+            let program = Program { cwd: Some(cwd.into()), ..program(&["a"]) };
+            assert_eq!(program.to_start(false).unwrap_err().reason(), Reason::RequestInvalid, "{cwd:?}");
+        }
+        for (name, value) in [("", "v"), ("a=b", "v"), ("a\0", "v"), ("a", "\0")] {
+            let env = EnvSpec { inherit: false, vars: vec![(name.into(), value.into())] };
+            let program = Program { env, ..program(&["a"]) };
+            assert_eq!(program.to_start(false).unwrap_err().reason(), Reason::RequestInvalid, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let env = EnvSpec { inherit: false, vars: vec![("TOKEN".into(), "hunter2".into())] };
+        let shown = format!("{:?}", Program { env, ..program(&["login", "--password=hunter2"]) });
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,27 @@
+//! Random names and secrets, from the kernel.
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// Fills `bytes`. The kernel's pool is ready long before a broker runs, so this neither blocks nor fails.
+fn fill(bytes: &mut [u8]) {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        if let Ok(len) = getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            filled += len;
+        }
+    }
+}
+
+/// A random number.
+pub(super) fn number() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// 128 random bits as 32 hexadecimal digits.
+pub(super) fn nonce() -> String {
+    let mut bytes = [0; 16];
+    fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

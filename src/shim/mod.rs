@@ -1,0 +1,94 @@
+//! The shim: the process that stands between the broker and the programs it runs, so that "killed" means the whole tree.
+//!
+//! It is this same static binary, run as `longshore shim host` or, in a container, `shim container`. It is synchronous
+//! and has one thread. Per program it forks a keeper, a subreaper that starts the program, tells the broker over a
+//! channel of its own how it went, and kills all that is left of it when that channel ends. Output goes from the program
+//! into the broker's pipes; no byte of it passes through here.
+
+mod channel;
+mod guest;
+mod keeper;
+mod resident;
+mod signals;
+pub mod socket;
+mod start;
+mod tree;
+pub mod wire;
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, Read},
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+};
+
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin},
+};
+
+/// Where the broker's directory is mounted in an extension's containers.
+pub const CONTAINER_DIR: &str = "/run/longshore";
+/// How many bytes the nonce has that a shim in a container gets on its standard input and says on its link.
+pub const NONCE_BYTES: usize = 32;
+/// The longest name of a socket that a shim is told to dial, in bytes.
+const MAX_NAME_BYTES: u64 = 64;
+
+/// Runs the shim. `args` are what follows the word `shim`: `host` with, optionally, the soft limit of open files that
+/// programs get; or `container`. What goes wrong is told on standard error.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
+    let result = match args.next().as_deref() {
+        Some("host") => host(args.next().and_then(|limit| limit.parse().ok())),
+        Some("container") => container(),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the shim is started by the broker, not by hand")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The link is standard input.
+fn host(max_open_files: Option<u64>) -> io::Result<()> {
+    if let Some(current) = max_open_files {
+        let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    let link = fcntl_dupfd_cloexec(stdin(), 3)?;
+    resident::silence(dup2_stdin)?;
+    resident::serve(link)
+}
+
+/// Standard input says where to dial and the nonce to say there; then the link is that connection, and the standard
+/// descriptors, which belong to the engine, are let go.
+fn container() -> io::Result<()> {
+    let mut order = String::new();
+    io::stdin().lock().take(NONCE_BYTES as u64 + MAX_NAME_BYTES).read_line(&mut order)?;
+    let order = order.trim_ascii_end();
+    let malformed = || io::Error::new(io::ErrorKind::InvalidInput, "the shim is started by the broker, not by hand");
+    let (nonce, name) = order.split_at_checked(NONCE_BYTES).ok_or_else(malformed)?;
+    if name.is_empty() || name.contains('/') {
+        return Err(malformed());
+    }
+    let link = dial(name).map_err(|error| io::Error::new(error.kind(), format!("{CONTAINER_DIR}/{name}: {error}")))?;
+    let sent = socket::send(link.as_fd(), nonce.as_bytes(), &[])?;
+    if sent != nonce.len() {
+        return Err(io::Error::new(io::ErrorKind::WriteZero, "the broker does not listen"));
+    }
+    resident::silence(dup2_stdin)?;
+    resident::silence(dup2_stdout)?;
+    resident::silence(dup2_stderr)?;
+    resident::serve(link)
+}
+
+fn dial(name: &str) -> io::Result<OwnedFd> {
+    let link = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    connect(&link, &SocketAddrUnix::new(format!("{CONTAINER_DIR}/{name}"))?)?;
+    Ok(link)
+}

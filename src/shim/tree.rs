@@ -1,0 +1,119 @@
+//! Everything that descends from this process: finding it, killing it, burying it.
+//!
+//! The caller is a subreaper, so whatever loses its parent becomes a direct child here. A direct child that was not
+//! waited for keeps its process id, so killing direct children can never hit a stranger; repeating that until nothing is
+//! left ends the deepest tree. Grandchildren are killed in the same round for speed, through a pidfd and only while
+//! their parent is still the one that was listed.
+
+use std::{
+    collections::HashMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    process::{
+        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, pidfd_open, pidfd_send_signal, wait,
+    },
+};
+
+use super::signals::Signals;
+
+/// The longest pause between two rounds of killing; the end of a child wakes us earlier.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Buries every child that has ended. True when no child is left, living or dead.
+pub(super) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => ended(pid, status),
+            Ok(None) => return false,
+            Err(Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Kills and buries all descendants: how many are left after `within`, normally 0.
+pub(super) fn end(signals: &Signals, within: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> usize {
+    let deadline = Instant::now() + within;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        kill_round(|_| false);
+        if reap(&mut ended) {
+            return 0;
+        }
+        if Instant::now() >= deadline {
+            return descendants(|_| false).len();
+        }
+        if signals.wait(None, Some(pause)).is_err() {
+            std::thread::sleep(pause);
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Kills once whatever descends from this process now, but not direct children that are `spared` nor what is below them.
+pub(super) fn kill_round(spared: impl Fn(Pid) -> bool) {
+    let own = getpid();
+    for (pid, parent) in descendants(spared) {
+        if parent == own {
+            let _ = kill_process(pid, Signal::KILL);
+        } else if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+            && parent_of(pid) == Some(parent)
+        {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+}
+
+/// All descendants with their parents, parents first; the dead that nobody buried are among them.
+fn descendants(spared: impl Fn(Pid) -> bool) -> Vec<(Pid, Pid)> {
+    let own = getpid();
+    let Some(children) = children_of(own) else { return descendants_by_scan(own, spared) };
+    let mut found: Vec<_> = children.into_iter().filter(|pid| !spared(*pid)).map(|pid| (pid, own)).collect();
+    let mut next = 0;
+    while let Some((pid, _)) = found.get(next).copied() {
+        found.extend(children_of(pid).unwrap_or_default().into_iter().map(|child| (child, pid)));
+        next += 1;
+    }
+    found
+}
+
+/// The children of all threads of a process; `None` where the process is gone or the kernel has no such list.
+fn children_of(pid: Pid) -> Option<Vec<Pid>> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let list = fs::read_to_string(task.ok()?.path().join("children")).ok()?;
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+    }
+    Some(children)
+}
+
+/// The same for kernels without lists of children: every process there is, sorted by parent.
+fn descendants_by_scan(own: Pid, spared: impl Fn(Pid) -> bool) -> Vec<(Pid, Pid)> {
+    let mut by_parent: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+        if let Some(pid) = pid
+            && let Some(parent) = parent_of(pid)
+        {
+            by_parent.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found: Vec<_> = by_parent.remove(&own).unwrap_or_default().into_iter().map(|pid| (pid, own)).collect();
+    found.retain(|(pid, _)| !spared(*pid));
+    let mut next = 0;
+    while let Some((pid, _)) = found.get(next).copied() {
+        found.extend(by_parent.remove(&pid).unwrap_or_default().into_iter().map(|child| (child, pid)));
+        next += 1;
+    }
+    found
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so the fields are counted from its end: state, parent.
+    Pid::from_raw(stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?)
+}

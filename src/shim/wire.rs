@@ -1,0 +1,439 @@
+//! What broker and shim say to each other on a channel, as bytes.
+//!
+//! A frame is a `u32` length (little endian) and a body: one tag byte and fields in a fixed order; texts and lists carry
+//! `u32` lengths. Both ends are the same binary, so there are no versions. What a shim in a container answers is hostile
+//! input: decoding never trusts a length and never panics.
+
+use std::fmt;
+
+/// The largest request a shim accepts, in bytes: more than the kernel takes as arguments and environment.
+pub const MAX_REQUEST_BYTES: usize = 4 << 20;
+/// The largest answer the broker accepts, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// The longest text in an answer, in bytes.
+const MAX_TEXT_BYTES: usize = 4 << 10;
+
+/// One thing said on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Request, with three descriptors (stdin, stdout, stderr): run a program until its whole tree is gone.
+    Run(Start),
+    /// Request: connect to a socket in a directory; answered by `Connected` or `ConnectFailed`.
+    Connect {
+        /// Absolute path of the directory.
+        dir: String,
+        /// Path below it.
+        name: String,
+    },
+    /// Request: empty a directory; answered by `Cleared` or `Failed`.
+    Clear {
+        /// Absolute path of the directory.
+        dir: String,
+    },
+    /// To a running program: send it this signal.
+    Signal(i32),
+    /// The program runs; with one descriptor, its pidfd, where that was asked for and the kernel gives it.
+    Started {
+        /// Process id as the shim counts it.
+        pid: i32,
+        /// Whether a pidfd comes with this.
+        pidfd: bool,
+    },
+    /// The program could not be started; the tree is empty.
+    StartFailed {
+        /// Why.
+        reason: StartReason,
+        /// What the system says, with the path.
+        message: String,
+    },
+    /// The program ended; its children may live on.
+    Exited(End),
+    /// The whole tree is gone.
+    Empty,
+    /// Killing was given up with this many processes left.
+    Survivors(u32),
+    /// Answer, with one descriptor: the connected socket.
+    Connected,
+    /// Answer: no connection.
+    ConnectFailed {
+        /// Why.
+        why: ConnectReason,
+        /// What the system says.
+        message: String,
+    },
+    /// Answer: the directory was emptied as far as possible.
+    Cleared {
+        /// Entries removed.
+        removed: u64,
+        /// Entries that could not be removed.
+        left: u64,
+    },
+    /// Answer: the shim could not do what was asked.
+    Failed(String),
+}
+
+/// A program to start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Start {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Working directory; `None` leaves the shim's own.
+    pub cwd: Option<String>,
+    /// Whether the shim's own environment is the base.
+    pub inherit_env: bool,
+    /// Variables, added or put in place; the last of a name wins.
+    pub env: Vec<(String, String)>,
+    /// Whether a pidfd is wanted with `Started`.
+    pub pidfd: bool,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this code, 0 to 255.
+    Code(u8),
+    /// A signal ended it.
+    Signal {
+        /// Number.
+        number: i32,
+        /// Whether a core was dumped.
+        core_dumped: bool,
+    },
+}
+
+macro_rules! tagged {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $vdoc:literal])+ $variant:ident = $tag:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $vdoc])+ $variant,)+ }
+
+        impl $name {
+            fn tag(self) -> u8 {
+                match self { $($name::$variant => $tag,)+ }
+            }
+
+            fn from_tag(tag: u8) -> Result<Self, WireError> {
+                match tag { $($tag => Ok($name::$variant),)+ _ => Err(WireError::UnknownTag(tag)) }
+            }
+        }
+    };
+}
+
+tagged! {
+    /// Why a program could not be started.
+    StartReason {
+        /// No such program.
+        ProgramNotFound = 1,
+        /// It exists and may not be executed.
+        NotExecutable = 2,
+        /// It is not a program for this machine, or what should interpret it is missing.
+        WrongFormat = 3,
+        /// The working directory does not exist.
+        DirectoryNotFound = 4,
+        /// Arguments and environment are larger than the system takes.
+        ArgumentsTooLong = 5,
+        /// Something else; the message says what.
+        Other = 6,
+    }
+}
+
+tagged! {
+    /// Why there is no connection.
+    ConnectReason {
+        /// Nothing of that name.
+        Missing = 1,
+        /// A socket that nobody listens on.
+        Refused = 2,
+        /// Not allowed.
+        Denied = 3,
+        /// Something else than a socket of that directory's file system: a link, a file, a mount.
+        NotASocket = 4,
+        /// It listens and does not accept.
+        Busy = 5,
+        /// Something else; the message says what.
+        Other = 6,
+    }
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireError {
+    /// The frame is longer than allowed.
+    TooLong(usize),
+    /// The frame ends within a field.
+    Short,
+    /// Bytes are left over behind the last field.
+    Trailing,
+    /// A text is not UTF-8.
+    NotText,
+    /// A tag that does not exist.
+    UnknownTag(u8),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::TooLong(len) => write!(f, "a frame of {len} bytes is longer than allowed"),
+            WireError::Short => f.write_str("a frame ends within a field"),
+            WireError::Trailing => f.write_str("a frame has bytes left over"),
+            WireError::NotText => f.write_str("a text is not UTF-8"),
+            WireError::UnknownTag(tag) => write!(f, "tag {tag} does not exist"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl Message {
+    /// The whole frame, length included.
+    pub fn to_frame(&self) -> Vec<u8> {
+        let mut out = Writer(vec![0; 4]);
+        out.message(self);
+        let len = u32::try_from(out.0.len() - 4).unwrap_or(u32::MAX);
+        out.0[..4].copy_from_slice(&len.to_le_bytes());
+        out.0
+    }
+
+    /// Takes the first whole message off `buf`: the message and how many bytes it took, or `None` where more is needed.
+    pub fn from_bytes(buf: &[u8], max_bytes: usize) -> Result<Option<(Message, usize)>, WireError> {
+        let Some((head, rest)) = buf.split_first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_le_bytes(*head) as usize;
+        if len > max_bytes {
+            return Err(WireError::TooLong(len));
+        }
+        let Some(body) = rest.get(..len) else { return Ok(None) };
+        let mut reader = Reader(body);
+        let message = reader.message()?;
+        if reader.0.is_empty() { Ok(Some((message, len + 4))) } else { Err(WireError::Trailing) }
+    }
+
+    /// How many descriptors belong to this message.
+    pub fn descriptors(&self) -> usize {
+        match self {
+            Message::Run(_) => 3,
+            Message::Started { pidfd: true, .. } | Message::Connected => 1,
+            _ => 0,
+        }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn message(&mut self, message: &Message) {
+        match message {
+            Message::Run(start) => self.tag(1).start(start),
+            Message::Connect { dir, name } => self.tag(2).text(dir).text(name),
+            Message::Clear { dir } => self.tag(3).text(dir),
+            Message::Signal(number) => self.tag(4).u32(number.cast_unsigned()),
+            Message::Started { pid, pidfd } => self.tag(5).u32(pid.cast_unsigned()).tag(u8::from(*pidfd)),
+            Message::StartFailed { reason, message } => self.tag(6).tag(reason.tag()).cut_text(message),
+            Message::Exited(End::Code(code)) => self.tag(7).tag(*code),
+            Message::Exited(End::Signal { number, core_dumped }) => {
+                self.tag(8).u32(number.cast_unsigned()).tag(u8::from(*core_dumped))
+            }
+            Message::Empty => self.tag(9),
+            Message::Survivors(count) => self.tag(10).u32(*count),
+            Message::Connected => self.tag(11),
+            Message::ConnectFailed { why, message } => self.tag(12).tag(why.tag()).cut_text(message),
+            Message::Cleared { removed, left } => self.tag(13).u64(*removed).u64(*left),
+            Message::Failed(message) => self.tag(14).cut_text(message),
+        };
+    }
+
+    fn start(&mut self, start: &Start) -> &mut Self {
+        self.u32(count(start.argv.len()));
+        start.argv.iter().for_each(|arg| {
+            self.text(arg);
+        });
+        self.tag(u8::from(start.cwd.is_some())).text(start.cwd.as_deref().unwrap_or_default());
+        self.tag(u8::from(start.inherit_env)).u32(count(start.env.len()));
+        start.env.iter().for_each(|(name, value)| {
+            self.text(name).text(value);
+        });
+        self.tag(u8::from(start.pidfd))
+    }
+
+    fn tag(&mut self, tag: u8) -> &mut Self {
+        self.0.push(tag);
+        self
+    }
+
+    fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.u32(count(text.len()));
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// A text for people, cut so that the frame stays within [`MAX_ANSWER_BYTES`].
+    fn cut_text(&mut self, text: &str) -> &mut Self {
+        self.text(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)])
+    }
+}
+
+/// Lengths beyond `u32` cannot pass the frame limit anyway.
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn message(&mut self) -> Result<Message, WireError> {
+        Ok(match self.tag()? {
+            1 => Message::Run(self.start()?),
+            2 => Message::Connect { dir: self.text()?, name: self.text()? },
+            3 => Message::Clear { dir: self.text()? },
+            4 => Message::Signal(self.i32()?),
+            5 => Message::Started { pid: self.i32()?, pidfd: self.flag()? },
+            6 => Message::StartFailed { reason: StartReason::from_tag(self.tag()?)?, message: self.text()? },
+            7 => Message::Exited(End::Code(self.tag()?)),
+            8 => Message::Exited(End::Signal { number: self.i32()?, core_dumped: self.flag()? }),
+            9 => Message::Empty,
+            10 => Message::Survivors(self.u32()?),
+            11 => Message::Connected,
+            12 => Message::ConnectFailed { why: ConnectReason::from_tag(self.tag()?)?, message: self.text()? },
+            13 => Message::Cleared { removed: self.u64()?, left: self.u64()? },
+            14 => Message::Failed(self.text()?),
+            tag => return Err(WireError::UnknownTag(tag)),
+        })
+    }
+
+    fn start(&mut self) -> Result<Start, WireError> {
+        let argv = self.list(Self::text)?;
+        let has_cwd = self.flag()?;
+        let cwd = self.text()?;
+        Ok(Start {
+            argv,
+            cwd: has_cwd.then_some(cwd),
+            inherit_env: self.flag()?,
+            env: self.list(|reader| Ok((reader.text()?, reader.text()?)))?,
+            pidfd: self.flag()?,
+        })
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {
+        // No capacity from the claimed length: the list grows only as far as there are bytes.
+        (0..self.u32()?).map(|_| item(self)).collect()
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(WireError::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn tag(&mut self) -> Result<u8, WireError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn flag(&mut self) -> Result<bool, WireError> {
+        match self.tag()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            tag => Err(WireError::UnknownTag(tag)),
+        }
+    }
+
+    fn u32(&mut self) -> Result<u32, WireError> {
+        self.take(4)?.try_into().map(u32::from_le_bytes).map_err(|_| WireError::Short)
+    }
+
+    fn i32(&mut self) -> Result<i32, WireError> {
+        self.u32().map(u32::cast_signed)
+    }
+
+    fn u64(&mut self) -> Result<u64, WireError> {
+        self.take(8)?.try_into().map(u64::from_le_bytes).map_err(|_| WireError::Short)
+    }
+
+    fn text(&mut self) -> Result<String, WireError> {
+        let len = self.u32()? as usize;
+        let bytes = self.take(len)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| WireError::NotText)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn messages() -> impl Strategy<Value = Message> {
+        let texts = || proptest::collection::vec(".*", 0..5);
+        let pairs = proptest::collection::vec((".*", ".*"), 0..5);
+        prop_oneof![
+            (texts(), proptest::option::of(".*"), any::<bool>(), pairs, any::<bool>()).prop_map(
+                |(argv, cwd, inherit_env, env, pidfd)| Message::Run(Start { argv, cwd, inherit_env, env, pidfd })
+            ),
+            (".*", ".*").prop_map(|(dir, name)| Message::Connect { dir, name }),
+            ".*".prop_map(|dir| Message::Clear { dir }),
+            any::<i32>().prop_map(Message::Signal),
+            (any::<i32>(), any::<bool>()).prop_map(|(pid, pidfd)| Message::Started { pid, pidfd }),
+            ((1..7u8), ".*").prop_map(|(tag, message)| Message::StartFailed {
+                reason: StartReason::from_tag(tag).unwrap(),
+                message
+            }),
+            any::<u8>().prop_map(|code| Message::Exited(End::Code(code))),
+            (any::<i32>(), any::<bool>())
+                .prop_map(|(number, core_dumped)| Message::Exited(End::Signal { number, core_dumped })),
+            Just(Message::Empty),
+            any::<u32>().prop_map(Message::Survivors),
+            Just(Message::Connected),
+            ((1..7u8), ".*").prop_map(|(tag, message)| Message::ConnectFailed {
+                why: ConnectReason::from_tag(tag).unwrap(),
+                message
+            }),
+            (any::<u64>(), any::<u64>()).prop_map(|(removed, left)| Message::Cleared { removed, left }),
+            ".*".prop_map(Message::Failed),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(message in messages(), tail in proptest::collection::vec(any::<u8>(), 0..9)) {
+            let frame = message.to_frame();
+            let mut bytes = frame.clone();
+            bytes.extend(tail);
+            let read = Message::from_bytes(&bytes, MAX_REQUEST_BYTES).unwrap();
+            prop_assert_eq!(read, Some((message, frame.len())));
+        }
+
+        #[test]
+        fn half_a_frame_is_no_message(message in messages(), cut in any::<prop::sample::Index>()) {
+            let frame = message.to_frame();
+            let part = &frame[..cut.index(frame.len())];
+            prop_assert_eq!(Message::from_bytes(part, MAX_REQUEST_BYTES), Ok(None));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::from_bytes(&bytes, MAX_ANSWER_BYTES);
+            let mut framed = u32::try_from(bytes.len()).unwrap().to_le_bytes().to_vec();
+            framed.extend(bytes);
+            let _ = Message::from_bytes(&framed, MAX_ANSWER_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_long_frame_is_refused_before_it_is_there() {
+        assert_eq!(Message::from_bytes(&[0xff; 4], MAX_ANSWER_BYTES), Err(WireError::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn an_answer_is_never_longer_than_allowed() {
+        let message = Message::StartFailed { reason: StartReason::Other, message: "ü".repeat(1 << 20) };
+        assert!(message.to_frame().len() < MAX_ANSWER_BYTES);
+    }
+}
