@@ -26,7 +26,9 @@ pub(super) async fn obtain(
     let accepted = missing.iter().map(|need| need.name.clone()).collect();
     match consent {
         Consent::AcceptListed => {
-            console.note(&list(subject, missing)).await?;
+            if !console.wants_json() {
+                console.note(&list(subject, missing)).await?;
+            }
             Ok(accepted)
         }
         Consent::Ask if console.can_ask() => {

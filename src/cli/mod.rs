@@ -48,22 +48,21 @@ const EXIT_CODES: &str = "Exit codes:
   22   call: the backend answered with a status of 400 or above
   125  exec: the program was not run (126: cannot be executed, 127: not found)
   130  interrupted with Ctrl-C
-exec and dev pass on the exit code of the program; 128 + n when the signal n ended it.";
+exec and dev pass on the program's exit code, 128 + n when signal n ended it.";
 
 /// Options that every command has.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Socket of the broker [default: $LONGSHORE_SOCKET, else longshore.sock in the runtime directory]
-    #[arg(long, global = true, value_name = "PATH")]
+    /// The broker's socket [default: $LONGSHORE_SOCKET, else longshore.sock in the runtime directory]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub socket: Option<PathBuf>,
     /// Print JSON: one document, or one line for each event
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
 pub enum Command {
     /// Run the broker
     Serve(ServeArgs),

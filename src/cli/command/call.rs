@@ -28,9 +28,9 @@ const MAX_BODY_BYTES: u64 = 64 << 20;
 
 /// Arguments of `call`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The body goes to standard output byte for byte. The exit code is 0 for a status below 400, else 22."
-)]
+#[command(after_help = "\
+The body goes to standard output byte for byte, whatever the status.
+The exit code is 0 for a status below 400, else 22.")]
 pub struct Call {
     /// Extension to call
     pub(super) extension: String,

@@ -36,10 +36,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-While this runs, calls to the extension's backend go to the socket, and `exec --backend` runs programs in the
-directory. {socket} in the command's arguments becomes the path of the socket, which is in LONGSHORE_BACKEND_SOCKET as
-well. Without a command, start the backend yourself. The containers take over again when this ends: with the
-command, whose exit code is passed on, or with Ctrl-C.")]
+While this runs, calls to the extension's backend go to the socket, and
+`exec --backend` runs programs in the directory. In the command's arguments
+{socket} becomes the path of the socket, which is in LONGSHORE_BACKEND_SOCKET
+as well. Without a command, start the backend yourself.
+The containers take over again when this ends: with the command, whose exit
+code is passed on, or with Ctrl-C.")]
 pub struct Dev {
     /// Extension whose backend to stand in for
     pub(super) extension: String,

@@ -21,8 +21,9 @@ const SIGNAL_BASE: i32 = 128;
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The program's exit code is passed on, 128 + n when the signal n ended it. 125: it was not run; 126: it cannot be
-executed; 127: it was not found. Ctrl-C ends it, with everything it started, and the exit code is 130.")]
+The program's exit code is passed on, 128 + n when signal n ended it.
+125: it was not run; 126: it cannot be executed; 127: it was not found.
+Ctrl-C ends it, with everything it started; the exit code is 130 then.")]
 pub struct Exec {
     /// Extension to run it for
     pub(super) extension: String,

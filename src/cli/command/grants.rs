@@ -19,8 +19,9 @@ use crate::{
 /// Arguments of `grants`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Grants: engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any, backend.privileged, env:<NAME>.
-A denial wins over everything. What is no longer allowed ends at once.")]
+Grants: engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any,
+backend.privileged, env:<NAME>. A denial wins over everything, and what is no
+longer allowed ends at once.")]
 pub struct Grants {
     /// Extension whose grants to show or change
     pub(super) extension: String,

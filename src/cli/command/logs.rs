@@ -143,3 +143,19 @@ fn parse_since(text: &str) -> Result<prost_types::Timestamp, String> {
     }
     text.parse().map_err(|_| format!("{text:?} is not a time; write 2026-01-31T10:00:00Z, or how long ago: 10m"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_time_panics(text in ".{0,40}", digits in "[0-9]{1,25}[smhdwy]?", date in "[0-9]{1,6}-[0-9]{2}-[0-9]{2}T.{0,12}") {
+            for text in [text, digits, date] {
+                let _ = parse_since(&text);
+            }
+        }
+    }
+}

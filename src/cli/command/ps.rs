@@ -18,7 +18,7 @@ pub struct Ps {
     /// Only what this extension owns
     pub(super) extension: Option<String>,
     /// Show what nobody owns as well
-    #[arg(long, short, conflicts_with = "extension")]
+    #[arg(long, short)]
     all: bool,
     /// Only this kind; can be given again
     #[arg(long = "kind", value_enum, value_name = "KIND")]

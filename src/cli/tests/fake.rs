@@ -1,0 +1,349 @@
+//! A broker made of test data. What an extension's id is decides how it answers; `gone/x` is never installed.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
+use tonic::{Code, Request, Response, Status, async_trait, transport::Server};
+
+use crate::pb::{
+    self, backend_service_server as backend, exec_service_server as exec, exited::Outcome,
+    extension_service_server as extension, grant_service_server as grant, install_response,
+    ownership_service_server as ownership, run_response::Event, system_service_server as system,
+};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Items<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A running fake broker.
+pub(super) struct Fake {
+    directory: TempDir,
+    pub(super) seen: Arc<Seen>,
+}
+
+/// What it was asked.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) installs: Mutex<Vec<pb::InstallRequest>>,
+    pub(super) fetches: Mutex<Vec<pb::FetchRequest>>,
+    pub(super) runs: Mutex<Vec<pb::RunRequest>>,
+    pub(super) sets: Mutex<Vec<pb::GrantServiceSetRequest>>,
+    pub(super) attaches: Mutex<Vec<pb::AttachRequest>>,
+}
+
+#[derive(Clone)]
+struct Services(Arc<Seen>);
+
+impl Fake {
+    pub(super) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Seen::default());
+        let listener = UnixListener::bind(directory.path().join("longshore.sock")).unwrap();
+        let services = Services(seen.clone());
+        let server = Server::builder()
+            .add_service(backend::BackendServiceServer::new(services.clone()).max_decoding_message_size(8 << 20))
+            .add_service(exec::ExecServiceServer::new(services.clone()))
+            .add_service(extension::ExtensionServiceServer::new(services.clone()))
+            .add_service(grant::GrantServiceServer::new(services.clone()))
+            .add_service(ownership::OwnershipServiceServer::new(services.clone()))
+            .add_service(system::SystemServiceServer::new(services));
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        Fake { directory, seen }
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.directory.path().join("longshore.sock")
+    }
+}
+
+/// An error as the broker sends it: ErrorInfo first, then the typed detail.
+fn refused(code: Code, reason: &str, message: &str, detail: Option<prost_types::Any>) -> Status {
+    let info =
+        tonic_types::pb::ErrorInfo { reason: reason.into(), domain: "longshore.dev".into(), ..Default::default() };
+    let any =
+        prost_types::Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".into(), value: info.encode_to_vec() };
+    let details = std::iter::once(any).chain(detail).collect();
+    let status = tonic_types::pb::Status { code: code as i32, message: message.into(), details };
+    Status::with_details(code, message, status.encode_to_vec().into())
+}
+
+fn require_installed(id: &str) -> Result<(), Status> {
+    match id {
+        "gone/x" => Err(refused(Code::NotFound, "EXTENSION_NOT_FOUND", "gone/x is not installed", None)),
+        _ => Ok(()),
+    }
+}
+
+fn need() -> pb::NeededGrant {
+    pb::NeededGrant {
+        name: "host.exec:kubectl".into(),
+        summary: "run the program kubectl on this machine".into(),
+        origin: "host.binaries".into(),
+        held: false,
+    }
+}
+
+fn grants_required() -> Status {
+    let detail = prost_types::Any {
+        type_url: "type.googleapis.com/longshore.v1.GrantsRequired".into(),
+        value: pb::GrantsRequired { grants: vec![need()] }.encode_to_vec(),
+    };
+    refused(Code::PermissionDenied, "GRANTS_REQUIRED", "1 grant is needed", Some(detail))
+}
+
+fn hello() -> pb::Extension {
+    pb::Extension {
+        id: "org/hello".into(),
+        reference: "org/hello:1.0".into(),
+        version: "1.0".into(),
+        generation: 3,
+        title: "Hello".into(),
+        vendor: "Org\x1b[2J".into(),
+        state: pb::ExtensionState::Degraded.into(),
+        state_reason: "NO_SOCKET".into(),
+        enabled: true,
+        ui: Some(pb::UserInterface { title: "Hello".into(), entry: "index.html".into(), ..Default::default() }),
+        backend: Some(pb::Backend {
+            project: "org_hello-desktop-extension".into(),
+            service: "hello".into(),
+            containers: vec![pb::BackendContainer { state: "running".into(), ..Default::default() }],
+            ..Default::default()
+        }),
+        host_binaries: vec!["hello.sh".into()],
+        ..Default::default()
+    }
+}
+
+fn items<T: Send + 'static>(items: Vec<T>) -> Answer<Items<T>> {
+    Ok(Response::new(Box::pin(tokio_stream::iter(items.into_iter().map(Ok)))))
+}
+
+#[async_trait]
+impl extension::ExtensionService for Services {
+    type InstallStream = Items<pb::InstallResponse>;
+
+    async fn inspect(&self, request: Request<pb::InspectRequest>) -> Answer<pb::InspectResponse> {
+        let Some(pb::source::Source::Image(image)) = request.into_inner().source.and_then(|source| source.source)
+        else {
+            return Err(refused(Code::InvalidArgument, "SOURCE_UNREADABLE", "not an image", None));
+        };
+        Ok(Response::new(pb::InspectResponse {
+            id: "gone/x".into(),
+            reference: image.reference,
+            manifest_json: "{\"icon\":\"i.svg\"}".into(),
+            needed_grants: vec![need()],
+            ..Default::default()
+        }))
+    }
+
+    async fn install(&self, request: Request<pb::InstallRequest>) -> Answer<Self::InstallStream> {
+        let request = request.into_inner();
+        let granted = request.trust || request.accept_grants.iter().any(|name| name == "host.exec:kubectl");
+        self.0.installs.lock().unwrap().push(request);
+        let step = |phase: pb::InstallPhase, item: &str| pb::InstallResponse {
+            event: Some(install_response::Event::Progress(pb::Progress {
+                phase: phase.into(),
+                item: item.into(),
+                ..Default::default()
+            })),
+        };
+        let last = pb::InstallResponse { event: Some(install_response::Event::Installed(hello())) };
+        let (reading, starting) = (pb::InstallPhase::Reading, pb::InstallPhase::Starting);
+        if granted {
+            return items(vec![step(reading, ""), step(starting, "hello"), step(starting, "hello"), last]);
+        }
+        let refusal = tokio_stream::iter([Ok(step(reading, "")), Err(grants_required())]);
+        Ok(Response::new(Box::pin(refusal)))
+    }
+
+    async fn uninstall(&self, request: Request<pb::UninstallRequest>) -> Answer<pb::UninstallResponse> {
+        require_installed(&request.into_inner().extension)?;
+        Ok(Response::new(pb::UninstallResponse { kept_volumes: vec!["hello_data".into()], ..Default::default() }))
+    }
+
+    async fn enable(&self, request: Request<pb::EnableRequest>) -> Answer<pb::EnableResponse> {
+        require_installed(&request.into_inner().extension)?;
+        Ok(Response::new(pb::EnableResponse { extension: Some(hello()) }))
+    }
+
+    async fn disable(&self, request: Request<pb::DisableRequest>) -> Answer<pb::DisableResponse> {
+        require_installed(&request.into_inner().extension)?;
+        Ok(Response::new(pb::DisableResponse { extension: Some(hello()) }))
+    }
+
+    async fn get(&self, request: Request<pb::ExtensionServiceGetRequest>) -> Answer<pb::ExtensionServiceGetResponse> {
+        require_installed(&request.into_inner().extension)?;
+        Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(hello()) }))
+    }
+
+    /// Two pages of one extension each.
+    async fn list(
+        &self,
+        request: Request<pb::ExtensionServiceListRequest>,
+    ) -> Answer<pb::ExtensionServiceListResponse> {
+        let second = request.into_inner().page_token == "2";
+        let other = pb::Extension { id: "org/ui-only".into(), version: "2".into(), state: 3, ..Default::default() };
+        Ok(Response::new(pb::ExtensionServiceListResponse {
+            extensions: vec![if second { other } else { hello() }],
+            next_page_token: if second { String::new() } else { "2".into() },
+        }))
+    }
+
+    async fn validate(&self, request: Request<pb::ValidateRequest>) -> Answer<pb::ValidateResponse> {
+        let Some(pb::validate_request::Subject::ManifestJson(text)) = request.into_inner().subject else {
+            return Ok(Response::new(pb::ValidateResponse { problems: Vec::new(), valid: true }));
+        };
+        let problem = pb::Problem {
+            severity: pb::Severity::Error.into(),
+            file: "metadata.json".into(),
+            line: 1,
+            column: 2,
+            message: format!("{} bytes of nonsense", text.len()),
+            ..Default::default()
+        };
+        Ok(Response::new(pb::ValidateResponse { problems: vec![problem], valid: false }))
+    }
+}
+
+#[async_trait]
+impl backend::BackendService for Services {
+    type LogsStream = Items<pb::LogsResponse>;
+    type AttachStream = Items<pb::AttachResponse>;
+
+    /// `/echo` answers with the body, any other path is a status.
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Answer<pb::FetchResponse> {
+        let request = request.into_inner();
+        self.0.fetches.lock().unwrap().push(request.clone());
+        if request.extension == "starting/x" {
+            return Err(refused(Code::Unavailable, "BACKEND_STARTING", "the backend does not listen yet", None));
+        }
+        Ok(Response::new(pb::FetchResponse {
+            status: request.path.trim_start_matches('/').parse().unwrap_or(200),
+            headers: vec![pb::Header {
+                name: "x-a".into(),
+                content: Some(pb::header::Content::ValueBytes(b"\xff".as_slice().into())),
+            }],
+            body: request.body,
+            trailers: Vec::new(),
+        }))
+    }
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Answer<Self::LogsStream> {
+        require_installed(&request.into_inner().extension)?;
+        let piece = |service: &str, stream: pb::OutputStream, data: &'static str| pb::LogsResponse {
+            service: service.into(),
+            container_id: format!("{service}-1"),
+            stream: stream.into(),
+            data: data.into(),
+        };
+        let (out, err) = (pb::OutputStream::Stdout, pb::OutputStream::Stderr);
+        items(vec![piece("web", out, "one\ntw"), piece("db", err, "warn\n"), piece("web", out, "o\nthr")])
+    }
+
+    async fn attach(&self, request: Request<pb::AttachRequest>) -> Answer<Self::AttachStream> {
+        let request = request.into_inner();
+        require_installed(&request.extension)?;
+        let attached = pb::AttachResponse { extension: request.extension.clone() };
+        self.0.attaches.lock().unwrap().push(request);
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(attached)).chain(tokio_stream::pending()))))
+    }
+}
+
+#[async_trait]
+impl exec::ExecService for Services {
+    type RunStream = Items<pb::RunResponse>;
+
+    /// The program's name says how it ends.
+    async fn run(&self, request: Request<pb::RunRequest>) -> Answer<Self::RunStream> {
+        let request = request.into_inner();
+        self.0.runs.lock().unwrap().push(request.clone());
+        require_installed(&request.extension)?;
+        let output = |stream: pb::OutputStream, data: &'static [u8]| {
+            Event::Output(pb::Output { stream: stream.into(), data: data.into() })
+        };
+        let outcome = match request.argv.first().map(String::as_str) {
+            Some("killed") => {
+                Outcome::Signal(pb::SignalDeath { number: 9, name: "SIGKILL".into(), core_dumped: false })
+            }
+            Some("missing") => Outcome::StartFailure(pb::StartFailure {
+                reason: "PROGRAM_NOT_FOUND".into(),
+                message: "missing: no such program".into(),
+            }),
+            Some("ungranted") => return Err(grants_required()),
+            _ => Outcome::Code(7),
+        };
+        let events = [
+            Event::Started(pb::Started { exec_id: "e1".into(), pid: 42 }),
+            output(pb::OutputStream::Stdout, b"\xff\x00a\n"),
+            output(pb::OutputStream::Stderr, b"careful"),
+            Event::Exited(pb::Exited { outcome: Some(outcome) }),
+            output(pb::OutputStream::Stdout, b"late"),
+            Event::Drained(pb::Drained { stdout_bytes: 8, stderr_bytes: 7, ..Default::default() }),
+        ];
+        items(events.into_iter().map(|event| pb::RunResponse { event: Some(event) }).collect())
+    }
+}
+
+#[async_trait]
+impl grant::GrantService for Services {
+    async fn get(&self, request: Request<pb::GrantServiceGetRequest>) -> Answer<pb::GrantServiceGetResponse> {
+        require_installed(&request.into_inner().extension)?;
+        let decision = pb::GrantDecision::Allow.into();
+        let grants = vec![pb::Grant { name: "engine.full".into(), decision, decided_at: None }];
+        Ok(Response::new(pb::GrantServiceGetResponse { grants, needed: vec![need()] }))
+    }
+
+    async fn set(&self, request: Request<pb::GrantServiceSetRequest>) -> Answer<pb::GrantServiceSetResponse> {
+        self.0.sets.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(pb::GrantServiceSetResponse { grants: Vec::new() }))
+    }
+}
+
+#[async_trait]
+impl ownership::OwnershipService for Services {
+    async fn list_resources(&self, request: Request<pb::ListResourcesRequest>) -> Answer<pb::ListResourcesResponse> {
+        let container = pb::Resource {
+            kind: pb::ResourceKind::Container.into(),
+            id: "0123456789abcdef".repeat(4),
+            name: "org_hello-desktop-extension-service".into(),
+            owner: Some(pb::Owner {
+                extension: "org/hello".into(),
+                source: pb::OwnershipSource::Created.into(),
+                service: "hello".into(),
+                ..Default::default()
+            }),
+            state: "running".into(),
+            image: "org/hello:1.0".into(),
+        };
+        let volume = pb::Resource {
+            kind: pb::ResourceKind::Volume.into(),
+            id: "data".into(),
+            name: "data".into(),
+            ..Default::default()
+        };
+        let resources = if request.into_inner().owned_only { vec![container] } else { vec![container, volume] };
+        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token: String::new() }))
+    }
+
+    async fn get_owner(&self, _: Request<pb::GetOwnerRequest>) -> Answer<pb::GetOwnerResponse> {
+        Err(Status::unimplemented("not asked by the command line"))
+    }
+}
+
+#[async_trait]
+impl system::SystemService for Services {
+    async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Answer<pb::GetInfoResponse> {
+        let capability = pb::Capability { name: "exec.backend".into(), available: false, detail: "no engine".into() };
+        Ok(Response::new(pb::GetInfoResponse {
+            version: "9.9.9".into(),
+            engine: Some(pb::EngineInfo { error: "refused".into(), ..Default::default() }),
+            capabilities: vec![capability],
+            ..Default::default()
+        }))
+    }
+}

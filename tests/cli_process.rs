@@ -1,0 +1,183 @@
+//! The command line as a process of its own: signals, pipes and exit codes, which a test within it cannot see.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{os::unix::process::ExitStatusExt as _, pin::Pin, process::Stdio, time::Duration};
+
+use longshore::pb::{
+    self,
+    backend_service_server::{BackendService, BackendServiceServer},
+    exec_service_server::{ExecService, ExecServiceServer},
+    run_response::Event,
+};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    net::UnixListener,
+    process::{Child, Command},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
+use tonic::{Request, Response, Status, async_trait, transport::Server};
+
+/// Longest time that any of this may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A broker whose programs write for ever; tells when a call was dropped.
+#[derive(Clone)]
+struct Endless(mpsc::UnboundedSender<()>);
+
+/// Reports its end.
+struct Guard(mpsc::UnboundedSender<()>);
+
+struct Broker {
+    directory: TempDir,
+    dropped: mpsc::UnboundedReceiver<()>,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, dropped) = mpsc::unbounded_channel();
+        let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+        let services = Endless(sender);
+        let server = Server::builder()
+            .add_service(ExecServiceServer::new(services.clone()))
+            .add_service(BackendServiceServer::new(services));
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        Broker { directory, dropped }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command.arg("--socket").arg(self.directory.path().join("s")).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+    }
+
+    async fn is_told_of_the_end(&mut self) {
+        timeout(LIMIT, self.dropped.recv()).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// The items, then nothing until the caller goes away.
+fn endless<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static, guard: Guard) -> Items<T> {
+    let items = tokio_stream::iter(items.map(Ok)).chain(tokio_stream::pending());
+    Box::pin(items.map(move |item| {
+        let _held = &guard;
+        item
+    }))
+}
+
+#[async_trait]
+impl ExecService for Endless {
+    type RunStream = Items<pb::RunResponse>;
+
+    async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
+        let line = |_| pb::RunResponse {
+            event: Some(Event::Output(pb::Output { stream: 1, data: [b'y'; 1000].as_slice().to_vec().into() })),
+        };
+        let count = if request.into_inner().argv == ["once"] { 1 } else { usize::MAX };
+        Ok(Response::new(endless((0..count).map(line), Guard(self.0.clone()))))
+    }
+}
+
+#[async_trait]
+impl BackendService for Endless {
+    type LogsStream = Items<pb::LogsResponse>;
+    type AttachStream = Items<pb::AttachResponse>;
+
+    async fn fetch(&self, _: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn logs(&self, _: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn attach(&self, request: Request<pb::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
+        let attached = pb::AttachResponse { extension: request.into_inner().extension };
+        Ok(Response::new(endless(std::iter::once(attached), Guard(self.0.clone()))))
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_call_and_exits_with_130() {
+    let mut broker = Broker::start();
+    let mut child = broker.run(&["exec", "a/b", "once"]);
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).await.unwrap();
+    signal(&child, Signal::INT);
+    let status = timeout(LIMIT, child.wait()).await.unwrap().unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(130), None));
+    broker.is_told_of_the_end().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_works_while_the_reader_stalls() {
+    let mut broker = Broker::start();
+    let mut child = broker.run(&["exec", "a/b", "for-ever"]);
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    signal(&child, Signal::INT);
+    let status = timeout(LIMIT, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(130));
+    broker.is_told_of_the_end().await;
+}
+
+#[tokio::test]
+async fn a_reader_who_goes_away_ends_it_without_a_word() {
+    let mut broker = Broker::start();
+    let mut child = broker.run(&["exec", "a/b", "for-ever"]);
+    drop(child.stdout.take());
+    let output = timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(141), b"".as_slice()));
+    broker.is_told_of_the_end().await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_local_process_with_its_children() {
+    let mut broker = Broker::start();
+    let mut child = broker.run(&["dev", "a/b", "--", "sh", "-c", "sleep 1000 & echo $!; wait"]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    let grandchild = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+    test_kill_process(grandchild).unwrap();
+    signal(&child, Signal::TERM);
+    let status = timeout(LIMIT, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    broker.is_told_of_the_end().await;
+    // It is reaped by whoever adopts it, a moment after its end.
+    for _ in 0..200 {
+        if is_gone(grandchild) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("process {grandchild:?} lives on");
+}
+
+/// Gone, or a zombie that nobody has reaped.
+fn is_gone(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
+#[tokio::test]
+async fn a_signal_death_is_passed_on() {
+    let broker = Broker::start();
+    let mut child = broker.run(&["dev", "a/b", "--", "sh", "-c", "kill -USR1 $$"]);
+    assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(128 + 10));
+}
