@@ -90,6 +90,7 @@ impl<S> Service<http::Request<Body>> for CheckedCalls<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
+    S::Error: Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;

@@ -136,12 +136,7 @@ pub(super) fn headers(lines: Vec<HeaderLine>) -> Vec<pb::Header> {
 
 /// A permission that is needed.
 pub(super) fn need(need: &Need, held: bool) -> pb::NeededGrant {
-    pb::NeededGrant {
-        name: need.grant.to_string(),
-        summary: need.grant.summary(),
-        origin: need.origin.clone(),
-        held,
-    }
+    pb::NeededGrant { name: need.grant.to_string(), summary: need.grant.summary(), origin: need.origin.clone(), held }
 }
 
 /// A decision.

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{Streamed, convert, peer::Peer, status::status, until_stopped};
 use crate::{
     core::{Broker, RunRequest, Target},
-    exec::{Event, Outcome, OutputStream},
+    exec::{Cut, Drained, Event, Outcome, OutputStream},
     pb::{self, exec_service_server::ExecService},
 };
 
@@ -62,9 +62,9 @@ fn response(event: Event) -> pb::RunResponse {
             Pb::Output(pb::Output { stream: stream.into(), data })
         }
         Event::Exited(outcome) => Pb::Exited(exited(outcome)),
-        Event::Drained { cut, reason, stdout_bytes, stderr_bytes } => Pb::Drained(pb::Drained {
-            cut,
-            reason: reason.into(),
+        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes }) => Pb::Drained(pb::Drained {
+            cut: cut.is_some(),
+            reason: cut.map_or("", Cut::as_str).to_owned(),
             stdout_bytes: i64::try_from(stdout_bytes).unwrap_or(i64::MAX),
             stderr_bytes: i64::try_from(stderr_bytes).unwrap_or(i64::MAX),
         }),
@@ -75,10 +75,8 @@ fn response(event: Event) -> pb::RunResponse {
 fn exited(outcome: Outcome) -> pb::Exited {
     use pb::exited::Outcome as Pb;
     let outcome = match outcome {
-        Outcome::Code(code) => Pb::Code(code),
-        Outcome::Signal { number, name, core_dumped } => {
-            Pb::Signal(pb::SignalDeath { number, name: name.into(), core_dumped })
-        }
+        Outcome::Code(code) => Pb::Code(i32::from(code)),
+        Outcome::Signal { number, name, core_dumped } => Pb::Signal(pb::SignalDeath { number, name, core_dumped }),
         Outcome::StartFailure { reason, message } => {
             Pb::StartFailure(pb::StartFailure { reason: reason.into(), message })
         }

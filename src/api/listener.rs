@@ -57,7 +57,8 @@ impl ControlSocket {
             io::ErrorKind::AddrInUse => already_running(path),
             _ => failed(path, "binding it", e),
         })?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|e| failed(path, "setting its mode", e))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .map_err(|e| failed(path, "setting its mode", e))?;
         let listener = socket.listen(BACKLOG).map_err(|e| failed(path, "listening", e))?;
         Ok(ControlSocket { listener, owned: Some(path.to_owned()) })
     }

@@ -81,7 +81,7 @@ where
 /// Connections are closed by the end of the runtime: a silent client cannot hold it (lessons 1.1).
 pub async fn serve(
     broker: Arc<Broker>,
-    listener: UnixListener,
+    socket: listener::ControlSocket,
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -95,7 +95,7 @@ pub async fn serve(
         let broker = Arc::downgrade(&broker);
         Arc::new(move |pid| broker.upgrade().is_some_and(|broker| broker.is_extension_program(pid)))
     };
-    let incoming = async_stream(listener, is_ours, stop_accepting.clone());
+    let incoming = async_stream(&socket.listener, is_ours, stop_accepting.clone());
     let server = router(&broker, health_service, calls.clone())?
         .serve_with_incoming_shutdown(incoming, stop_accepting.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
@@ -134,13 +134,13 @@ async fn report_engine(health: HealthReporter, reachable: bool) {
 
 /// Accepted connections, their `:authority` made acceptable to h2.
 fn async_stream(
-    listener: UnixListener,
+    listener: &UnixListener,
     is_ours: peer::IsOurs,
     stop: CancellationToken,
 ) -> impl Stream<Item = std::io::Result<authority::AuthorityRewrite<peer::PeerStream>>> {
     futures_util::stream::unfold((listener, is_ours, stop), |(listener, is_ours, stop)| async move {
         let stream = tokio::select! {
-            stream = listener::accept(&listener) => stream,
+            stream = listener::accept(listener) => stream,
             () = stop.cancelled() => return None,
         };
         let stream = peer::PeerStream::new(stream, &is_ours);

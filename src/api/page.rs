@@ -29,7 +29,11 @@ impl Page {
             }
         };
         let after = decode(token).ok_or_else(|| {
-            Error::new(Reason::PageTokenInvalid, "page_token", "take page_token from next_page_token of the page before")
+            Error::new(
+                Reason::PageTokenInvalid,
+                "page_token",
+                "take page_token from next_page_token of the page before",
+            )
         })?;
         Ok(Page { size, after })
     }

@@ -27,7 +27,7 @@ pub(super) struct Peer {
 }
 
 /// Tells whether a process was started by us as some extension's program.
-pub(super) type IsOurs = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+pub(super) type IsOurs = Arc<dyn Fn(i32) -> bool + Send + Sync>;
 
 impl Peer {
     /// Looks at a client that has just connected.
@@ -36,7 +36,7 @@ impl Peer {
             return Peer { uid: u32::MAX, refusal: Some("the system does not say who is calling") };
         };
         let uid = credentials.uid();
-        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = credentials.pid().filter(|pid| *pid > 0);
         Peer { uid, refusal: refusal(uid, pid, is_ours) }
     }
 
@@ -49,12 +49,12 @@ impl Peer {
     }
 }
 
-fn refusal(uid: u32, pid: Option<u32>, is_ours: &IsOurs) -> Option<&'static str> {
+fn refusal(uid: u32, pid: Option<i32>, is_ours: &IsOurs) -> Option<&'static str> {
     if uid != 0 && uid != rustix::process::geteuid().as_raw() {
         return Some("this control socket belongs to another user");
     }
     // Ourselves: the library's own tests and embedders call from within the process.
-    if pid == Some(std::process::id()) {
+    if pid.is_some_and(|pid| pid.unsigned_abs() == std::process::id()) {
         return None;
     }
     let Some(pid) = pid else {
@@ -159,7 +159,7 @@ mod tests {
         let nobody: IsOurs = Arc::new(|_| false);
         let everybody: IsOurs = Arc::new(|_| true);
         let own = rustix::process::geteuid().as_raw();
-        assert!(refusal(own, Some(std::process::id()), &nobody).is_none());
+        assert!(refusal(own, Some(std::process::id() as i32), &nobody).is_none());
         assert!(refusal(own + 1, Some(1), &nobody).is_some());
         assert!(refusal(own, None, &nobody).is_some());
         assert!(refusal(own, Some(1), &everybody).is_some());

@@ -10,7 +10,6 @@ mod consent;
 mod console;
 mod failure;
 mod progress;
-mod serve_args;
 mod source;
 mod table;
 #[cfg(test)]
@@ -22,7 +21,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::{command::ClientCommand, connect::default_socket, serve_args::ServeArgs};
+use crate::config::ServeArgs;
+
+pub use self::{command::ClientCommand, connect::default_socket};
 use self::{console::Console, failure::Failure};
 
 /// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
@@ -85,6 +86,17 @@ pub struct ShimArgs {
 /// Reads the arguments of this process. Prints help, version and usage errors itself, and ends the process for them.
 pub fn parse() -> Cli {
     Cli::parse()
+}
+
+/// Carries out one command in a runtime of its own.
+pub fn main(options: Options, command: ClientCommand) -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let code = runtime.block_on(run(options, command));
+    // A read of the terminal, or a write to a reader who stalls, would hold the exit for ever.
+    runtime.shutdown_background();
+    code
 }
 
 /// Carries out one command against the broker and says with which code to exit.

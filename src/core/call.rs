@@ -10,6 +10,7 @@ use tokio::{net::UnixStream, time::Instant};
 
 use super::{Broker, attach::StandIn, start::BackendContainer};
 use crate::{
+    exec::{self, DialErrorKind},
     files::guest::{DialError, GuestDir},
     model::{
         error::{Error, Reason, Result},
@@ -17,6 +18,7 @@ use crate::{
         reference::ExtensionId,
     },
     proxy,
+    shim::GUEST_DIR,
 };
 
 /// How often a backend that is starting is tried.
@@ -82,12 +84,10 @@ impl Broker {
             DialError::Denied => {
                 let container = self.backend_container(installed, backend, &backend.service).await?;
                 let container = container.running(&installed.id)?;
+                let docker = self.engine.client()?;
                 let link =
-                    self.hub.container(&self.engine, &container.id, Some(CONTAINER_ROOT), &directory.broker()).await?;
-                link.connect(socket).await.map_err(|error| match error {
-                    DialError::Missing | DialError::Refused => not_listening(&installed.id, socket, &error),
-                    other => told(&installed.id, socket, &other),
-                })
+                    self.hub.container(&docker, &container.id, Some(CONTAINER_ROOT), &directory.broker()).await?;
+                link.connect(GUEST_DIR, socket).await.map_err(|error| from_within(&installed.id, socket, &error))
             }
             DialError::Missing | DialError::Refused => Err(self.why_silent(installed, backend, socket, failure).await),
             other => Err(told(&installed.id, socket, &other)),
@@ -169,6 +169,28 @@ async fn dial_stand_in(id: &ExtensionId, stand_in: &StandIn) -> Result<UnixStrea
 fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
     let message = format!("the backend of {id} is starting and does not listen on {socket} yet ({failure})");
     Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+}
+
+/// The same, told by the shim that tried as root of the container.
+fn from_within(id: &ExtensionId, socket: &str, failure: &exec::DialError) -> Error {
+    let seen = match failure.kind {
+        DialErrorKind::Missing => DialError::Missing,
+        DialErrorKind::Refused => DialError::Refused,
+        DialErrorKind::Busy => DialError::Busy,
+        DialErrorKind::NotASocket => {
+            let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
+            return Error::new(Reason::GuestPathUnsafe, id.as_str(), message);
+        }
+        DialErrorKind::Gone => {
+            let message = format!("the container of {id} went away: {failure}");
+            return Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY);
+        }
+        DialErrorKind::Denied | DialErrorKind::Other => DialError::Other(io::Error::other(failure.message.clone())),
+    };
+    match seen {
+        DialError::Missing | DialError::Refused => not_listening(id, socket, &seen),
+        other => told(id, socket, &other),
+    }
 }
 
 fn unreachable(id: &ExtensionId, error: &io::Error) -> Error {

@@ -49,7 +49,8 @@ impl Broker {
         capabilities.push((
             "host.isolation",
             false,
-            "host programs run with the broker's rights; they are refused on the control socket by their ancestry".into(),
+            "host programs run with the broker's rights; they are refused on the control socket by their ancestry"
+                .into(),
         ));
         capabilities.sort_by_key(|(name, ..)| *name);
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -68,7 +69,7 @@ impl Broker {
 
     /// What depends on the helper that runs in containers.
     fn shim_capabilities(&self) -> Vec<(&'static str, bool, String)> {
-        match self.hub.shim_available() {
+        match self.hub.runs_in_containers() {
             Ok(()) => vec![
                 ("exec.backend", true, "through the helper in the container".into()),
                 ("exec.host", true, "one process tree per program".into()),

@@ -16,6 +16,7 @@ mod recover;
 mod stage;
 mod start;
 mod state;
+mod sweep;
 mod uninstall;
 mod validate;
 mod view;
@@ -135,7 +136,7 @@ impl Broker {
     }
 
     /// Whether a process was started by us as some extension's program, or by such a program.
-    pub fn is_extension_program(&self, pid: u32) -> bool {
+    pub fn is_extension_program(&self, pid: i32) -> bool {
         self.hub.is_descendant(pid)
     }
 
@@ -162,10 +163,13 @@ impl Broker {
 
     /// Ends what must not outlive the broker: the extensions' programs, and installs that are under way, which are
     /// undone.
-    pub async fn shut_down(&self) {
+    pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
         self.hub.shutdown().await;
         self.tasks.close();
+        if tokio::time::timeout(bound, self.tasks.wait()).await.is_err() {
+            tracing::warn!("work was left unfinished; the next start finishes it");
+        }
     }
 
     /// One extension at rest or in change. Errors: EXTENSION_NOT_FOUND.

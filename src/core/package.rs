@@ -180,9 +180,10 @@ impl Broker {
         let found = match &loaded[..] {
             [only] => only.clone(),
             [] => return Err(wrong("holds no tagged image; save it by its name")),
-            _ => reference.clone().filter(|wanted| loaded.contains(wanted)).ok_or_else(|| {
-                wrong("holds several images; say which one with a reference")
-            })?,
+            _ => reference
+                .clone()
+                .filter(|wanted| loaded.contains(wanted))
+                .ok_or_else(|| wrong("holds several images; say which one with a reference"))?,
         };
         let image = self.engine.image(&found.to_string()).await?;
         let image = image.ok_or_else(|| wrong("was loaded and the engine does not have it"))?;
@@ -209,9 +210,8 @@ impl Broker {
         let reference = match reference {
             Some(reference) if reference.is_bare() => reference.with_tag("dev"),
             Some(reference) => reference,
-            None => default_reference(path).ok_or_else(|| {
-                unreadable("its name cannot be part of an extension's id; give a reference".into())
-            })?,
+            None => default_reference(path)
+                .ok_or_else(|| unreadable("its name cannot be part of an extension's id; give a reference".into()))?,
         };
         // An author may work without an engine; then there is no image either.
         let looked = tokio::time::timeout(ENGINE_PATIENCE, self.engine.image(&reference.to_string())).await;
@@ -253,10 +253,9 @@ impl Package {
         let mut path = normal(Path::new("/"), Path::new(path));
         let placement = match placement {
             // A link's target has another name than the link.
-            Placement::AsIs => Placement::Into(path.file_name().map_or_else(
-                || "root".to_owned(),
-                |name| name.to_string_lossy().into_owned(),
-            )),
+            Placement::AsIs => Placement::Into(
+                path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned()),
+            ),
             other => other,
         };
         for _ in 0..MAX_LINKS {

@@ -2,11 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{
-    Broker,
-    call::running_backend,
-    install::grants_required,
-};
+use super::{Broker, call::running_backend, install::grants_required};
 use crate::{
     exec::{EnvSpec, Program, Run, host_base},
     model::{
@@ -66,7 +62,7 @@ impl Broker {
                 let directory = stand_in.directory.map_or(home, |path| path.to_string_lossy().into_owned());
                 let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
                 let program = self.host_program(&installed, request, &directory, cwd);
-                self.hub.host().await?.run(program).await
+                self.hub.host()?.run(&program).await
             }
         }
     }
@@ -97,7 +93,7 @@ impl Broker {
         let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
         let cwd = request.cwd.clone().unwrap_or_else(|| directory.display().to_string());
         let program = self.host_program(installed, request, &directory.display().to_string(), cwd);
-        self.hub.host().await?.run(program).await
+        self.hub.host()?.run(&program).await
     }
 
     fn host_program(&self, installed: &Installed, request: RunRequest, bin_dir: &str, cwd: String) -> Program {
@@ -117,7 +113,7 @@ impl Broker {
         let service = request.service.as_deref().unwrap_or(&backend.service);
         let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let link = self.hub.container(&self.engine, &container.id, None, &broker_dir).await?;
+        let link = self.hub.container(&self.engine.client()?, &container.id, None, &broker_dir).await?;
         let program = Program {
             owner: installed.id.to_string(),
             argv: request.argv,
@@ -125,7 +121,7 @@ impl Broker {
             env: EnvSpec { inherit: true, vars: request.env },
             drain_timeout: request.drain_timeout,
         };
-        link.run(program).await
+        link.run(&program).await
     }
 }
 

@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    Broker, InstallPhase, Report,
-    start::BackendContainer,
-    state::State,
-    view::View,
-};
+use super::{Broker, InstallPhase, Report, start::BackendContainer, state::State, view::View};
 use crate::model::{
     error::{Error, Reason, Result},
     extension::Installed,
@@ -72,7 +67,9 @@ impl Broker {
     async fn comes_back(&self, installed: &Installed) -> Result<bool> {
         let Some(backend) = &installed.record.backend else { return Ok(false) };
         let container = self.backend_container(installed, backend, &backend.service).await?;
-        Ok(matches!(container, BackendContainer::Found(details) if details.restarts_itself && details.state != "created"))
+        Ok(
+            matches!(container, BackendContainer::Found(details) if details.restarts_itself && details.state != "created"),
+        )
     }
 
     async fn exited(&self, installed: &Installed, view: &View) -> Error {

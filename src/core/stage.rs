@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::compose::{Compose, Environment, Search},
     files::{
-        layout::{GenerationDir, Staging},
+        extension::{GenerationDir, Staging},
         unpack::Placement,
     },
     model::{
@@ -54,16 +54,8 @@ pub(super) struct Staged {
 pub(super) enum BackendDraft {
     /// One container of one image.
     Image(String),
-    /// A compose file.
-    Compose(Box<ComposeDraft>),
-}
-
-/// A compose file, understood.
-pub(super) struct ComposeDraft {
-    /// What the author wrote.
-    pub(super) prepass: Prepass,
-    /// What it amounts to. Its paths are those of the staging directory.
-    pub(super) plan: Plan,
+    /// A compose file, as the author wrote it.
+    Compose(Box<Prepass>),
 }
 
 /// Who a compose file is planned for.
@@ -182,7 +174,9 @@ impl Broker {
                     format!("{} is not in {}: the tab will be empty", ui.entry_file(), ui.root),
                 )),
                 Some(true) => {}
-                Some(false) => staged.problems.push(Problem::error(MANIFEST, field, "names a file; it must be a directory")),
+                Some(false) => {
+                    staged.problems.push(Problem::error(MANIFEST, field, "names a file; it must be a directory"))
+                }
                 None => staged.problems.push(absent(field, &ui.root)),
             }
         }
@@ -241,7 +235,8 @@ impl Broker {
         if !prepass.problems.is_empty() {
             staged.problems.extend(prepass.problems.iter().map(|found| {
                 let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-                Problem::error(path.to_string(), &found.field, &found.message).at(place(found.line), place(found.column))
+                Problem::error(path.to_string(), &found.field, &found.message)
+                    .at(place(found.line), place(found.column))
             }));
             return Ok(());
         }
@@ -250,15 +245,14 @@ impl Broker {
             reference: package.reference.to_string(),
             id: package.image.as_ref().map(|image| image.id.clone()),
         };
-        let planned =
-            Planned { id: package.id(), title: &title, generation: 0, nonce: "", image, decisions: accepted };
+        let planned = Planned { id: package.id(), title: &title, generation: 0, nonce: "", image, decisions: accepted };
         match self.plan(&planned, &prepass, &directory).await {
             Ok(plan) => {
                 let warnings = prepass.warnings.iter().chain(&plan.warnings);
                 staged.problems.extend(warnings.map(|text| Problem::warning(path.to_string(), "", text)));
                 staged.needs.extend(plan.needs.clone());
                 staged.needs.extend(host_variables(&prepass));
-                staged.backend = Some(BackendDraft::Compose(Box::new(ComposeDraft { prepass, plan })));
+                staged.backend = Some(BackendDraft::Compose(Box::new(prepass)));
             }
             Err(error) if error.reason() == Reason::ComposeInvalid => {
                 staged.problems.push(Problem::error(path.to_string(), error.subject(), error.message()));
@@ -270,20 +264,19 @@ impl Broker {
 
     /// Looks at the compose file and what it extends, and puts the checked texts in place of the author's.
     async fn prepass(&self, package: &Package, directory: &Path, name: &str, at_root: bool) -> Result<Prepass> {
-        let (prepass, checked) = read_compose(directory, name).await?;
-        if !at_root || !prepass.problems.is_empty() && prepass.local_files.is_empty() {
-            return finish(directory, prepass, checked);
-        }
-        for file in prepass.local_files.iter().map(String::as_str).chain([".env"]) {
-            let target = directory.join(file);
-            if let Some(parent) = target.parent() {
-                make_dir(parent)?;
-                let placement = Placement::Into(target.file_name().unwrap_or_default().to_string_lossy().into_owned());
-                package.extract(file, placement, parent).await?;
+        let mut taken = Vec::new();
+        loop {
+            let (prepass, checked) = read_compose(directory, name).await?;
+            let wanted = prepass.files.iter().filter(|_| at_root).cloned().chain([".env".to_owned()]);
+            let missing: Vec<String> = wanted.filter(|file| !taken.contains(file)).collect();
+            if !at_root || missing.is_empty() {
+                return finish(directory, prepass, checked);
+            }
+            for file in missing {
+                take_beside(package, directory, &file).await?;
+                taken.push(file);
             }
         }
-        let (prepass, checked) = read_compose(directory, name).await?;
-        finish(directory, prepass, checked)
     }
 
     /// What a compose file amounts to for an extension, its files lying in `directory`.
@@ -293,21 +286,24 @@ impl Broker {
         let environment = self.compose_environment(&planned.image.reference, prepass, planned.decisions);
         let config = compose.config(&prepass.canonical, directory, &project, &environment).await?;
         let own = self.layout.extension(planned.id);
-        let mut plan = compose::plan(config.value, &Context {
-            extension: planned.id.to_string(),
-            title: planned.title.to_owned(),
-            project,
-            generation: planned.generation,
-            nonce: planned.nonce.to_owned(),
-            guest_dir: own.guest(),
-            broker_dir: own.broker(),
-            files_dir: directory.to_owned(),
-            engine_socket: Some(self.engine.socket().to_owned()),
-            plugin_image: planned.image.clone(),
-            plugin_services: prepass.plugin_services.clone(),
-            author_order: prepass.services.clone(),
-            forbidden_binds: vec![self.layout.root().to_owned(), self.places.runtime_dir.clone()],
-        })?;
+        let mut plan = compose::plan(
+            config.value,
+            &Context {
+                extension: planned.id.to_string(),
+                title: planned.title.to_owned(),
+                project,
+                generation: planned.generation,
+                nonce: planned.nonce.to_owned(),
+                guest_dir: own.guest(),
+                broker_dir: own.broker(),
+                files_dir: directory.to_owned(),
+                engine_socket: Some(self.engine.socket().to_owned()),
+                plugin_image: planned.image.clone(),
+                plugin_services: prepass.plugin_services.clone(),
+                author_order: prepass.services.clone(),
+                forbidden_binds: vec![self.layout.root().to_owned(), self.places.runtime_dir.clone()],
+            },
+        )?;
         plan.warnings.extend(config.warnings);
         Ok(plan)
     }
@@ -337,6 +333,15 @@ impl Broker {
                 .collect(),
         }
     }
+}
+
+/// Takes one file or directory that a compose file at the root of an image names. One that is not there is Compose's to
+/// complain of.
+async fn take_beside(package: &Package, directory: &Path, file: &str) -> Result<()> {
+    let target = directory.join(file);
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
+    make_dir(parent)?;
+    package.extract(file, Placement::Into(name.to_string_lossy().into_owned()), parent).await.map(|_| ())
 }
 
 /// A variable that the host has and the file has no default for is a need; any other is empty or its default.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::{BackendSpec, ContainerDetails},
-    files::{guest::GuestDir, layout::GenerationDir},
+    files::{extension::GenerationDir, guest::GuestDir},
     model::{
         compose::PluginImage,
         error::{Error, Reason, Result},
@@ -118,8 +118,13 @@ impl Broker {
                     (other, _) => self.bring_image(other, fetched, report).await?,
                 };
                 let services = vec![IMAGE_SERVICE.to_owned()];
-                let backend =
-                    BackendRecord { project: project.clone(), service: IMAGE_SERVICE.into(), socket, services, built: true };
+                let backend = BackendRecord {
+                    project: project.clone(),
+                    service: IMAGE_SERVICE.into(),
+                    socket,
+                    services,
+                    built: true,
+                };
                 Ok(Some(Blueprint {
                     backend,
                     kind: BlueprintKind::Image(image),
@@ -128,14 +133,14 @@ impl Broker {
                     volumes: vec![],
                 }))
             }
-            BackendDraft::Compose(draft) => {
-                if record.image_id.is_none() && !draft.prepass.plugin_services.is_empty() {
+            BackendDraft::Compose(prepass) => {
+                if record.image_id.is_none() && !prepass.plugin_services.is_empty() {
                     return Ok(None);
                 }
                 let image = PluginImage { reference: record.reference.clone(), id: record.image_id.clone() };
                 let (title, generation) = (&record.title, installed.generation);
                 let planned = Planned { id, title, generation, nonce: &record.nonce, image, decisions };
-                let plan = self.plan(&planned, &draft.prepass, &files.compose()).await?;
+                let plan = self.plan(&planned, prepass, &files.compose()).await?;
                 for image in &plan.images {
                     self.bring_image(image, fetched, report).await?;
                 }
@@ -207,7 +212,8 @@ impl Broker {
         match self.backend_container(installed, backend, &backend.service).await? {
             BackendContainer::Found(container) => self.engine.start(&container.id).await,
             BackendContainer::Missing(service) => {
-                let message = format!("the container of {service} is gone; uninstall {} and install it again", installed.id);
+                let message =
+                    format!("the container of {service} is gone; uninstall {} and install it again", installed.id);
                 Err(Error::new(Reason::BackendStopped, installed.id.as_str(), message))
             }
         }
@@ -265,7 +271,9 @@ impl Broker {
 
     /// A socket file that a stopped backend left would make one that does not unlink it fail.
     fn clear_stale_socket(&self, installed: &Installed) {
-        let Some(socket) = installed.record.backend.as_ref().and_then(|backend| backend.socket.as_deref()) else { return };
+        let Some(socket) = installed.record.backend.as_ref().and_then(|backend| backend.socket.as_deref()) else {
+            return;
+        };
         let guest = self.layout.extension(&installed.id).guest();
         let cleared = GuestDir::open(&guest).and_then(|guest| {
             guest.clear_stale_socket(socket).map_err(|e| Error::new(Reason::FileFailed, socket, e.to_string()))
@@ -321,7 +329,9 @@ impl Broker {
         let ours = |kind, id: &str| ledger.iter().any(|entry| entry.kind == kind && entry.id == id);
         let mut taken = Vec::new();
         for c in self.engine.containers(&[]).await? {
-            if (of_project(&c.labels) || blueprint.containers.contains(&c.name)) && !ours(ResourceKind::Container, &c.id) {
+            if (of_project(&c.labels) || blueprint.containers.contains(&c.name))
+                && !ours(ResourceKind::Container, &c.id)
+            {
                 taken.push(format!("container {}", c.name));
             }
         }

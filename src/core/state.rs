@@ -36,7 +36,7 @@ pub struct Observed {
 
 /// What is wanted and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub(super) struct Facts {
     /// How far a change is.
     pub phase: Phase,
     /// Whether it shall run.
@@ -49,7 +49,7 @@ pub struct Facts {
 
 /// What was seen of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendFacts {
+pub(super) struct BackendFacts {
     /// Whether a local process stands in for the containers.
     pub attached: bool,
     /// Whether its containers were ever made.
@@ -62,7 +62,7 @@ pub struct BackendFacts {
 
 /// What was seen of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerFacts {
+pub(super) struct ContainerFacts {
     /// Service it belongs to.
     pub service: String,
     /// Whether it is of the service that is called.
@@ -75,7 +75,7 @@ pub struct ContainerFacts {
 
 /// What was seen of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketFacts {
+pub(super) enum SocketFacts {
     /// It takes connections.
     Answers,
     /// It does not, and its container has been running for less than the time it is given.
@@ -104,7 +104,7 @@ impl ContainerFacts {
 }
 
 /// The state that the facts amount to.
-pub fn observe(facts: &Facts) -> Observed {
+pub(super) fn observe(facts: &Facts) -> Observed {
     let say = |state, reason, message: &str| Observed { state, reason, message: message.to_owned() };
     match facts.phase {
         Phase::Installing => return say(State::Installing, "", "being installed"),

@@ -50,7 +50,6 @@ impl Broker {
     pub(super) async fn remove_all(&self, installed: &Installed, volumes: bool) -> Result<Removed> {
         let id = &installed.id;
         self.hub.end_all_of(id.as_str()).await;
-        let directory = self.layout.extension(id);
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
         if ledger.iter().any(|entry| !entry.keep) || installed.record.backend.is_some() {
@@ -66,7 +65,7 @@ impl Broker {
                 removed.kept_volumes.push(volume.name.clone());
             }
         }
-        self.remove_files(&directory).await?;
+        self.remove_files(id).await?;
         for image in &installed.record.fetched_images {
             if !self.is_used_elsewhere(id, image).await? && self.engine.remove_image(image).await? {
                 removed.image_removed |= *image == installed.record.reference;
@@ -90,9 +89,12 @@ impl Broker {
         });
         join_all(ends).await.into_iter().collect::<Result<Vec<()>>>()?;
         let mut networks: Vec<String> = of(ResourceKind::Network).map(|entry| entry.id.clone()).collect();
-        let marked = self.engine.networks().await?.into_iter().filter(|network| {
-            network.labels.get(super::ownership::NONCE_LABEL) == Some(&installed.record.nonce)
-        });
+        let marked = self
+            .engine
+            .networks()
+            .await?
+            .into_iter()
+            .filter(|network| network.labels.get(super::ownership::NONCE_LABEL) == Some(&installed.record.nonce));
         networks.extend(marked.map(|network| network.id));
         networks.sort();
         networks.dedup();
@@ -109,7 +111,9 @@ impl Broker {
 
     async fn is_used_elsewhere(&self, id: &ExtensionId, image: &str) -> Result<bool> {
         let all = self.store.extensions("", usize::MAX).await?;
-        let uses = |other: &Installed| other.record.reference == image || other.record.fetched_images.iter().any(|i| i == image);
+        let uses = |other: &Installed| {
+            other.record.reference == image || other.record.fetched_images.iter().any(|i| i == image)
+        };
         Ok(all.iter().any(|other| other.id != *id && uses(other)))
     }
 

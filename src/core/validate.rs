@@ -78,9 +78,12 @@ impl Broker {
                 }),
                 services: match &staged.backend {
                     None | Some(BackendDraft::Image(_)) => vec![],
-                    Some(BackendDraft::Compose(draft)) => draft.prepass.services.clone(),
+                    Some(BackendDraft::Compose(prepass)) => prepass.services.clone(),
                 },
-                host_binaries: manifest.map(|manifest| manifest.binaries.as_slice()).unwrap_or_default().iter()
+                host_binaries: manifest
+                    .map(|manifest| manifest.binaries.as_slice())
+                    .unwrap_or_default()
+                    .iter()
                     .filter(|binary| !binary.directory)
                     .map(|binary| binary.name.clone())
                     .collect(),

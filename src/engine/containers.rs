@@ -4,8 +4,8 @@ use std::{collections::HashMap, path::PathBuf};
 
 use bollard::{
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType, NetworkingConfig,
-        RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType,
+        NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -166,8 +166,12 @@ impl Engine {
         let source = super::LogSource { id: details.id, tty: details.tty };
         let options = super::LogOptions { tail: Some(lines), ..Default::default() };
         let chunks = super::logs(self, source, options).await?;
-        let bytes: Vec<u8> =
-            chunks.try_fold(Vec::new(), |mut all, chunk| async { all.extend(chunk.data); Ok(all) }).await?;
+        let bytes: Vec<u8> = chunks
+            .try_fold(Vec::new(), |mut all, chunk| async {
+                all.extend(chunk.data);
+                Ok(all)
+            })
+            .await?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 }

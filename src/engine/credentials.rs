@@ -34,7 +34,9 @@ pub(super) async fn lookup(reference: &Reference) -> Result<Option<DockerCredent
         Ok(DockerCredential::UsernamePassword(username, password)) => {
             Ok(Some(DockerCredentials { username: Some(username), password: Some(password), ..base }))
         }
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(DockerCredentials { identitytoken: Some(token), ..base })),
+        Ok(DockerCredential::IdentityToken(token)) => {
+            Ok(Some(DockerCredentials { identitytoken: Some(token), ..base }))
+        }
         Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => Ok(None),
         // A helper that has nothing for this registry says so in words, and docker itself then goes on without.
         Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {

@@ -1,6 +1,9 @@
 //! Images: found, pulled, loaded, read without being run.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use bollard::{
     body_try_stream,
@@ -79,6 +82,14 @@ impl Engine {
         let names = images.into_iter().flat_map(|image| image.repo_tags);
         let same = |name: String| name.parse::<Reference>().ok().filter(|found| found.id == reference.id)?.tag;
         Ok(names.filter_map(same).collect())
+    }
+
+    /// The names of all images, as references.
+    pub async fn tagged_images(&self) -> Result<HashSet<String>> {
+        let options = ListImagesOptionsBuilder::default().build();
+        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        let names = images.into_iter().flat_map(|image| image.repo_tags);
+        Ok(names.filter_map(|name| name.parse::<Reference>().ok()).map(|name| name.to_string()).collect())
     }
 
     /// Pulls an image with the credentials of the broker's user, telling how far it is.
@@ -192,7 +203,9 @@ impl ImageReader {
         match std::pin::Pin::new(&mut chunks).peek().await {
             Some(Err(_)) | None => match chunks.next().await {
                 Some(Err(error)) => Err(error),
-                _ => Err(Error::new(Reason::ResourceNotFound, path, format!("the image's {path} came without content"))),
+                _ => {
+                    Err(Error::new(Reason::ResourceNotFound, path, format!("the image's {path} came without content")))
+                }
             },
             Some(Ok(_)) => Ok(chunks),
         }

@@ -72,8 +72,7 @@ pub async fn logs(
         .map_err(|e| Error::bug("cannot put the request for a log together").caused_by(e))?;
     let response = sender.send_request(request).await.map_err(|e| away(&e))?;
     if !response.status().is_success() {
-        let reason =
-            if response.status() == 404 { Reason::ResourceNotFound } else { Reason::EngineRefused };
+        let reason = if response.status() == 404 { Reason::ResourceNotFound } else { Reason::EngineRefused };
         let message = format!("the engine refused the log of {}: {}", source.id, response.status());
         return Err(Error::new(reason, &source.id, message));
     }
@@ -86,7 +85,11 @@ pub async fn logs(
             match reader.body.frame().await {
                 Some(Ok(frame)) => reader.frames.feed(frame.into_data().unwrap_or_default()),
                 Some(Err(e)) => {
-                    return Err(Error::new(Reason::EngineUnavailable, "", format!("the engine broke off the log: {e}")));
+                    return Err(Error::new(
+                        Reason::EngineUnavailable,
+                        "",
+                        format!("the engine broke off the log: {e}"),
+                    ));
                 }
                 None => return Ok(None),
             }

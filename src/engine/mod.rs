@@ -9,10 +9,12 @@ mod credentials;
 mod images;
 mod logs;
 mod objects;
+mod sweep;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
-use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError};
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder};
+use futures_util::StreamExt;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use images::{Image, ImageReader, Transfer};
@@ -83,6 +85,17 @@ impl Engine {
         })
     }
 
+    /// Completes when the engine, which answers now, ceases to: its stream of events ends with it.
+    pub async fn gone(&self) {
+        // No such events come, so the stream is silent until it ends.
+        let filters = HashMap::from([("type", vec!["plugin"])]);
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        if let Ok(client) = self.client() {
+            let mut events = std::pin::pin!(client.events(Some(options)));
+            while let Some(Ok(_)) = events.next().await {}
+        }
+    }
+
     /// Puts an engine's failure about `subject` into our terms.
     fn refused(&self, subject: &str, error: BollardError) -> Error {
         match error {
@@ -100,7 +113,8 @@ impl Engine {
                 Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
             }
             other => {
-                let message = format!("the engine at {} does not answer: {}", self.socket.display(), root_cause(&other));
+                let message =
+                    format!("the engine at {} does not answer: {}", self.socket.display(), root_cause(&other));
                 Error::new(Reason::EngineUnavailable, subject, message).caused_by(other).retry_after(ENGINE_RETRY)
             }
         }

@@ -33,7 +33,8 @@ pub struct Volume {
 impl Engine {
     /// All networks.
     pub async fn networks(&self) -> Result<Vec<Network>> {
-        let listed = self.client()?.list_networks(None::<ListNetworksOptions>).await.map_err(|e| self.refused("", e))?;
+        let listed =
+            self.client()?.list_networks(None::<ListNetworksOptions>).await.map_err(|e| self.refused("", e))?;
         let network = |network: bollard::models::Network| Network {
             id: network.id.unwrap_or_default(),
             name: network.name.unwrap_or_default(),

@@ -29,17 +29,27 @@ pub(super) fn identity(path: &Path) -> Option<Checked> {
     Some(Checked(path.to_owned(), meta.dev(), meta.ino(), meta.len(), changed, nanos))
 }
 
+/// The binary, open, if it can run where there is nothing but the kernel.
+///
+/// # Errors
+///
+/// `SHIM_UNAVAILABLE` where it needs a loader or cannot be read.
+pub(super) fn usable(source: &Path) -> Result<File> {
+    let unusable = |why: String| Error::new(Reason::ShimUnavailable, source.display().to_string(), why);
+    let original = File::open(source).map_err(|error| unusable(format!("{}: {error}", source.display())))?;
+    match is_static(&original) {
+        Ok(()) => Ok(original),
+        Err(why) => Err(unusable(format!("longshore cannot run in containers: its binary {why}; a static one would"))),
+    }
+}
+
 /// Makes sure that the copy of `source` lies in `dir`, executable for everybody.
 ///
 /// # Errors
 ///
 /// `SHIM_UNAVAILABLE` where `source` needs a loader or cannot be read, `FILE_FAILED` where the copy cannot be written.
 pub(super) fn place(source: &Path, dir: &Path) -> Result<PathBuf> {
-    let unusable = |why: String| Error::new(Reason::ShimUnavailable, source.display().to_string(), why);
-    let original = File::open(source).map_err(|error| unusable(format!("{}: {error}", source.display())))?;
-    if let Err(why) = is_static(&original) {
-        return Err(unusable(format!("longshore cannot run in containers: its binary {why}; a static one would")));
-    }
+    let original = usable(source)?;
     let target = dir.join(NAME);
     let write_failed = |error: io::Error| {
         Error::new(Reason::FileFailed, dir.display().to_string(), format!("{}: {error}", target.display()))

@@ -148,6 +148,15 @@ impl Hub {
         containers.entry(key).or_default().clone()
     }
 
+    /// Puts the shim into an extension's broker directory, for a container that is about to run it.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE`, `FILE_FAILED`.
+    pub async fn prepare(&self, broker_dir: &Path) -> Result<()> {
+        self.place_copy(broker_dir).await
+    }
+
     async fn place_copy(&self, broker_dir: &Path) -> Result<()> {
         let is_checked = |checked: Checked| lock(&self.checked).contains(&checked);
         if copy::identity(&broker_dir.join(copy::NAME)).is_some_and(is_checked) {
@@ -185,6 +194,15 @@ impl Hub {
         // Whoever still holds a link keeps its shim; that is not waited for longer than this.
         let _ = tokio::time::timeout(SHUTDOWN_BOUND, gone).await;
         left
+    }
+
+    /// Whether the shim can run in containers at all: its binary must need no loader.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE` with the reason.
+    pub fn runs_in_containers(&self) -> Result<()> {
+        copy::usable(&self.options.shim).map(|_| ())
     }
 
     /// The process ids of the shims on the host that live.

@@ -31,18 +31,21 @@ use rustix::{
 
 /// Where the broker's directory is mounted in an extension's containers.
 pub const CONTAINER_DIR: &str = "/run/longshore";
+/// Where the guest directory is mounted there.
+pub const GUEST_DIR: &str = "/run/guest-services";
 /// How many bytes the nonce has that a shim in a container gets on its standard input and says on its link.
 pub const NONCE_BYTES: usize = 32;
 /// The longest name of a socket that a shim is told to dial, in bytes.
 const MAX_NAME_BYTES: u64 = 64;
 
 /// Runs the shim. `args` are what follows the word `shim`: `host` with, optionally, the soft limit of open files that
-/// programs get; or `container`. What goes wrong is told on standard error.
+/// programs get; `container`; or `sweep`. What goes wrong is told on standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     let result = match args.next().as_deref() {
         Some("host") => host(args.next().and_then(|limit| limit.parse().ok())),
         Some("container") => container(),
+        Some("sweep") => sweep(),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the shim is started by the broker, not by hand")),
     };
     match result {
@@ -51,6 +54,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprintln!("shim: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Empties the guest directory, as the root of a container that is there for nothing else.
+fn sweep() -> io::Result<()> {
+    match guest::clear(GUEST_DIR) {
+        wire::Message::Cleared { left: 0, .. } => Ok(()),
+        other => Err(io::Error::other(format!("{GUEST_DIR} was not emptied: {other:?}"))),
     }
 }
 

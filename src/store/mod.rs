@@ -38,7 +38,8 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store> {
         let mut connection = Connection::open(path).map_err(|e| failed(path, e))?;
         if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path, e))? {
-            let message = format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
+            let message =
+                format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
             return Err(Error::new(Reason::StoreUnwritable, path.display().to_string(), message));
         }
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_LENGTH);

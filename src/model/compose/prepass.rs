@@ -27,6 +27,9 @@ pub struct Prepass {
     pub variables: Vec<Variable>,
     /// Files beside this one whose services it extends. They need a prepass too ([`prepass_all`] sees to it).
     pub extends: Vec<String>,
+    /// All files beside this one that it names, as paths below its directory ([`prepass_all`] adds those of the files it
+    /// extends).
+    pub files: Vec<String>,
     /// What Compose must be given instead of the author's text; empty where there are problems.
     pub canonical: String,
     /// What is wrong. A file with any of these is not given to Compose.
@@ -81,7 +84,9 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
         }
     }
     read_services(&root, &mut found);
-    found.problems.extend(refused::find(&root));
+    let named = refused::find(&root);
+    found.problems.extend(named.problems);
+    found.files = named.files;
     found.extends = refused::extended(&root);
     read_variables(&root, &mut found);
     if !found.problems.is_empty() {
@@ -115,6 +120,7 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
             }
         };
         waiting.extend(beside(&path, &inner.extends));
+        first.files.extend(beside(&path, &inner.files));
         for variable in &inner.variables {
             variables::add(&mut first.variables, &variable.name, variable.has_default, &variable.field);
         }

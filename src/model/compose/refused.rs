@@ -19,25 +19,36 @@ const OF_SERVICE: [(&str, &str); 2] = [
     ("provider", "a provider runs a program on the host; use a service with an image"),
 ];
 
-/// Finds everything in the file that is refused.
-pub(super) fn find(root: &Node) -> Vec<Problem> {
-    let mut problems = Vec::new();
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Everything that is refused.
+    pub(super) problems: Vec<Problem>,
+    /// The files beside it that it names, as they are written.
+    pub(super) files: Vec<String>,
+}
+
+/// Finds everything in the file that is refused, and the files that it names.
+pub(super) fn find(root: &Node) -> Found {
+    let mut found = Found::default();
     for (key, value) in root.entries() {
         if let Some((_, why)) = TOP_LEVEL.iter().find(|(name, _)| *name == key) {
-            problems.push(Problem::at(key, value.place, *why));
+            found.problems.push(Problem::at(key, value.place, *why));
         }
     }
     for section in ["secrets", "configs"] {
         for (name, entry) in root.get(section).map(Node::entries).unwrap_or_default() {
             if let Some(file) = entry.get("file") {
-                check_path(file, &format!("{section}.{name}.file"), &mut problems);
+                check_path(file, &format!("{section}.{name}.file"), &mut found);
             }
         }
     }
     for (name, service) in root.get("services").map(Node::entries).unwrap_or_default() {
-        check_service(service, &format!("services.{name}"), &mut problems);
+        check_service(service, &format!("services.{name}"), &mut found);
     }
-    problems
+    found.files.sort();
+    found.files.dedup();
+    found
 }
 
 /// The files whose services are extended, as they are written.
@@ -50,67 +61,66 @@ pub(super) fn extended(root: &Node) -> Vec<String> {
     files
 }
 
-fn check_service(service: &Node, field: &str, problems: &mut Vec<Problem>) {
+fn check_service(service: &Node, field: &str, found: &mut Found) {
     for (key, value) in service.entries() {
         let field = format!("{field}.{key}");
         if let Some((_, why)) = OF_SERVICE.iter().find(|(name, _)| *name == key) {
-            problems.push(Problem::at(&field, value.place, *why));
+            found.problems.push(Problem::at(&field, value.place, *why));
         }
         match key {
-            "env_file" | "label_file" => check_files(value, &field, problems),
+            "env_file" | "label_file" => check_files(value, &field, found),
             "extends" | "credential_spec" => {
                 if let Some(file) = value.get("file") {
-                    check_path(file, &format!("{field}.file"), problems);
+                    check_path(file, &format!("{field}.file"), found);
                 }
             }
             "develop" => {
                 for watch in value.get("watch").map(Node::items).unwrap_or_default() {
                     if let Some(path) = watch.get("path") {
-                        check_path(path, &format!("{field}.watch.path"), problems);
+                        check_path(path, &format!("{field}.watch.path"), found);
                     }
                 }
             }
-            "security_opt" => check_profiles(value, &field, problems),
+            "security_opt" => check_profiles(value, &field, found),
+            "volumes" => find_binds(value, found),
             _ => {}
         }
     }
 }
 
 /// A file name, a list of them, or a list of mappings with `path`.
-fn check_files(value: &Node, field: &str, problems: &mut Vec<Problem>) {
+fn check_files(value: &Node, field: &str, found: &mut Found) {
     match &value.value {
-        Value::Scalar { .. } => check_path(value, field, problems),
+        Value::Scalar { .. } => check_path(value, field, found),
         Value::Map(_) => {
             if let Some(path) = value.get("path") {
-                check_path(path, &format!("{field}.path"), problems);
+                check_path(path, &format!("{field}.path"), found);
             }
         }
         Value::List(items) => {
             for (at, item) in items.iter().enumerate() {
-                check_files_item(item, &format!("{field}[{at}]"), problems);
+                check_files_item(item, &format!("{field}[{at}]"), found);
             }
         }
     }
 }
 
-fn check_files_item(item: &Node, field: &str, problems: &mut Vec<Problem>) {
+fn check_files_item(item: &Node, field: &str, found: &mut Found) {
     match item.get("path") {
-        Some(path) => check_path(path, &format!("{field}.path"), problems),
-        None => check_path(item, field, problems),
+        Some(path) => check_path(path, &format!("{field}.path"), found),
+        None => check_path(item, field, found),
     }
 }
 
 /// `seccomp=<file>` makes Compose read that file.
-fn check_profiles(value: &Node, field: &str, problems: &mut Vec<Problem>) {
+fn check_profiles(value: &Node, field: &str, found: &mut Found) {
     for (at, item) in value.items().iter().enumerate() {
         let Some(option) = item.text() else { continue };
         let field = format!("{field}[{at}]");
         if variables::has_reference(option) {
-            problems.push(Problem::at(&field, item.place, "may not hold a variable; write the option itself"));
-        } else if let Some(profile) = seccomp_file(option)
-            && let Some(why) = outside(profile)
-        {
-            problems.push(Problem::at(&field, item.place, why));
+            found.problems.push(Problem::at(&field, item.place, "may not hold a variable; write the option itself"));
+        } else if let Some(profile) = seccomp_file(option) {
+            name_file(profile, &field, item, found);
         }
     }
 }
@@ -121,10 +131,28 @@ pub(super) fn seccomp_file(option: &str) -> Option<&str> {
     (name == "seccomp" && !matches!(value, "unconfined" | "builtin")).then_some(value)
 }
 
-fn check_path(node: &Node, field: &str, problems: &mut Vec<Problem>) {
-    let Some(path) = node.text().filter(|_| !node.is_null()) else { return };
-    if let Some(why) = outside(path) {
-        problems.push(Problem::at(field, node.place, why));
+fn check_path(node: &Node, field: &str, found: &mut Found) {
+    if let Some(path) = node.text().filter(|_| !node.is_null()) {
+        name_file(path, field, node, found);
+    }
+}
+
+fn name_file(path: &str, field: &str, node: &Node, found: &mut Found) {
+    match outside(path) {
+        Some(why) => found.problems.push(Problem::at(field, node.place, why)),
+        None => found.files.push(path.to_owned()),
+    }
+}
+
+/// Relative binds name files beside the compose file; whether a bind is allowed is asked later.
+fn find_binds(value: &Node, found: &mut Found) {
+    for item in value.items() {
+        let source = match item.get("source") {
+            Some(source) => source.text(),
+            None => item.text().and_then(|text| text.split(':').next()),
+        };
+        let relative = source.filter(|source| source.starts_with('.') && outside(source).is_none());
+        found.files.extend(relative.map(str::to_owned));
     }
 }
 

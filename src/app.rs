@@ -1,0 +1,121 @@
+//! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
+
+use std::{future::Future, io::IsTerminal, process::ExitCode, sync::Arc};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    api::{self, listener::ControlSocket},
+    config::{self, Config, EngineAddress, LogFormat, ServeArgs},
+    core::{Broker, Limits, Parts, Places},
+    engine::Engine,
+    exec::{Hub, HubOptions},
+    files::layout::Layout,
+    model::error::{Error, Reason, Result},
+    store::Store,
+};
+
+/// Threads that serve calls (speed.md 3.9).
+const WORKERS: usize = 2;
+/// How long the threads get to end when everything else has.
+const RUNTIME_END: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// `longshore serve`: runs until SIGTERM or SIGINT.
+pub fn main(args: &ServeArgs) -> ExitCode {
+    let result = config::load(args).and_then(|config| {
+        start_log(&config)?;
+        let open_files = raise_descriptor_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+        let runtime =
+            runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
+        let result = runtime.block_on(async {
+            let shutdown = stop_signal()?;
+            run(config, open_files, shutdown).await
+        });
+        // Connections of clients that say nothing end here (lessons 1.1).
+        runtime.shutdown_timeout(RUNTIME_END);
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("longshore: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a broker until `shutdown`. `open_files` is the soft limit of descriptors that programs on the host get.
+///
+/// # Errors
+///
+/// `ALREADY_RUNNING`, `CONFIG_INVALID`, `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
+pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<Output = ()>) -> Result<()> {
+    // First the data, so that a second broker on it touches nothing of the first one's socket.
+    let layout = Layout::open(&config.data_dir)?;
+    let store = Store::open(&layout.database())?;
+    let socket = ControlSocket::open(&config.socket)?;
+    let EngineAddress::Unix(engine) = &config.engine;
+    let hub = Hub::new(HubOptions { max_open_files: open_files, ..HubOptions::default() });
+    let broker = Broker::new(Parts {
+        places: Places { socket: config.socket.clone(), runtime_dir: config.runtime_dir.clone() },
+        limits: Limits {
+            max_body_bytes: config.max_body_bytes,
+            connect_timeout: config.connect_timeout,
+            ready_timeout: config.ready_timeout,
+        },
+        layout,
+        store,
+        engine: Engine::new(engine),
+        hub: Arc::new(hub),
+    });
+    broker.spawn_recovery();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        socket = %config.socket.display(),
+        data_dir = %config.data_dir.display(),
+        engine = %config.engine,
+        engine_from = %config.engine_origin,
+        "serving"
+    );
+    let served = api::serve(broker.clone(), socket, config.drain_timeout, shutdown).await;
+    broker.shut_down(config.drain_timeout).await;
+    tracing::info!("stopped");
+    served
+}
+
+/// Completes at the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).map_err(|e| Error::bug("cannot listen for signals").caused_by(e));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns what it was, for the programs we run.
+fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open descriptors stays as it is");
+    }
+    before.current
+}
+
+fn start_log(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| {
+        Error::new(Reason::ConfigInvalid, "log", format!("log: {:?} is no filter: {e}", config.log.filter))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

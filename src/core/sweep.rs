@@ -1,0 +1,27 @@
+//! Removes an extension's files, also those that a container's root left where a plain user may not remove them.
+
+use super::{Broker, package::blocking};
+use crate::{
+    files::extension::ExtensionDir,
+    model::{error::Result, reference::ExtensionId},
+};
+
+impl Broker {
+    /// Removes everything that lies in an extension's directory.
+    ///
+    /// Errors: FILE_FAILED with the first path that stays, ENGINE_UNAVAILABLE where its help was needed.
+    pub(super) async fn remove_files(&self, id: &ExtensionId) -> Result<()> {
+        let directory = self.layout.extension(id);
+        let Err(left) = remove(directory.clone()).await else { return Ok(()) };
+        tracing::debug!(extension = %id, %left, "a container's root left files; removing them as root of a container");
+        // The helper lies in the broker's directory, which may be gone by now.
+        directory.create()?;
+        self.hub.prepare(&directory.broker()).await?;
+        self.engine.sweep(&directory.guest(), &directory.broker()).await?;
+        remove(directory).await
+    }
+}
+
+async fn remove(directory: ExtensionDir) -> Result<()> {
+    blocking(move || directory.remove().map_err(Into::into)).await
+}

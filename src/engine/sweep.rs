@@ -1,0 +1,89 @@
+//! Empties a directory as root where the broker is a plain user: a container that holds nothing but the broker's helper.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::{
+    body_full,
+    models::{ContainerCreateBody, HostConfig, Mount, MountType},
+    query_parameters::{
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::{CONTAINER_DIR, GUEST_DIR},
+};
+
+/// The image with nothing in it, there only while it is needed.
+const EMPTY_IMAGE: &str = "longshore/empty";
+/// An archive without entries.
+const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
+
+impl Engine {
+    /// Empties `guest_dir` as root. `broker_dir` holds the helper.
+    ///
+    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
+    pub async fn sweep(&self, guest_dir: &Path, broker_dir: &Path) -> Result<()> {
+        let hash = Sha256::digest(guest_dir.as_os_str().as_encoded_bytes());
+        let tag: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let image = format!("{EMPTY_IMAGE}:{tag}");
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(EMPTY_IMAGE).tag(&tag).build();
+        let archive = body_full(Bytes::from_static(&EMPTY_ARCHIVE));
+        let imported = self.client()?.create_image(Some(options), Some(archive), None);
+        imported.try_for_each(|_| async { Ok(()) }).await.map_err(|e| self.refused(&image, e))?;
+        let swept = self.run_sweeper(&image, guest_dir, broker_dir).await;
+        self.remove_image(&image).await?;
+        swept
+    }
+
+    async fn run_sweeper(&self, image: &str, guest_dir: &Path, broker_dir: &Path) -> Result<()> {
+        let bind = |source: &Path, target: &str, read_only| Mount {
+            typ: Some(MountType::BIND),
+            source: Some(source.display().to_string()),
+            target: Some(target.into()),
+            read_only: Some(read_only),
+            ..Default::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(image.into()),
+            entrypoint: Some(vec![format!("{CONTAINER_DIR}/shim"), "shim".into(), "sweep".into()]),
+            user: Some("0:0".into()),
+            labels: Some(HashMap::from([("dev.longshore.sweeper".into(), "true".into())])),
+            network_disabled: Some(true),
+            host_config: Some(HostConfig {
+                mounts: Some(vec![bind(guest_dir, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().build();
+        let created = self.client()?.create_container(Some(options), body).await.map_err(|e| self.refused(image, e))?;
+        let ended = self.wait_sweeper(&created.id).await;
+        self.remove_container(&created.id).await?;
+        match ended? {
+            0 => Ok(()),
+            code => {
+                let message = format!("{} could not be emptied as root: exit code {code}", guest_dir.display());
+                Err(Error::new(Reason::FileFailed, guest_dir.display().to_string(), message))
+            }
+        }
+    }
+
+    async fn wait_sweeper(&self, id: &str) -> Result<i64> {
+        let client = self.client()?;
+        client.start_container(id, None::<StartContainerOptions>).await.map_err(|e| self.refused(id, e))?;
+        let mut ended = std::pin::pin!(client.wait_container(id, None::<WaitContainerOptions>));
+        match ended.next().await {
+            Some(Ok(ended)) => Ok(ended.status_code),
+            // bollard turns any code but 0 into an error.
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(e)) => Err(self.refused(id, e)),
+            None => Err(Error::new(Reason::EngineUnavailable, id, "the engine broke off the wait for a container")),
+        }
+    }
+}
