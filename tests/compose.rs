@@ -286,6 +286,32 @@ async fn what_one_reader_hides_the_other_does_not_see() {
     }
 }
 
+/// Whatever the author may write in, Compose makes the same of our text as of the author's.
+#[tokio::test]
+async fn what_we_write_means_what_the_author_wrote() {
+    let staged = Staged::new();
+    let compose = compose().await;
+    for text in [
+        "services:\n  a:\n    image: x\n    command:\n      [\n        \"a\",\n        \"b\"\n    ]\n",
+        "services:\n  a:\n    image: x\n\n    command: [\"a\"]\t# c\n",
+        "services:\n  a:\n    image: x\n    command: >-\n      a\n        b\n\n      c\n    environment:\n    - A=b:c\n    - \"X=1\"\n    - Y={a}\n    - Z=[1,2]\n    - W=#no\n",
+        "services:\n  a:\n    image: x\n    environment:\n      A: 1e3\n      B: 0x1F\n      C: 012\n      D: 0o12\n      E: 1_000\n      F: .5\n      G: yes\n      H: On\n      I: 2001-01-01\n      J: 12:30:45\n      K: 1.0\n      L: +1\n      M: NULL\n      N: \"null\"\n      O: True\n      P: 0b11\n      Q: 1.10\n      R: 5.\n      S: 123456789012345678901234567890\n      T: 3e-7\n      U: -0\n",
+        "---\nservices:\n  a: &a\n    image: x\n    labels: {a: \"1\", \"b.c\": 2}\n    command: echo \"multi\n      line\" end\n  b:\n    <<: *a\n    image: \"y:1\"\n...\n",
+        "%YAML 1.1\n---\nservices:\n  a:\n    image: x\n    command: \"a\\\n      b\\tc\\x41\"\n",
+        "services:\n  a:\n    image: x\n    ports:\n      - 80:80\n      - published: 8080\n        target: 80\n    command: a\n      b\n      c\n",
+        "services:\n  a:\n    image: x\n    command: |2-\n        indented\n      less\n    entrypoint: [\"sh\", \"-c\", \"a\n      b\"]\n",
+        "services:\n  a:\n    image: x\n    ? command\n    : b\n    environment: {A: , B: \"\", C}\n    labels: { \"a\":\"b\" }\n",
+        "services:\r\n  a:\r\n    image: x\r\n    command: |\r\n      a\r\n      b\r\n",
+        "services:\n    a:\n      image: x\n      volumes:\n      - type: bind\n        source: .\n        target: /x\n      configs: [c]\nconfigs: {c: {content: \"a ${B:-c} $$d\\n\"}}\n",
+        "services:\n  a:\n    image: x\n    environment: [\n      A=1,\n    B=2\n  ]\n    command: \"p\n\n q\\\n  r\n s\"\n    labels: {\n a: 'b\nc'}\n",
+    ] {
+        let found = prepass(text.as_bytes(), "compose.yaml");
+        assert!(found.problems.is_empty(), "{text}: {:?}", found.problems);
+        let of = async |text: &str| compose.config(text, &staged.dir(), "p", &staged.environment).await.unwrap().value;
+        assert_eq!(of(&found.canonical).await, of(text).await, "{text}\n{}", found.canonical);
+    }
+}
+
 #[tokio::test]
 async fn mistakes_are_told_in_composes_words() {
     for (text, expected) in [

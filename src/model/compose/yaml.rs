@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
 };
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::problem::Problem;
 
@@ -22,6 +22,10 @@ pub(super) const MAX_VISITS: usize = 100_000;
 /// How many bytes the tree may have once every alias is replaced by what it names.
 pub(super) const MAX_EXPANDED_BYTES: usize = 8 * 1024 * 1024;
 
+/// How many bytes are read again because a line was not indented enough.
+const MAX_REREAD_BYTES: usize = 64 * 1024 * 1024;
+/// How far such a line is indented, in columns: deeper than files are.
+const INDENTATION: usize = 200;
 /// How many mappings one mapping may take in through merge keys.
 pub(super) const MAX_MERGES: usize = 256;
 /// The key whose value is merged into the mapping it stands in.
@@ -160,18 +164,79 @@ pub(super) fn read(bytes: &[u8]) -> Result<Rc<Node>, Problem> {
         return Err(Problem::of_text(format!("holds {} bytes; at most {MAX_TEXT_BYTES} are read", bytes.len())));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::of_text("is not UTF-8 text"))?;
-    let mut builder = Builder::default();
-    for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
-        let (event, span) = event.map_err(|wrong| {
-            Problem::at("", place(wrong.marker()), format!("is not YAML that can be read: {}", wrong.info()))
-        })?;
-        builder.take(event, place(&span.start))?;
+    let mut text = Indented::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut budget = MAX_REREAD_BYTES;
+    loop {
+        match read_once(&text) {
+            Ok(root) => {
+                return root.ok_or_else(|| Problem::of_text("is empty; a compose file has a mapping `services`"));
+            }
+            Err(Failure::Refused(problem)) => return Err(problem),
+            Err(Failure::Unreadable(wrong)) => {
+                budget = budget.saturating_sub(text.text.len());
+                if budget == 0 || !text.indent(&wrong) {
+                    let why = format!("is not YAML that can be read: {}", wrong.info());
+                    return Err(Problem::at("", text.place(wrong.marker()), why));
+                }
+            }
+        }
     }
-    builder.root.ok_or_else(|| Problem::of_text("is empty; a compose file has a mapping `services`"))
 }
 
-fn place(marker: &Marker) -> Place {
-    Place { line: marker.line(), column: marker.col() + 1 }
+fn read_once(text: &Indented) -> Result<Option<Rc<Node>>, Failure> {
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(&text.text) {
+        let (event, span) = event.map_err(Failure::Unreadable)?;
+        builder.take(event, text.place(&span.start)).map_err(Failure::Refused)?;
+    }
+    Ok(builder.root)
+}
+
+/// Why a text was not read.
+enum Failure {
+    Unreadable(ScanError),
+    Refused(Problem),
+}
+
+/// A text in which lines that are not indented enough are.
+///
+/// Inside brackets and quotes the indentation of a line means nothing. Compose's reader takes it for nothing, as real
+/// files show (a closing bracket right below its key); ours follows YAML 1.2, which asks for some.
+struct Indented {
+    text: String,
+    /// The lines that were indented, counted from one.
+    lines: HashSet<usize>,
+}
+
+impl Indented {
+    fn new(text: &str) -> Self {
+        Indented { text: text.to_owned(), lines: HashSet::new() }
+    }
+
+    /// Indents the line that `wrong` is about; whether there was one.
+    fn indent(&mut self, wrong: &ScanError) -> bool {
+        let line = match wrong.info() {
+            "invalid indentation" | "invalid indentation in flow construct" => wrong.marker().line(),
+            // The place is where the text begins. The lines up to the one that is meant are all inside the quotes.
+            "invalid indentation in quoted scalar" => {
+                (wrong.marker().line() + 1..).find(|line| !self.lines.contains(line)).unwrap_or_default()
+            }
+            _ => return false,
+        };
+        let begin = match line {
+            0 | 1 => return false,
+            _ => self.text.match_indices('\n').nth(line - 2).map(|(at, _)| at + 1),
+        };
+        let Some(begin) = begin.filter(|_| self.lines.insert(line)) else { return false };
+        self.text.insert_str(begin, &" ".repeat(INDENTATION));
+        true
+    }
+
+    /// A place as it is in the author's text.
+    fn place(&self, marker: &Marker) -> Place {
+        let added = if self.lines.contains(&marker.line()) { INDENTATION } else { 0 };
+        Place { line: marker.line(), column: marker.col().saturating_sub(added) + 1 }
+    }
 }
 
 /// What is open while events come in.
@@ -281,6 +346,16 @@ mod tests {
         let seen: Vec<_> = z.entries().into_iter().map(|(key, value)| (key, value.text().unwrap())).collect();
         assert_eq!(seen, [("q", "0"), ("n", "5"), ("p", "1"), ("r", "4")]);
         assert_eq!(z.place, Place { line: 4, column: 3 });
+    }
+
+    #[test]
+    fn lines_in_brackets_and_quotes_need_no_indentation() {
+        let root = read(b"a:\n  b: [\n    x,\ny\n  ]\n  c: \"p\n\nq\n r\"\n  d: {\n e: f\n}\n  g: 'h'\n").unwrap();
+        let a = root.get("a").unwrap();
+        let b: Vec<_> = a.get("b").unwrap().items().iter().filter_map(|item| item.text()).collect();
+        assert_eq!((b, a.get("c").unwrap().text()), (vec!["x", "y"], Some("p\nq r")));
+        assert_eq!(a.get("d").unwrap().get("e").unwrap().place, Place { line: 11, column: 5 });
+        assert_eq!(a.get("g").unwrap().place, Place { line: 13, column: 6 });
     }
 
     #[test]
