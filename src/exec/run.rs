@@ -38,6 +38,8 @@ pub struct Run {
     turn: usize,
     started_pid: Option<i64>,
     end: End,
+    /// The keeper vanished before the end: there could have been more output.
+    is_end_unknown: bool,
     idle: Idle,
     is_over: bool,
 }
@@ -101,7 +103,17 @@ impl Run {
     fn ended(exec_id: String, end: End, drain: Duration) -> Self {
         let idle = Idle { left: drain, since: None, timer: None };
         let outputs = [Output::ended(), Output::ended()];
-        Run { exec_id, keeper: None, outputs, turn: 0, started_pid: None, end, idle, is_over: false }
+        Run {
+            exec_id,
+            keeper: None,
+            outputs,
+            turn: 0,
+            started_pid: None,
+            end,
+            is_end_unknown: false,
+            idle,
+            is_over: false,
+        }
     }
 
     /// Unique on this broker.
@@ -132,6 +144,7 @@ impl Run {
                 Poll::Ready(Ok(Some(delivery))) => self.note(delivery),
                 Poll::Ready(Ok(None) | Err(_)) => {
                     keeper.state = KeeperState::Vanished;
+                    self.is_end_unknown = matches!(self.end, End::NotYet);
                     self.note_end(Outcome::Unknown { message: "what kept the program is gone".to_owned() });
                 }
             }
@@ -202,7 +215,7 @@ impl Run {
         if !matches!(self.end, End::Told) {
             return Poll::Pending;
         }
-        if have_ended {
+        if have_ended && !self.is_end_unknown {
             return Poll::Ready(Some(self.drained(None)));
         }
         if self.keeper.as_ref().is_none_or(|keeper| keeper.state == KeeperState::Vanished) {
