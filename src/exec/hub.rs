@@ -164,7 +164,7 @@ impl Hub {
     }
 
     /// Kills every program of an extension, and what its programs left running, and waits until it is gone: how many
-    /// trees are not, normally 0.
+    /// trees are not, normally 0. What is started meanwhile is not among them: stop accepting first.
     pub async fn end_all_of(&self, extension: &str) -> usize {
         self.trees.end(Some(extension)).await
     }

@@ -54,7 +54,7 @@ pub(crate) async fn told(mut run: Run) -> Told {
     loop {
         match run.next().await.expect("drained is last") {
             Event::Started { pid: started, .. } => {
-                assert!(end.is_none() && pid.is_none(), "started once, and first");
+                assert!(end.is_none() && pid.is_none() && stdout.is_empty() && stderr.is_empty(), "once, and first");
                 pid = Some(started);
             }
             Event::Output { stream, data } => {
