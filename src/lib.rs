@@ -1,4 +1,5 @@
 //! Longshore, a gRPC backend broker for container-desktop extensions.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod api;
 pub mod app;

@@ -1,4 +1,5 @@
 //! The one binary: broker, command line and shim.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{env, process::ExitCode};
 

@@ -54,7 +54,7 @@ fn encode(key: &str) -> String {
 
 fn decode(token: &str) -> Option<String> {
     let digits: Vec<u32> = token.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]));

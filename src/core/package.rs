@@ -281,7 +281,7 @@ impl Package {
         let unpacker = Unpacker::new(placement).image_path(path);
         let destination = destination.to_owned();
         let inner = path.strip_prefix("/").unwrap_or(path).to_owned();
-        let report = match &self.files {
+        match &self.files {
             Files::Directory(root) => {
                 let root = root.clone();
                 blocking(move || {
@@ -302,8 +302,7 @@ impl Package {
                 let archive = SyncIoBridge::new(StreamReader::new(archive.map_err(std::io::Error::other)));
                 blocking(move || unpacker.unpack(archive, &open_dir(&destination)?).map(Some)).await
             }
-        };
-        report
+        }
     }
 
     /// Reads one file of at most `limit` bytes. `None` where there is no such file.

@@ -173,9 +173,9 @@ impl Broker {
     /// it answer, and a look from inside the container is too dear for a list.
     async fn socket_facts(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> SocketFacts {
         let guest = self.layout.extension(&installed.id).guest();
-        match GuestDir::open(&guest).map(|guest| guest.dial(socket)) {
-            Ok(Ok(_) | Err(DialError::Denied | DialError::Busy)) => return SocketFacts::Answers,
-            Ok(Err(_)) | Err(_) => {}
+        let dialled = GuestDir::open(&guest).map(|guest| guest.dial(socket));
+        if let Ok(Ok(_) | Err(DialError::Denied | DialError::Busy)) = dialled {
+            return SocketFacts::Answers;
         }
         match self.backend_container(installed, backend, &backend.service).await {
             Ok(super::start::BackendContainer::Found(container))

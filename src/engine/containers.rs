@@ -195,7 +195,7 @@ impl From<ContainerInspectResponse> for ContainerDetails {
         let config = found.config.unwrap_or_default();
         let policy = found.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
         let volume = |mount: bollard::models::MountPoint| {
-            let is_volume = mount.typ.is_some_and(|typ| typ.to_string() == "volume");
+            let is_volume = mount.typ.as_deref() == Some("volume");
             let volume = mount.name.filter(|name| is_volume && !name.is_empty())?;
             Some(Mounted { volume, target: mount.destination.unwrap_or_default() })
         };

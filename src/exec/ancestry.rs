@@ -20,6 +20,7 @@ pub(super) struct Process {
 /// What `/proc/<pid>/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
+    is_zombie: bool,
     parent: i32,
     started_ticks: u64,
 }
@@ -30,9 +31,9 @@ impl Process {
         Some(Process { pid, started_ticks: stat_of(pid)?.started_ticks })
     }
 
-    /// Whether it is still there, if only as a zombie.
+    /// Whether it still runs; a zombie does not.
     pub(super) fn is_alive(&self) -> bool {
-        Process::of(self.pid) == Some(*self)
+        stat_of(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.is_zombie)
     }
 }
 
@@ -53,14 +54,14 @@ fn walk(pid: i32, ancestors: &[Process]) -> Option<bool> {
         if ancestors.contains(&at) {
             return Some(true);
         }
-        let parent = stat_of(at.pid)?.parent;
+        let Stat { parent, .. } = stat_of(at.pid)?;
         if parent <= 0 {
             return Some(false);
         }
         let above = Process::of(parent)?;
         // Unless `at` is still its child now, `above` may be a stranger that took the number of a parent that died.
         let now = stat_of(at.pid)?;
-        if now != (Stat { parent, started_ticks: at.started_ticks }) {
+        if (now.parent, now.started_ticks) != (parent, at.started_ticks) {
             return None;
         }
         at = above;
@@ -75,8 +76,9 @@ fn stat_of(pid: i32) -> Option<Stat> {
 /// The name in parentheses may hold anything, so fields are counted from its end.
 fn parse(stat: &str) -> Option<Stat> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    Some(Stat { parent, started_ticks: fields.nth(17)?.parse().ok()? })
+    let is_zombie = fields.next()? == "Z";
+    let parent = fields.next()?.parse().ok()?;
+    Some(Stat { is_zombie, parent, started_ticks: fields.nth(17)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -105,7 +107,7 @@ mod tests {
     #[test]
     fn a_hostile_name_changes_nothing() {
         let stat = format!("7 (a) R 1 (x) S 42 {} 99 0", "0 ".repeat(17));
-        assert_eq!(parse(&stat), Some(Stat { parent: 42, started_ticks: 99 }));
+        assert_eq!(parse(&stat), Some(Stat { is_zombie: false, parent: 42, started_ticks: 99 }));
     }
 
     proptest! {

@@ -100,7 +100,9 @@ impl Hub {
         })?;
         host.shims.retain(Process::is_alive);
         host.shims.extend(child.id().and_then(|pid| Process::of(i32::try_from(pid).ok()?)));
-        let link = Arc::new(Link::new(near, Place::Host, self.trees.clone(), self.ids.clone(), Some(child))?);
+        // Let go, so that the runtime buries it when it ends.
+        drop(child);
+        let link = Arc::new(Link::new(near, Place::Host, self.trees.clone(), self.ids.clone())?);
         host.link = Some(link.clone());
         Ok(link)
     }
@@ -133,7 +135,7 @@ impl Hub {
             self.place_copy(broker_dir).await?;
             let link = container::start(container::Order { docker, container, user, broker_dir }).await?;
             let place = Place::Container(container.to_owned());
-            Link::new(link, place, self.trees.clone(), self.ids.clone(), None).map(Arc::new)
+            Link::new(link, place, self.trees.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()
     }
@@ -171,7 +173,7 @@ impl Hub {
     }
 
     /// Kills every program of an extension, and what its programs left running, and waits until it is gone: how many
-    /// trees are not, normally 0.
+    /// trees are not, normally 0. What is started meanwhile is not among them: stop accepting first.
     pub async fn end_all_of(&self, extension: &str) -> usize {
         self.trees.end(Some(extension)).await
     }

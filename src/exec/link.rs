@@ -48,8 +48,6 @@ pub struct Link {
     trees: Arc<Trees>,
     ids: Arc<ExecIds>,
     null: OwnedFd,
-    /// The resident on the host; the runtime buries it when it ends.
-    _child: Option<tokio::process::Child>,
 }
 
 /// Ids of execs: unique on this broker, and not those of its last run.
@@ -106,17 +104,11 @@ impl ExecIds {
 }
 
 impl Link {
-    pub(super) fn new(
-        socket: OwnedFd,
-        place: Place,
-        trees: Arc<Trees>,
-        ids: Arc<ExecIds>,
-        child: Option<tokio::process::Child>,
-    ) -> Result<Self> {
+    pub(super) fn new(socket: OwnedFd, place: Place, trees: Arc<Trees>, ids: Arc<ExecIds>) -> Result<Self> {
         let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let null = null.map_err(|error| Error::new(Reason::FileFailed, "/dev/null", error.to_string()))?;
         let channel = Channel::new(socket).map_err(limit)?;
-        Ok(Link { channel, place, trees, ids, null, _child: child })
+        Ok(Link { channel, place, trees, ids, null })
     }
 
     /// Whether the shim was still there just now.

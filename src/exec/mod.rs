@@ -7,12 +7,16 @@ mod copy;
 mod door;
 mod env;
 mod hub;
+mod idle;
+mod keeper;
 mod link;
 mod output;
 mod pidfd;
 mod program;
 mod random;
 mod run;
+#[cfg(test)]
+mod run_tests;
 mod signal;
 mod trees;
 mod watch;

@@ -13,10 +13,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     channel::Channel,
+    idle::Idle,
+    keeper::{Keeper, KeeperState, LeftOver},
     output::Output,
     pidfd::pid_here,
     program::{Cut, Drained, Event, Outcome, OutputStream},
@@ -36,31 +37,14 @@ pub struct Run {
     outputs: [Output; 2],
     /// Which output is read first next time, so that neither starves.
     turn: usize,
+    /// The program's process id, from when it started until that is told.
     started_pid: Option<i64>,
+    has_started: bool,
     end: End,
+    /// The keeper vanished before the end: there could have been more output.
+    is_end_unknown: bool,
     idle: Idle,
     is_over: bool,
-}
-
-/// What keeps the program.
-#[derive(Debug)]
-struct Keeper {
-    channel: Arc<Channel>,
-    inbox: Inbox,
-    /// Taken out of the living when this is dropped.
-    entry: Entry,
-    counts_here: bool,
-    state: KeeperState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeeperState {
-    /// It keeps.
-    Present,
-    /// The tree is gone, and the keeper with it.
-    Finished,
-    /// It went without saying that the tree is gone.
-    Vanished,
 }
 
 #[derive(Debug)]
@@ -68,14 +52,6 @@ enum End {
     NotYet,
     Known(Outcome),
     Told,
-}
-
-/// How long the output was open and empty after the end.
-#[derive(Debug)]
-struct Idle {
-    left: Duration,
-    since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Run {
@@ -99,9 +75,19 @@ impl Run {
     }
 
     fn ended(exec_id: String, end: End, drain: Duration) -> Self {
-        let idle = Idle { left: drain, since: None, timer: None };
         let outputs = [Output::ended(), Output::ended()];
-        Run { exec_id, keeper: None, outputs, turn: 0, started_pid: None, end, idle, is_over: false }
+        Run {
+            exec_id,
+            keeper: None,
+            outputs,
+            turn: 0,
+            started_pid: None,
+            has_started: false,
+            end,
+            is_end_unknown: false,
+            idle: Idle::new(drain),
+            is_over: false,
+        }
     }
 
     /// Unique on this broker.
@@ -130,37 +116,48 @@ impl Run {
             match keeper.channel.poll_next(&mut keeper.inbox, cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(Some(delivery))) => self.note(delivery),
-                Poll::Ready(Ok(None) | Err(_)) => {
-                    keeper.state = KeeperState::Vanished;
-                    self.note_end(Outcome::Unknown { message: "what kept the program is gone".to_owned() });
-                }
+                Poll::Ready(Ok(None)) => self.note_vanished("its keeper is gone"),
+                Poll::Ready(Err(error)) => self.note_vanished(&error.to_string()),
             }
         }
     }
 
+    /// Notes what the keeper says. What is out of turn ends it: a container's own root may speak in its place, and shall
+    /// neither tell two ends nor keep us listening.
     fn note(&mut self, (message, mut fds): Delivery) {
         let Some(keeper) = &mut self.keeper else { return };
-        match message {
-            Message::Started { pid, .. } => {
+        match (message, self.has_started, &self.end) {
+            (Message::Started { pid, .. }, false, End::NotYet) => {
                 let pid = if keeper.counts_here { Some(i64::from(pid)) } else { fds.pop().and_then(pid_here) };
                 self.started_pid = Some(pid.unwrap_or_default());
+                self.has_started = true;
             }
-            Message::StartFailed { reason, message } => {
+            (Message::StartFailed { reason, message }, false, End::NotYet) => {
                 keeper.state = KeeperState::Finished;
                 self.note_end(Outcome::start_failure(reason, message));
             }
-            Message::Failed(message) => {
+            (Message::Failed(message), false, End::NotYet) => {
                 keeper.state = KeeperState::Finished;
                 self.note_end(Outcome::start_failure(StartReason::Other, message));
             }
-            Message::Exited(end) => self.note_end(end.into()),
-            Message::Empty => keeper.state = KeeperState::Finished,
-            Message::Survivors(count) => {
+            (Message::Exited(end), true, End::NotYet) => self.note_end(end.into()),
+            (Message::Empty, true, End::Known(_) | End::Told) => keeper.state = KeeperState::Finished,
+            (Message::Survivors(count), ..) => {
                 tracing::warn!(exec = self.exec_id, owner = keeper.entry.owner(), count, "processes cannot be killed");
-                keeper.state = KeeperState::Vanished;
+                self.note_vanished("it cannot be killed");
             }
-            _ => {}
+            (other, ..) => self.note_vanished(&format!("its keeper said {other:?} out of turn")),
         }
+    }
+
+    /// Notes that nothing more will be heard; the end is unknown, unless it was heard before.
+    fn note_vanished(&mut self, why: &str) {
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.state = KeeperState::Vanished;
+        keeper.channel.kill();
+        let place = if keeper.counts_here { "" } else { "the container stopped, or " };
+        self.is_end_unknown = matches!(self.end, End::NotYet);
+        self.note_end(Outcome::Unknown { message: format!("{place}{why}") });
     }
 
     /// Notes the first end that is known, and how much output was written before it.
@@ -202,7 +199,7 @@ impl Run {
         if !matches!(self.end, End::Told) {
             return Poll::Pending;
         }
-        if have_ended {
+        if have_ended && !self.is_end_unknown {
             return Poll::Ready(Some(self.drained(None)));
         }
         if self.keeper.as_ref().is_none_or(|keeper| keeper.state == KeeperState::Vanished) {
@@ -250,6 +247,10 @@ impl Stream for Run {
         if let Some(exited) = run.take_end() {
             return Poll::Ready(Some(exited));
         }
+        // A fast program writes before its keeper has told that it started.
+        if !run.has_started && matches!(run.end, End::NotYet) {
+            return Poll::Pending;
+        }
         match run.poll_output(cx) {
             Poll::Ready(Some(event)) => {
                 run.idle.interrupt();
@@ -258,66 +259,6 @@ impl Stream for Run {
             Poll::Ready(None) => run.poll_without_output(true, cx),
             Poll::Pending => run.poll_without_output(false, cx),
         }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // Not left to the channel's closing: others may hold it for a moment.
-        self.channel.kill();
-    }
-}
-
-impl Idle {
-    /// Counts on. Ready when the time is used up.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.since.get_or_insert_with(Instant::now);
-        let left = self.left;
-        self.timer.get_or_insert_with(|| Box::pin(sleep(left))).as_mut().poll(cx)
-    }
-
-    /// Stops counting: something was read.
-    fn interrupt(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.left = self.left.saturating_sub(since.elapsed());
-            self.timer = None;
-        }
-    }
-}
-
-/// A tree that outlived its program: what it writes is read and forgotten until it is gone.
-struct LeftOver {
-    keeper: Keeper,
-    outputs: [Output; 2],
-}
-
-impl Future for LeftOver {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        /// How many reads are done before others get their turn.
-        const READS_PER_TURN: usize = 8;
-        let LeftOver { keeper, outputs } = self.get_mut();
-        loop {
-            match keeper.channel.poll_next(&mut keeper.inbox, cx) {
-                Poll::Ready(Ok(Some((Message::Empty | Message::Survivors(_), _)) | None) | Err(_)) => {
-                    return Poll::Ready(());
-                }
-                Poll::Ready(Ok(Some(_))) => {}
-                Poll::Pending => break,
-            }
-        }
-        for output in outputs {
-            let mut reads = 0;
-            while let Poll::Ready(Some(_)) = output.poll_read(cx) {
-                reads += 1;
-                if reads == READS_PER_TURN {
-                    cx.waker().wake_by_ref();
-                    break;
-                }
-            }
-        }
-        Poll::Pending
     }
 }
 

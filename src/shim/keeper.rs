@@ -13,7 +13,7 @@ use super::{
     signals::Signals,
     start::start,
     tree,
-    wire::{End, Message, Start},
+    wire::{End, Message, Start, StartReason},
 };
 
 /// How long a tree is killed before the rest counts as survivors.
@@ -28,6 +28,8 @@ pub(super) fn keep(request: &Start, stdio: [OwnedFd; 3], mut channel: Channel, s
     }
     // A kill that came before the start wins.
     if !channel.fill() {
+        let message = "it was killed before it started".to_owned();
+        channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
         return Ok(());
     }
     let program = match start(request, &stdio) {

@@ -41,6 +41,7 @@ const MAX_NAME_BYTES: u64 = 64;
 /// Runs the shim. `args` are what follows the word `shim`: `host` with, optionally, the soft limit of open files that
 /// programs get; `container`; or `sweep`. What goes wrong is told on standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    close_inherited();
     let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     let result = match args.next().as_deref() {
         Some("host") => host(args.next().and_then(|limit| limit.parse().ok())),
@@ -62,6 +63,21 @@ fn sweep() -> io::Result<()> {
     match guest::clear(GUEST_DIR) {
         wire::Message::Cleared { left: 0, .. } => Ok(()),
         other => Err(io::Error::other(format!("{GUEST_DIR} was not emptied: {other:?}"))),
+    }
+}
+
+/// Closes all but the standard descriptors: what whoever started the broker forgot to close is not for programs.
+fn close_inherited() {
+    // SAFETY: the process has just begun and has opened nothing itself, so nothing in it relies on these descriptors.
+    if unsafe { libc::close_range(3, u32::MAX, 0) } == 0 {
+        return;
+    }
+    // Linux before 5.9.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: as above; the directory that was read is closed already, and closing its number again does nothing.
+        unsafe { libc::close(number) };
     }
 }
 

@@ -1,0 +1,6 @@
+//! Programs run through the real shim: on this machine, and in containers of the engine at `/var/run/docker.sock`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot run fails loudly")]
+
+mod container;
+mod host;
+mod support;
