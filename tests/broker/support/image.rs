@@ -1,0 +1,173 @@
+//! Images made on the spot, without a registry.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use bollard::{
+    body_full,
+    query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder},
+};
+use futures_util::TryStreamExt;
+
+use super::{engine, unique};
+
+/// A minimal manifest whose backend is one image that exposes `backend.sock`.
+pub(crate) fn metadata() -> String {
+    r#"{"icon": "icon.svg", "ui": {"dashboard-tab": {"title": "Test", "root": "ui", "src": "index.html"}},
+        "vm": {"image": "${DESKTOP_PLUGIN_IMAGE}", "exposes": {"socket": "backend.sock"}}}"#
+        .to_owned()
+}
+
+/// Debian's static busybox, with a shell and the usual programs.
+pub(crate) fn busybox() -> Vec<u8> {
+    let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    fs::read(path.expect("the tests need busybox-static; `make test` installs it")).unwrap()
+}
+
+/// The static backend of the hello extension, compiled once.
+pub(crate) fn hello_backend() -> Vec<u8> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hello-backend");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension/backend/main.rs");
+        let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+        if modified(&target) < modified(&source) {
+            // Tests run in processes of their own, at once: whoever is last puts the same file in place.
+            let partial = target.with_extension(unique("partial"));
+            let mut rustc = Command::new("rustc");
+            rustc.args([
+                "--edition",
+                "2024",
+                "--crate-name",
+                "hello_backend",
+                "-O",
+                "-C",
+                "target-feature=+crt-static",
+            ]);
+            assert!(rustc.arg("-o").arg(&partial).arg(source).status().unwrap().success());
+            fs::rename(partial, &target).unwrap();
+        }
+        target
+    });
+    fs::read(built).unwrap()
+}
+
+/// An image under construction: a root file system and its configuration.
+pub(crate) struct ImageBuilder {
+    archive: tar::Builder<Vec<u8>>,
+    changes: Vec<String>,
+    labels: HashMap<String, String>,
+}
+
+/// An image in the engine; its name is removed when dropped.
+pub(crate) struct Image {
+    /// Its reference, `longshore-test/…:1`.
+    pub(crate) reference: String,
+    /// The id of the extension in it.
+    pub(crate) id: String,
+}
+
+impl Image {
+    /// Begins an image with the four core labels and nothing in it.
+    pub(crate) fn builder() -> ImageBuilder {
+        let labels = [
+            ("org.opencontainers.image.title", "Test"),
+            ("org.opencontainers.image.description", "A test"),
+            ("org.opencontainers.image.vendor", "Longshore"),
+            ("com.docker.desktop.extension.api.version", ">= 0.3.0"),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        ImageBuilder { archive: tar::Builder::new(Vec::new()), changes: vec![], labels: HashMap::from(labels) }
+    }
+
+    /// An extension with a UI and the hello backend on `backend.sock`, as `vm.image`.
+    pub(crate) fn hello() -> ImageBuilder {
+        Image::builder()
+            .file("metadata.json", metadata(), 0o644)
+            .file("ui/index.html", "<h1>hello</h1>", 0o644)
+            .file("icon.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", 0o644)
+            .file("hello-backend", hello_backend(), 0o755)
+            .change(r#"CMD ["/hello-backend", "serve", "--socket", "/run/guest-services/backend.sock"]"#)
+    }
+}
+
+impl ImageBuilder {
+    /// Adds a file.
+    pub(crate) fn file(mut self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> Self {
+        let content = content.as_ref();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        self.archive.append_data(&mut header, path, content).unwrap();
+        self
+    }
+
+    /// Adds a symbolic link.
+    pub(crate) fn link(mut self, path: &str, target: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        self.archive.append_link(&mut header, path, target).unwrap();
+        self
+    }
+
+    /// Adds busybox with a shell.
+    pub(crate) fn busybox(mut self) -> Self {
+        self = self.file("bin/busybox", busybox(), 0o755);
+        for name in
+            ["sh", "ls", "cat", "sleep", "id", "ln", "mkdir", "rm", "echo", "env", "touch", "kill", "chmod", "mv"]
+        {
+            self = self.link(&format!("bin/{name}"), "busybox");
+        }
+        self
+    }
+
+    /// Adds a line such as `USER 1000`, as `docker import --change` takes it.
+    pub(crate) fn change(mut self, line: &str) -> Self {
+        self.changes.push(line.to_owned());
+        self
+    }
+
+    /// Sets a label.
+    pub(crate) fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Makes the image under a name of its own.
+    pub(crate) async fn build(self) -> Image {
+        self.build_as(&format!("longshore-test/{}", unique("ext"))).await
+    }
+
+    /// Makes the image as `id:1`.
+    pub(crate) async fn build_as(self, id: &str) -> Image {
+        let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
+        let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
+        // bollard takes one change; Dockerfile lines can be joined.
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(id).tag("1");
+        let options = options.changes(changes).build();
+        let archive = body_full(self.archive.into_inner().unwrap().into());
+        let made = engine().create_image(Some(options), Some(archive), None);
+        made.try_for_each(|_| async { Ok(()) }).await.unwrap();
+        Image { reference: format!("{id}:1"), id: id.to_owned() }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let reference = self.reference.clone();
+        let remove = async move {
+            let options = RemoveImageOptionsBuilder::default().force(true).build();
+            let _ = engine().remove_image(&reference, Some(options), None).await;
+        };
+        // A runtime of its own: the test's may be one that is ending.
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = std::thread::spawn(move || runtime().block_on(remove)).join();
+    }
+}

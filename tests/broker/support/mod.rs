@@ -1,0 +1,47 @@
+//! What the tests share: a broker of their own, images of their own, and clients.
+
+mod broker;
+mod image;
+
+pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
+pub(crate) use image::{Image, busybox, hello_backend, metadata};
+
+use longshore::pb;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+/// The documented reason of a failure.
+pub(crate) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    details.error_info().map(|info| info.reason.clone()).unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"))
+}
+
+/// The metadata of a failure's ErrorInfo.
+pub(crate) fn fact(status: &Status, key: &str) -> Option<String> {
+    status.get_error_details().error_info()?.metadata.get(key).cloned()
+}
+
+/// An image of the engine as a source.
+pub(crate) fn image_source(reference: &str) -> pb::Source {
+    let image = pb::ImageSource { reference: reference.to_owned(), pull: pb::PullPolicy::Never.into() };
+    pb::Source { source: Some(pb::source::Source::Image(image)) }
+}
+
+/// An install that accepts whatever is asked for.
+pub(crate) fn trusting(reference: &str) -> pb::InstallRequest {
+    pb::InstallRequest { source: Some(image_source(reference)), trust: true, ..Default::default() }
+}
+
+/// A client of the engine, to look at what the broker did.
+pub(crate) fn engine() -> bollard::Docker {
+    bollard::Docker::connect_with_unix("unix:///var/run/docker.sock", 60, bollard::API_DEFAULT_VERSION)
+        .expect("the tests need an engine at /var/run/docker.sock; `make test` starts one")
+}
+
+/// A name that no other test run uses.
+pub(crate) fn unique(name: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    format!("{name}-{:x}-{:x}-{}", std::process::id(), now & 0xffff_ffff, NEXT.fetch_add(1, Ordering::Relaxed))
+}
