@@ -367,3 +367,41 @@ async fn broker_of_a_plain_user() {
     assert!(removed >= 4 && left == 0, "{removed} {left}");
     println!("REACHED");
 }
+
+#[tokio::test]
+async fn a_killed_broker_leaves_nothing() {
+    let container = Container::start(busybox(), &[]);
+    for _ in 0..5 {
+        let marker = marker();
+        let mut broker = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "container::broker_of_its_own", "--ignored", "--nocapture"])
+            .env("LONGSHORE_TEST_MARK", &marker)
+            .env("LONGSHORE_TEST_CONTAINER", &container.id)
+            .env("LONGSHORE_TEST_DATA", container.data.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(broker.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().contains("READY")));
+        assert!(count_marked(&format!("IN_TREE={marker}")) >= 8);
+        broker.kill().unwrap();
+        broker.wait().unwrap();
+        wait_until_none_marked(&marker).await;
+    }
+}
+
+/// Not a test: the broker that is killed by the one above.
+#[tokio::test]
+#[ignore = "started by a_killed_broker_leaves_nothing"]
+async fn broker_of_its_own() {
+    let Ok(id) = std::env::var("LONGSHORE_TEST_CONTAINER") else { return };
+    let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
+    let marker = std::env::var("LONGSHORE_TEST_MARK").unwrap();
+    let hub = hub();
+    let engine = Docker::connect_with_unix_defaults().unwrap();
+    let link = hub.container(&engine, &id, None, &data.join("broker")).await.unwrap();
+    let mut run = link.run(&in_container(with_env(shell(WILD_TREE), "IN_TREE", &marker))).await.unwrap();
+    wait_for(&mut run, "up").await;
+    println!("READY");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
