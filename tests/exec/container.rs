@@ -23,15 +23,19 @@ const GUEST_DIR: &str = "/run/guest-services";
 struct Container {
     id: String,
     data: tempfile::TempDir,
+    _image: Image,
 }
+
+/// An image, removed when dropped.
+struct Image(String);
 
 impl Container {
     /// Runs `image` with these options; the program sleeps.
-    fn start(image: &str, options: &[&str]) -> Self {
+    fn start(image: Image, options: &[&str]) -> Self {
         Container::start_program(image, options, &["sleep", "600"])
     }
 
-    fn start_program(image: &str, options: &[&str], argv: &[&str]) -> Self {
+    fn start_program(image: Image, options: &[&str], argv: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         for name in ["broker", "guest"] {
             std::fs::create_dir(data.path().join(name)).unwrap();
@@ -41,9 +45,9 @@ impl Container {
         let guest = format!("{}:{GUEST_DIR}", data.path().join("guest").display());
         let mut args = vec!["run", "-d", "--network", "none", "-v", &broker, "-v", &guest];
         args.extend(options);
-        args.push(image);
+        args.push(&image.0);
         args.extend(argv);
-        Container { id: docker(&args), data }
+        Container { id: docker(&args), data, _image: image }
     }
 
     fn broker_dir(&self) -> PathBuf {
@@ -62,18 +66,27 @@ impl Drop for Container {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", &self.0]).output();
+    }
+}
+
 fn docker(args: &[&str]) -> String {
     let output = Command::new("docker").args(args).output().unwrap();
     assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// An image of one static file.
-fn import(name: &str, path: &str, source: &str) -> String {
-    static ONCE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = ONCE.lock().unwrap();
-    let mut child =
-        Command::new("docker").args(["import", "-", name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+/// An image of one static file, and for busybox links to it.
+fn import(path: &str, source: &str) -> Image {
+    let name = format!("longshore-test-exec:{}", marker());
+    let mut child = Command::new("docker")
+        .args(["import", "-", &name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut archive = tar::Builder::new(child.stdin.take().unwrap());
     let content = std::fs::read(source).unwrap();
     let mut header = tar::Header::new_gnu();
@@ -90,11 +103,11 @@ fn import(name: &str, path: &str, source: &str) -> String {
     }
     archive.into_inner().unwrap().flush().unwrap();
     assert!(child.wait().unwrap().success());
-    name.to_owned()
+    Image(name)
 }
 
-fn busybox() -> String {
-    import("longshore-test-exec-busybox:1", "bin/busybox", "/bin/busybox")
+fn busybox() -> Image {
+    import("bin/busybox", "/bin/busybox")
 }
 
 fn in_container(mut program: longshore::exec::Program) -> longshore::exec::Program {
@@ -109,7 +122,7 @@ async fn run(link: &Link, argv: &[&str]) -> Told {
 
 #[tokio::test]
 async fn the_end_is_told_as_it_was() {
-    let container = Container::start(&busybox(), &["-e", "OF_THE_IMAGE=x", "-w", "/bin"]);
+    let container = Container::start(busybox(), &["-e", "OF_THE_IMAGE=x", "-w", "/bin"]);
     let hub = hub();
     let begin = Instant::now();
     let link = container.link(&hub, None).await.unwrap();
@@ -144,7 +157,7 @@ async fn the_end_is_told_as_it_was() {
 
 #[tokio::test]
 async fn the_process_id_is_this_machines() {
-    let container = Container::start(&busybox(), &[]);
+    let container = Container::start(busybox(), &[]);
     let hub = hub();
     let link = container.link(&hub, None).await.unwrap();
     let mut run = link.run(&in_container(program(&["sleep", "77"]))).await.unwrap();
@@ -163,7 +176,7 @@ async fn it_runs_where_little_is_allowed() {
         &["--pids-limit", "16"],
     ];
     for options in confined {
-        let container = Container::start(&busybox(), options);
+        let container = Container::start(busybox(), options);
         let hub = hub();
         let link = container.link(&hub, None).await.unwrap_or_else(|error| panic!("{options:?}: {error}"));
         let who = run(&link, &["id", "-u"]).await;
@@ -182,9 +195,9 @@ async fn it_runs_where_little_is_allowed() {
 
 #[tokio::test]
 async fn it_runs_in_an_image_of_one_program() {
-    let image = import("longshore-test-exec-scratch:1", "program", SHIM);
+    let image = import("program", SHIM);
     // The one program there is sits in a read of its standard input.
-    let container = Container::start_program(&image, &["-i"], &["/program", "shim", "container"]);
+    let container = Container::start_program(image, &["-i"], &["/program", "shim", "container"]);
     let hub = hub();
     let link = container.link(&hub, None).await.unwrap();
     let told = run(&link, &["/program", "shim", "nonsense"]).await;
@@ -194,7 +207,7 @@ async fn it_runs_in_an_image_of_one_program() {
 
 #[tokio::test]
 async fn dropping_a_run_ends_the_whole_tree() {
-    let container = Container::start(&busybox(), &[]);
+    let container = Container::start(busybox(), &[]);
     let hub = hub();
     let link = container.link(&hub, None).await.unwrap();
     for _ in 0..20 {
@@ -211,7 +224,7 @@ async fn dropping_a_run_ends_the_whole_tree() {
 
 #[tokio::test]
 async fn dropping_the_hub_ends_all_in_the_container() {
-    let container = Container::start(&busybox(), &[]);
+    let container = Container::start(busybox(), &[]);
     let marker = marker();
     let hub = hub();
     let link = container.link(&hub, None).await.unwrap();
@@ -231,7 +244,7 @@ async fn dropping_the_hub_ends_all_in_the_container() {
 
 #[tokio::test]
 async fn a_container_that_stops_is_told() {
-    let container = Container::start(&busybox(), &["--stop-timeout", "1"]);
+    let container = Container::start(busybox(), &["--stop-timeout", "1"]);
     let hub = hub();
     let link = container.link(&hub, None).await.unwrap();
     let mut run = link.run(&in_container(shell("echo up; sleep 300"))).await.unwrap();
@@ -264,15 +277,13 @@ async fn a_container_that_stops_is_told() {
 #[tokio::test]
 async fn where_the_shim_cannot_run_it_says_so() {
     let image = busybox();
-    let bare = Container {
-        id: docker(&["run", "-d", "--network", "none", &image, "sleep", "600"]),
-        data: tempfile::tempdir().unwrap(),
-    };
+    let id = docker(&["run", "-d", "--network", "none", &image.0, "sleep", "600"]);
+    let bare = Container { id, data: tempfile::tempdir().unwrap(), _image: image };
     std::fs::create_dir(bare.broker_dir()).unwrap();
     let error = bare.link(&hub(), None).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ShimUnavailable, "{error}");
     println!("{error}");
-    let container = Container::start(&image, &[]);
+    let container = Container::start(busybox(), &[]);
     let error = container.link(&hub(), Some("no-such-user")).await.unwrap_err();
     assert_eq!(error.reason(), Reason::ShimUnavailable, "{error}");
     println!("{error}");
@@ -280,7 +291,7 @@ async fn where_the_shim_cannot_run_it_says_so() {
 
 #[tokio::test]
 async fn callers_at_once_share_one_shim() {
-    let container = Container::start(&busybox(), &[]);
+    let container = Container::start(busybox(), &[]);
     let hub = hub();
     let links = futures_util::future::join_all((0..8).map(|_| container.link(&hub, None))).await;
     let links: Vec<_> = links.into_iter().map(Result::unwrap).collect();
@@ -293,17 +304,7 @@ async fn callers_at_once_share_one_shim() {
 /// A broker without privileges reaches the socket of a container's root, and empties its directory.
 #[tokio::test]
 async fn a_plain_user_reaches_what_belongs_to_root() {
-    let script = format!(
-        "umask 022; cd {GUEST_DIR}; mkdir -p a/b; echo x > a/b/c; ln -s /etc a/l; exec nc -lk -U {GUEST_DIR}/ext.sock -e echo hello"
-    );
-    let image = busybox();
-    let supports = Command::new("busybox").args(["nc", "--help"]).output().unwrap();
-    let container = if String::from_utf8_lossy(&supports.stderr).contains("local:") {
-        Container::start_program(&image, &[], &["sh", "-c", &script.replace("-U ", "local:")])
-    } else {
-        // This busybox has no such sockets; the socket is made here instead, by root.
-        Container::start(&image, &[])
-    };
+    let container = Container::start(busybox(), &[]);
     let guest = container.data.path().join("guest");
     std::fs::set_permissions(container.data.path(), PermissionsExt::from_mode(0o755)).unwrap();
     std::os::unix::fs::chown(container.broker_dir(), Some(65534), Some(65534)).unwrap();
@@ -365,4 +366,42 @@ async fn broker_of_a_plain_user() {
     let (removed, left) = link.clear(GUEST_DIR).await.unwrap();
     assert!(removed >= 4 && left == 0, "{removed} {left}");
     println!("REACHED");
+}
+
+#[tokio::test]
+async fn a_killed_broker_leaves_nothing() {
+    let container = Container::start(busybox(), &[]);
+    for _ in 0..5 {
+        let marker = marker();
+        let mut broker = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "container::broker_of_its_own", "--ignored", "--nocapture"])
+            .env("LONGSHORE_TEST_MARK", &marker)
+            .env("LONGSHORE_TEST_CONTAINER", &container.id)
+            .env("LONGSHORE_TEST_DATA", container.data.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(broker.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().contains("READY")));
+        assert!(count_marked(&format!("IN_TREE={marker}")) >= 8);
+        broker.kill().unwrap();
+        broker.wait().unwrap();
+        wait_until_none_marked(&marker).await;
+    }
+}
+
+/// Not a test: the broker that is killed by the one above.
+#[tokio::test]
+#[ignore = "started by a_killed_broker_leaves_nothing"]
+async fn broker_of_its_own() {
+    let Ok(id) = std::env::var("LONGSHORE_TEST_CONTAINER") else { return };
+    let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
+    let marker = std::env::var("LONGSHORE_TEST_MARK").unwrap();
+    let hub = hub();
+    let engine = Docker::connect_with_unix_defaults().unwrap();
+    let link = hub.container(&engine, &id, None, &data.join("broker")).await.unwrap();
+    let mut run = link.run(&in_container(with_env(shell(WILD_TREE), "IN_TREE", &marker))).await.unwrap();
+    wait_for(&mut run, "up").await;
+    println!("READY");
+    tokio::time::sleep(Duration::from_secs(60)).await;
 }

@@ -132,7 +132,9 @@ fn pids() -> Vec<String> {
 /// A value that nothing else on the machine has.
 pub(crate) fn marker() -> String {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    format!("mark-{}-{nanos:x}", std::process::id())
+    static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("mark-{}-{nanos:x}-{number}x", std::process::id())
 }
 
 /// A tree of the worst behaved kind: daemons forked twice, sessions of their own, TERM ignored. Says `up` when it is.
