@@ -1,13 +1,16 @@
-//! What every call passes: who is calling is checked, and open calls are counted so that a stop can wait for them.
+//! What every call passes: who is calling is checked, descriptors are kept for the calls that are open, and those are
+//! counted so that a stop can wait for them.
 
 use std::{
     future::Future,
+    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -16,6 +19,12 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{peer::Peer, status};
+use crate::model::error::{Error, Reason};
+
+/// Descriptors that are kept for the calls that are open: each may still need a few.
+const RESERVED_DESCRIPTORS: u64 = 128;
+/// When to try again after descriptors were short.
+const LIMIT_RETRY: Duration = Duration::from_secs(1);
 
 /// The calls that are open.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +43,23 @@ impl Calls {
     fn begin(&self) -> Call {
         self.0.count.fetch_add(1, Ordering::AcqRel);
         Call(self.clone())
+    }
+
+    /// Refuses new work while descriptors are short, so that accepted work goes on.
+    ///
+    /// A new descriptor gets the lowest number that is free, so its number tells how many there are.
+    fn check_descriptors(&self) -> Result<(), Error> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let next = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0).map(|fd| fd.as_raw_fd().unsigned_abs());
+        match next {
+            Ok(next) if u64::from(next) + RESERVED_DESCRIPTORS < limit => Ok(()),
+            // Nothing to duplicate tells nothing.
+            Err(rustix::io::Errno::BADF) => Ok(()),
+            _ => {
+                let message = format!("the broker is near its limit of {limit} open descriptors; try again");
+                Err(Error::new(Reason::LimitReached, "", message).retry_after(LIMIT_RETRY))
+            }
+        }
     }
 
     /// How many are open.
@@ -101,7 +127,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if let Some(Err(refused)) = request.extensions().get::<Peer>().map(Peer::check) {
+        let checked = request.extensions().get::<Peer>().map_or(Ok(()), Peer::check);
+        if let Err(refused) = checked.and_then(|()| self.calls.check_descriptors()) {
             return Box::pin(std::future::ready(Ok(status::status(refused).into_http())));
         }
         let call = self.calls.begin();
