@@ -26,6 +26,7 @@ pub fn main(args: &ServeArgs) -> ExitCode {
     let result = config::load(args).and_then(|config| {
         start_log(&config)?;
         let open_files = raise_descriptor_limit();
+        adopt_orphans();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
         let runtime =
             runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
@@ -57,7 +58,8 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let store = Store::open(&layout.database())?;
     let socket = ControlSocket::open(&config.socket)?;
     let EngineAddress::Unix(engine) = &config.engine;
-    let hub = Hub::new(HubOptions { max_open_files: open_files, ..HubOptions::default() });
+    let hub =
+        Hub::new(HubOptions { max_open_files: open_files, is_subreaper: is_subreaper(), ..HubOptions::default() });
     let broker = Broker::new(Parts {
         places: Places { socket: config.socket.clone(), runtime_dir: config.runtime_dir.clone() },
         limits: Limits {
@@ -85,6 +87,11 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     served
 }
 
+/// Whether [`adopt_orphans`] was called: not where a broker runs inside another program.
+fn is_subreaper() -> bool {
+    rustix::process::child_subreaper().is_ok_and(|set| set.is_some())
+}
+
 /// Completes at the first SIGTERM or SIGINT.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).map_err(|e| Error::bug("cannot listen for signals").caused_by(e));
@@ -95,6 +102,13 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Makes this process the parent of programs that killed those that were to keep them.
+fn adopt_orphans() {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "programs that kill their keeper cannot be held");
+    }
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns what it was, for the programs we run.

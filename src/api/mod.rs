@@ -20,7 +20,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::net::UnixListener;
@@ -48,6 +48,10 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 const MAX_PENDING_RESETS: usize = 64;
 /// Time that the last answers get to leave when the broker stops.
 const FLUSH: Duration = Duration::from_millis(100);
+/// Refused callers that are told why, within [`REFUSALS_WITHIN`]; each holds a connection as long as it likes.
+const MAX_REFUSALS: usize = 16;
+/// How long a count of refused callers lasts.
+const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 /// The service name under which health tells about the engine.
 const ENGINE_HEALTH: &str = "longshore.engine";
 
@@ -132,19 +136,48 @@ async fn report_engine(health: HealthReporter, reachable: bool) {
     health.set_service_status(ENGINE_HEALTH, status).await;
 }
 
+/// How many refused callers were let in lately to be told why.
+#[derive(Debug, Default)]
+struct Turned {
+    since: Option<Instant>,
+    count: usize,
+}
+
+impl Turned {
+    /// Whether one more may be told.
+    fn take(&mut self) -> bool {
+        if self.since.is_none_or(|since| since.elapsed() >= REFUSALS_WITHIN) {
+            *self = Turned { since: Some(Instant::now()), count: 0 };
+        }
+        self.count += 1;
+        self.count <= MAX_REFUSALS
+    }
+}
+
 /// Accepted connections, their `:authority` made acceptable to h2.
 fn async_stream(
     listener: &UnixListener,
     is_ours: peer::IsOurs,
     stop: CancellationToken,
 ) -> impl Stream<Item = std::io::Result<authority::AuthorityRewrite<peer::PeerStream>>> {
-    futures_util::stream::unfold((listener, is_ours, stop), |(listener, is_ours, stop)| async move {
-        let stream = tokio::select! {
-            stream = listener::accept(listener) => stream,
-            () = stop.cancelled() => return None,
+    futures_util::stream::unfold((listener, is_ours, stop, Turned::default()), |mut state| async move {
+        let (listener, is_ours, stop, turned) = &mut state;
+        let stream = loop {
+            let stream = tokio::select! {
+                stream = listener::accept(listener) => stream,
+                () = stop.cancelled() => return None,
+            };
+            let stream = peer::PeerStream::new(stream, is_ours);
+            if !stream.is_refused() {
+                break stream;
+            }
+            // A few are let in to be told why; who comes again and again is not worth a descriptor.
+            if turned.take() {
+                stream.log_refusal();
+                break stream;
+            }
         };
-        let stream = peer::PeerStream::new(stream, &is_ours);
-        Some((Ok(authority::AuthorityRewrite::new(stream)), (listener, is_ours, stop)))
+        Some((Ok(authority::AuthorityRewrite::new(stream)), state))
     })
 }
 

@@ -90,10 +90,17 @@ pub(super) struct PeerStream {
 impl PeerStream {
     pub(super) fn new(stream: UnixStream, is_ours: &IsOurs) -> Self {
         let peer = Peer::of(&stream, is_ours);
-        if let Some(why) = peer.refusal {
-            tracing::warn!(uid = peer.uid, why, "refused a caller");
-        }
         PeerStream { stream, peer }
+    }
+
+    /// Whether its calls will be refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.peer.refusal.is_some()
+    }
+
+    /// Tells the log who was refused, and why.
+    pub(super) fn log_refusal(&self) {
+        tracing::warn!(uid = self.peer.uid, why = self.peer.refusal, "refused a caller");
     }
 }
 

@@ -10,10 +10,20 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::convert;
 use crate::{
-    model::error::{Detail, Error, Kind, Reason},
+    model::{
+        error::{Detail, Error, Kind, Reason},
+        grant::Need,
+    },
     pb,
 };
 
+/// Longest message of an error. A status travels in HTTP/2 trailers, which clients bound to 8 or 16 KiB in all, and the
+/// message travels twice, once percent-encoded.
+const MAX_MESSAGE_BYTES: usize = 2048;
+/// Longest subject.
+const MAX_SUBJECT_BYTES: usize = 256;
+/// Longest detail of our own.
+const MAX_DETAIL_BYTES: usize = 3072;
 /// The domain of every reason.
 const DOMAIN: &str = "longshore.dev";
 
@@ -21,11 +31,11 @@ const DOMAIN: &str = "longshore.dev";
 pub(super) fn status(error: Error) -> Status {
     let message = match error.reason() {
         Reason::Bug => logged_bug(&error),
-        _ => error.message().to_owned(),
+        _ => clipped(error.message(), MAX_MESSAGE_BYTES),
     };
     let mut facts = HashMap::from([("retry".to_owned(), error.retry_delay().is_some().to_string())]);
     if !error.subject().is_empty() {
-        facts.insert("subject".into(), error.subject().to_owned());
+        facts.insert("subject".into(), clipped(error.subject(), MAX_SUBJECT_BYTES));
     }
     if let Some(sent) = error.was_sent() {
         facts.insert("sent".into(), sent.to_string());
@@ -70,13 +80,31 @@ fn logged_bug(error: &Error) -> String {
     format!("something went wrong inside the broker; its log says more under bug number {number}")
 }
 
+/// The needs, as many as fit; Inspect tells all of them.
+fn grants_required(needs: &[Need]) -> pb::GrantsRequired {
+    let mut room = MAX_DETAIL_BYTES;
+    let fits = |grant: &pb::NeededGrant| {
+        let size = grant.encoded_len();
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    pb::GrantsRequired { grants: needs.iter().map(|need| convert::need(need, false)).take_while(fits).collect() }
+}
+
+/// At most so many bytes of a text, cut between characters.
+fn clipped(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
 /// Adds a detail of our own to those that the standard ones are packed with.
 fn with_detail(status: Status, detail: &Detail) -> Status {
     let (name, value) = match detail {
-        Detail::GrantsRequired(needs) => {
-            let grants = needs.iter().map(|need| convert::need(need, false)).collect();
-            ("GrantsRequired", pb::GrantsRequired { grants }.encode_to_vec())
-        }
+        Detail::GrantsRequired(needs) => ("GrantsRequired", grants_required(needs).encode_to_vec()),
         Detail::ResponseHead { status, headers, max_body_bytes } => {
             let headers = headers.iter().map(|(name, value)| convert::header(name.clone(), value.clone())).collect();
             let max_body_bytes = i64::try_from(*max_body_bytes).unwrap_or(i64::MAX);

@@ -1,7 +1,7 @@
 //! Whether a process descends from another, by parents in `/proc`.
 //!
 //! Programs that we run cannot leave: keepers and the resident are subreapers, so an orphan's next parent is still one of
-//! ours. (A program that kills both its keeper and the resident can; their death ends everything else of theirs.)
+//! ours. One that kills both its keeper and the resident becomes the broker's own child, where that is a subreaper too.
 
 use std::fs;
 

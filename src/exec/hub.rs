@@ -17,6 +17,7 @@ use super::{
     container,
     copy::{self, Checked},
     link::{ExecIds, Link, Place},
+    orphans,
     trees::Trees,
 };
 use crate::{
@@ -37,12 +38,15 @@ pub struct HubOptions {
     /// Soft limit of open files that programs on the host get. The broker raises its own at start, and many programs
     /// misbehave with a large one. `None` passes the broker's on.
     pub max_open_files: Option<u64>,
+    /// Whether this process is a subreaper, and nothing but a broker: whatever it becomes the parent of is then an
+    /// extension's, and is killed.
+    pub is_subreaper: bool,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
         // Not the path it was started by, under which an upgrade may have put another.
-        HubOptions { shim: "/proc/self/exe".into(), max_open_files: None }
+        HubOptions { shim: "/proc/self/exe".into(), max_open_files: None, is_subreaper: false }
     }
 }
 
@@ -100,6 +104,11 @@ impl Hub {
         })?;
         host.shims.retain(Process::is_alive);
         host.shims.extend(child.id().and_then(|pid| Process::of(i32::try_from(pid).ok()?)));
+        if self.options.is_subreaper
+            && let Some(pid) = child.id()
+        {
+            orphans::end_behind(pid);
+        }
         // Let go, so that the runtime buries it when it ends.
         drop(child);
         let link = Arc::new(Link::new(near, Place::Host, self.trees.clone(), self.ids.clone())?);
@@ -215,8 +224,11 @@ impl Hub {
     /// Whether a process on this machine is a program that we run on the host, or descends from one. True as well for a
     /// process that is gone, or whose ancestors cannot be read, once any program ran.
     pub fn is_descendant(&self, pid: i32) -> bool {
-        let shims = lock(&self.host).shims.clone();
-        descends_from(pid, &shims)
+        let mut ours = lock(&self.host).shims.clone();
+        if self.options.is_subreaper {
+            ours.extend(Process::of(std::process::id().cast_signed()));
+        }
+        descends_from(pid, &ours)
     }
 }
 

@@ -10,6 +10,7 @@ mod hub;
 mod idle;
 mod keeper;
 mod link;
+mod orphans;
 mod output;
 mod pidfd;
 mod program;

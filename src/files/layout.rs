@@ -53,6 +53,9 @@ impl Layout {
     pub fn open(data: &Path) -> Result<Layout> {
         make_private(data)?;
         check_owner(data)?;
+        // Grants and audit in it are nobody else's to read.
+        fs::set_permissions(data, fs::Permissions::from_mode(0o700))
+            .map_err(|error| failed("set the mode of", data, error))?;
         let lock = lock(&data.join("lock"))?;
         let layout = Layout { root: data.to_owned(), _lock: lock, staged: AtomicU64::new(0) };
         for name in ["extensions", "staging", "docker-config"] {
@@ -120,6 +123,7 @@ impl Layout {
     }
 }
 
+/// Makes a directory that only its owner may look into; one that is there stays as it is.
 fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("create", path, error))
 }

@@ -12,7 +12,7 @@ mod resident;
 mod signals;
 pub mod socket;
 mod start;
-mod tree;
+pub(crate) mod tree;
 pub mod wire;
 
 use std::{

@@ -55,7 +55,7 @@ pub(super) fn end(signals: &Signals, within: Duration, mut ended: impl FnMut(Pid
 }
 
 /// Kills once whatever descends from this process now, but not direct children that are `spared` nor what is below them.
-pub(super) fn kill_round(spared: impl Fn(Pid) -> bool) {
+pub(crate) fn kill_round(spared: impl Fn(Pid) -> bool) {
     let own = getpid();
     for (pid, parent) in descendants(spared) {
         if parent == own {
@@ -79,6 +79,13 @@ fn descendants(spared: impl Fn(Pid) -> bool) -> Vec<(Pid, Pid)> {
         next += 1;
     }
     found
+}
+
+/// The direct children of this process.
+pub(crate) fn children() -> Vec<Pid> {
+    let own = getpid();
+    let all = || descendants_by_scan(own, |_| false).into_iter().filter(|(_, parent)| *parent == own);
+    children_of(own).unwrap_or_else(|| all().map(|(pid, _)| pid).collect())
 }
 
 /// The children of all threads of a process; `None` where the process is gone or the kernel has no such list.

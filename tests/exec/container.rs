@@ -352,7 +352,7 @@ async fn broker_of_a_plain_user() {
     let shim = std::env::var("LONGSHORE_TEST_SHIM").unwrap().into();
     let direct = tokio::net::UnixStream::connect(data.join("guest/ext.sock")).await;
     assert_eq!(direct.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
-    let hub = Hub::new(longshore::exec::HubOptions { shim, max_open_files: None });
+    let hub = Hub::new(longshore::exec::HubOptions { shim, ..Default::default() });
     let engine = Docker::connect_with_unix_defaults().unwrap();
     let link = hub.container(&engine, &id, Some("0"), &data.join("broker")).await.unwrap();
     let mut stream = link.connect(GUEST_DIR, "ext.sock").await.unwrap();

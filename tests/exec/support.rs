@@ -11,7 +11,7 @@ use longshore::exec::{Drained, EnvSpec, Event, Hub, HubOptions, Outcome, OutputS
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_longshore");
 
 pub(crate) fn hub() -> Hub {
-    Hub::new(HubOptions { shim: SHIM.into(), max_open_files: Some(1024) })
+    Hub::new(HubOptions { shim: SHIM.into(), max_open_files: Some(1024), ..HubOptions::default() })
 }
 
 /// A program with the PATH of the machine, whose drain is cut after half a second.
