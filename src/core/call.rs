@@ -112,9 +112,11 @@ impl Broker {
                 break;
             }
         }
-        Err(match failure {
-            Some(failure) => from_within(&installed.id, socket, &failure),
-            None => Error::bug("no user was tried in a container"),
+        let Some(failure) = failure else { return Err(Error::bug("no user was tried in a container")) };
+        Err(match failure.kind {
+            DialErrorKind::Missing => self.why_silent(installed, backend, socket, DialError::Missing).await,
+            DialErrorKind::Refused => self.why_silent(installed, backend, socket, DialError::Refused).await,
+            _ => from_within(&installed.id, socket, &failure),
         })
     }
 
@@ -209,23 +211,17 @@ fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
 
 /// The same, told by the shim that tried as root of the container.
 fn from_within(id: &ExtensionId, socket: &str, failure: &exec::DialError) -> Error {
-    let seen = match failure.kind {
-        DialErrorKind::Missing => DialError::Missing,
-        DialErrorKind::Refused => DialError::Refused,
-        DialErrorKind::Busy => DialError::Busy,
+    match failure.kind {
+        DialErrorKind::Busy => told(id, socket, &DialError::Busy),
         DialErrorKind::NotASocket => {
             let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
-            return Error::new(Reason::GuestPathUnsafe, id.as_str(), message);
+            Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
         }
         DialErrorKind::Gone => {
             let message = format!("the container of {id} went away: {failure}");
-            return Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY);
+            Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
         }
-        DialErrorKind::Denied | DialErrorKind::Other => DialError::Other(io::Error::other(failure.message.clone())),
-    };
-    match seen {
-        DialError::Missing | DialError::Refused => not_listening(id, socket, &seen),
-        other => told(id, socket, &other),
+        _ => told(id, socket, &DialError::Other(io::Error::other(failure.message.clone()))),
     }
 }
 
