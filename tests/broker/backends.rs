@@ -405,7 +405,7 @@ async fn a_stopped_backend_is_told_apart(options: BrokerOptions) {
     let (reason_, _, status) = failure(stage.broker.get(&stage.id(), "/hello").await);
     assert_eq!(reason_, "BACKEND_STOPPED");
     assert!(status.message().contains("disabled"), "{status:?}");
-    extensions.enable(pb::EnableRequest { extension: stage.id(), ..Default::default() }).await.unwrap();
+    extensions.enable(pb::EnableRequest { extension: stage.id() }).await.unwrap();
     assert_eq!(stage.broker.get(&stage.id(), "/hello").await.unwrap().status, 200);
     docker(&["rm", "-f", &container]);
     let (reason_, ..) = failure(stage.fetch(get("/hello")).await);

@@ -283,7 +283,7 @@ async fn what_is_not_granted_does_not_run(options: BrokerOptions) {
     }
     let set = |allow: &[&str], deny: &[&str]| {
         let list = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        pb::GrantServiceSetRequest { extension: stage.id(), allow: list(allow), deny: list(deny), ..Default::default() }
+        pb::GrantServiceSetRequest { extension: stage.id(), allow: list(allow), deny: list(deny) }
     };
     let mut grants = stage.broker.grants().await;
     grants.set(set(&["host.exec:uname", "host.exec:/bin/sh"], &[])).await.unwrap();
