@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::{peer::Peer, status};
+use super::{deadline, peer::Peer, status};
 use crate::model::error::{Error, Reason};
 
 /// Descriptors that are kept for the calls that are open: each may still need a few.
@@ -140,9 +140,18 @@ where
             return Box::pin(std::future::ready(Ok(status::status(refused).into_http())));
         }
         let call = self.calls.begin();
+        // Made before the transport's own, which would answer CANCELLED without a reason.
+        let deadline = deadline::of(request.headers()).map(tokio::time::sleep);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let response = match deadline {
+                None => answer.await?,
+                Some(deadline) => tokio::select! {
+                    biased;
+                    response = answer => response?,
+                    () = deadline => return Ok(status::status(deadline::passed()).into_http()),
+                },
+            };
             Ok(response.map(|body| Body::new(CountedBody { body, _call: call })))
         })
     }

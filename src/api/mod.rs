@@ -5,6 +5,7 @@ mod authority;
 mod backend;
 mod calls;
 mod convert;
+mod deadline;
 mod exec;
 mod extension;
 mod grant;

@@ -10,6 +10,7 @@ use tokio::{net::UnixStream, time::Instant};
 
 use super::{Broker, attach::StandIn, start::BackendContainer};
 use crate::{
+    engine::ContainerDetails,
     exec::{self, DialErrorKind},
     files::guest::{DialError, GuestDir},
     model::{
@@ -25,8 +26,9 @@ use crate::{
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// What callers of a starting backend are told to wait.
 const STARTING_RETRY: Duration = Duration::from_millis(500);
-/// The user that may connect to whatever a container's root made.
-const CONTAINER_ROOT: &str = "0:0";
+/// Who connects in a container: its root, who may what anybody made there; where root was stripped of that right, the
+/// container's own user, who is most likely to have made it.
+const INSIDE_USERS: [Option<&str>; 2] = [Some("0:0"), None];
 
 impl Broker {
     /// Sends one HTTP request to an extension's backend, waiting up to `start_wait` for it to start.
@@ -81,17 +83,53 @@ impl Broker {
             Err(failure) => failure,
         };
         match failure {
-            DialError::Denied => {
-                let container = self.backend_container(installed, backend, &backend.service).await?;
-                let container = container.running(&installed.id)?;
-                let docker = self.engine.client()?;
-                let link =
-                    self.hub.container(&docker, &container.id, Some(CONTAINER_ROOT), &directory.broker()).await?;
-                link.connect(GUEST_DIR, socket).await.map_err(|error| from_within(&installed.id, socket, &error))
-            }
+            DialError::Denied => self.dial_within(installed, backend, socket).await,
             DialError::Missing | DialError::Refused => Err(self.why_silent(installed, backend, socket, failure).await),
             other => Err(told(&installed.id, socket, &other)),
         }
+    }
+
+    /// Connects from within a container, where its root may what the broker's user may not. All containers of an
+    /// extension share the directory, so it does not matter which of them made the socket.
+    async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<UnixStream> {
+        let container = self.running_container(installed, backend).await?;
+        let broker_dir = self.layout.extension(&installed.id).broker();
+        let docker = self.engine.client()?;
+        let mut failure = None;
+        for user in INSIDE_USERS {
+            // A link that died with its container is noticed when it is used; the next is a new one.
+            for _ in 0..2 {
+                let link = self.hub.container(&docker, &container.id, user, &broker_dir).await?;
+                match link.connect(GUEST_DIR, socket).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => failure = Some(error),
+                }
+                if failure.as_ref().is_none_or(|failure| failure.kind != DialErrorKind::Gone) {
+                    break;
+                }
+            }
+            if failure.as_ref().is_none_or(|failure| failure.kind != DialErrorKind::Denied) {
+                break;
+            }
+        }
+        let Some(failure) = failure else { return Err(Error::bug("no user was tried in a container")) };
+        Err(match failure.kind {
+            DialErrorKind::Missing => self.why_silent(installed, backend, socket, DialError::Missing).await,
+            DialErrorKind::Refused => self.why_silent(installed, backend, socket, DialError::Refused).await,
+            _ => from_within(&installed.id, socket, &failure),
+        })
+    }
+
+    /// The container of the backend service; where that does not run, another of the extension's that does.
+    async fn running_container(&self, installed: &Installed, backend: &BackendRecord) -> Result<ContainerDetails> {
+        let found = self.backend_container(installed, backend, &backend.service).await?.running(&installed.id);
+        let Err(stopped) = found else { return found };
+        for service in backend.services.iter().filter(|service| **service != backend.service) {
+            if let Ok(other) = self.backend_container(installed, backend, service).await?.running(&installed.id) {
+                return Ok(other);
+            }
+        }
+        Err(stopped)
     }
 
     /// Nobody listens: tells a backend that is not running from one that is starting and one that will not.
@@ -107,7 +145,7 @@ impl Broker {
             Ok(BackendContainer::Found(details)) if details.state == "restarting" => {
                 return not_listening(id, socket, &failure);
             }
-            Ok(container) => container.running(id),
+            Ok(_) => self.running_container(installed, backend).await,
             Err(error) => Err(error),
         };
         match container {
@@ -173,23 +211,17 @@ fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
 
 /// The same, told by the shim that tried as root of the container.
 fn from_within(id: &ExtensionId, socket: &str, failure: &exec::DialError) -> Error {
-    let seen = match failure.kind {
-        DialErrorKind::Missing => DialError::Missing,
-        DialErrorKind::Refused => DialError::Refused,
-        DialErrorKind::Busy => DialError::Busy,
+    match failure.kind {
+        DialErrorKind::Busy => told(id, socket, &DialError::Busy),
         DialErrorKind::NotASocket => {
             let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
-            return Error::new(Reason::GuestPathUnsafe, id.as_str(), message);
+            Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
         }
         DialErrorKind::Gone => {
             let message = format!("the container of {id} went away: {failure}");
-            return Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY);
+            Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
         }
-        DialErrorKind::Denied | DialErrorKind::Other => DialError::Other(io::Error::other(failure.message.clone())),
-    };
-    match seen {
-        DialError::Missing | DialError::Refused => not_listening(id, socket, &seen),
-        other => told(id, socket, &other),
+        _ => told(id, socket, &DialError::Other(io::Error::other(failure.message.clone()))),
     }
 }
 

@@ -75,7 +75,11 @@ impl Broker {
             }
             let Some(details) = self.engine.container(&entry.id).await? else { continue };
             let source = LogSource { id: details.id, tty: details.tty };
-            let chunks = crate::engine::logs(&self.engine, source, options.clone()).await?;
+            let chunks = match crate::engine::logs(&self.engine, source, options.clone()).await {
+                // It went in this moment.
+                Err(error) if error.reason() == Reason::ResourceNotFound => continue,
+                chunks => chunks?,
+            };
             opened.push(chunks.map_ok(move |chunk| LogLine {
                 service: entry.service.clone(),
                 container_id: entry.id.clone(),

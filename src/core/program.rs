@@ -2,6 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
+use rustix::fs::{Access, access};
+
 use super::{Broker, call::running_backend, install::grants_required};
 use crate::{
     exec::{EnvSpec, Program, Run, host_base},
@@ -72,7 +74,8 @@ impl Broker {
         let name = request.argv.first().cloned().unwrap_or_default();
         let declared = find_declared(installed, &name);
         let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
-        let allowed = self.store.decisions(&installed.id).await?.allows(&grant);
+        let decisions = self.store.decisions(&installed.id).await?;
+        let allowed = decisions.allows(&grant);
         let decision = if allowed { "allowed" } else { "GRANTS_REQUIRED" };
         self.store
             .audit(AuditEntry {
@@ -87,8 +90,10 @@ impl Broker {
             return Err(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }]));
         }
         let directory = files.host();
-        if let (Some(declared), Some(program)) = (declared, request.argv.first_mut()) {
-            *program = directory.join(declared).display().to_string();
+        match declared {
+            Some(declared) => request.argv[0] = directory.join(declared).display().to_string(),
+            None if !decisions.allows(&Grant::HostExecAny) => settle_name(&mut request),
+            None => {}
         }
         let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
         let cwd = request.cwd.clone().unwrap_or_else(|| directory.display().to_string());
@@ -113,7 +118,7 @@ impl Broker {
         let service = request.service.as_deref().unwrap_or(&backend.service);
         let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let link = self.hub.container(&self.engine.client()?, &container.id, None, &broker_dir).await?;
+        let docker = self.engine.client()?;
         let program = Program {
             owner: installed.id.to_string(),
             argv: request.argv,
@@ -121,7 +126,29 @@ impl Broker {
             env: EnvSpec { inherit: true, vars: request.env },
             drain_timeout: request.drain_timeout,
         };
-        link.run(&program).await
+        let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
+        match link().await?.run(&program).await {
+            // The container was started again since; nothing has run yet, and a new link leads to the new shim.
+            Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
+            other => other,
+        }
+    }
+}
+
+/// Has a name mean the machine's program of that name, and not one that a PATH of the caller's leads to: the grant is for
+/// the former.
+fn settle_name(request: &mut RunRequest) {
+    let name = &request.argv[0];
+    if name.contains('/') || !request.env.iter().any(|(variable, _)| variable == "PATH") {
+        return;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
+    let found = candidates.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok() && path.is_file());
+    match found {
+        Some(found) => request.argv[0] = found.display().to_string(),
+        // Looked for where the machine keeps its programs, and not found there either.
+        None => request.env.retain(|(variable, _)| variable != "PATH"),
     }
 }
 

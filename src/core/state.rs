@@ -149,8 +149,11 @@ fn observe_backend(backend: &BackendFacts) -> Observed {
         false => "BACKEND_EXITED",
     };
     let messages = ended.iter().map(|container| container.ended()).collect::<Vec<_>>().join("; ");
-    // Where there is no socket to call, a backend that exited 0 was a job that is done.
-    let done = |container: &&&ContainerFacts| backend.socket.is_none() && container.exit_code == 0;
+    // Where there is no socket to call, a backend that exited 0 was a job that is done; so it was where another service
+    // makes the socket.
+    let others_run = containers.iter().any(ContainerFacts::runs);
+    let is_called = backend.socket.is_some_and(|socket| socket == SocketFacts::Silent || !others_run);
+    let done = |container: &&&ContainerFacts| !is_called && container.exit_code == 0;
     if ended.iter().any(|container| container.is_backend && !(container.state == "exited" && done(&container))) {
         return say(State::Failed, reason, messages);
     }
@@ -198,6 +201,13 @@ mod tests {
             (vec![container("web", "exited", 1)], Some(Silent), (State::Failed, "BACKEND_EXITED")),
             (vec![container("web", "exited", 0)], Some(Silent), (State::Failed, "BACKEND_EXITED")),
             (vec![container("web", "exited", 0)], None, (State::Ready, "")),
+            (vec![container("web", "exited", 0), container("api", "running", 0)], Some(Answers), (State::Ready, "")),
+            (vec![container("web", "exited", 0), container("api", "running", 0)], Some(Young), (State::Starting, "")),
+            (
+                vec![container("web", "exited", 0), container("api", "running", 0)],
+                Some(Silent),
+                (State::Failed, "BACKEND_EXITED"),
+            ),
             (vec![container("web", "restarting", 1)], Some(Silent), (State::Backoff, "RESTARTING")),
             (vec![container("web", "missing", 0)], Some(Silent), (State::Failed, "CONTAINERS_MISSING")),
             (vec![container("web", "created", 0)], None, (State::Failed, "BACKEND_EXITED")),

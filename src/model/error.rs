@@ -160,6 +160,8 @@ reasons! {
     /// The broker's helper cannot run in that container.
     ShimUnavailable = "SHIM_UNAVAILABLE" => State;
 
+    /// The deadline that the call itself set has passed.
+    DeadlinePassed = "DEADLINE_PASSED" => Timeout;
     /// The caller may not use this socket.
     CallerRefused = "CALLER_REFUSED" => Denied;
     /// The broker is shutting down.

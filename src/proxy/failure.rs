@@ -12,6 +12,9 @@ use super::{
 };
 use crate::model::error::{Error, Reason};
 
+/// When a request may be sent again that the backend took nothing of.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// The exchange ended before the response head was there.
 pub(super) fn before_head(backend: &str, error: hyper::Error, progress: &Progress) -> Error {
     let failure = if error.is_user() {
@@ -23,7 +26,7 @@ pub(super) fn before_head(backend: &str, error: hyper::Error, progress: &Progres
         Error::new(Reason::BackendBrokeBeforeHead, backend, message)
     } else {
         let message = "the backend closed the connection before it took any of the request; try again";
-        Error::new(Reason::BackendBrokeBeforeHead, backend, message)
+        Error::new(Reason::BackendBrokeBeforeHead, backend, message).retry_after(RETRY)
     };
     failure.caused_by(error).sent(progress.sent())
 }

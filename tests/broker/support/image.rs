@@ -85,12 +85,31 @@ impl Image {
         ImageBuilder { archive: tar::Builder::new(Vec::new()), changes: vec![], labels: HashMap::from(labels) }
     }
 
+    /// Manifest, UI and icon of an extension that exposes `backend.sock`, and no program.
+    pub(crate) fn plain() -> ImageBuilder {
+        Image::with_manifest(&metadata())
+    }
+
+    /// The same with a manifest of one's own.
+    pub(crate) fn with_manifest(manifest: &str) -> ImageBuilder {
+        Image::builder().file("metadata.json", manifest, 0o644).file("ui/index.html", "<h1>hello</h1>", 0o644).file(
+            "icon.svg",
+            "<svg xmlns='http://www.w3.org/2000/svg'/>",
+            0o644,
+        )
+    }
+
+    /// An extension with a shell whose container does nothing, and exposes `backend.sock`.
+    pub(crate) fn sleeping() -> ImageBuilder {
+        Image::plain().busybox().change(
+            // The first process of a container is not ended by a signal that it does not handle.
+            r#"CMD ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"]"#,
+        )
+    }
+
     /// An extension with a UI and the hello backend on `backend.sock`, as `vm.image`.
     pub(crate) fn hello() -> ImageBuilder {
-        Image::builder()
-            .file("metadata.json", metadata(), 0o644)
-            .file("ui/index.html", "<h1>hello</h1>", 0o644)
-            .file("icon.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>", 0o644)
+        Image::plain()
             .file("hello-backend", hello_backend(), 0o755)
             .change(r#"CMD ["/hello-backend", "serve", "--socket", "/run/guest-services/backend.sock"]"#)
     }

@@ -2,9 +2,11 @@
 
 mod broker;
 mod image;
+mod stage;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
-pub(crate) use image::{Image, busybox, hello_backend, metadata};
+pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
+pub(crate) use stage::{Stage, as_both, docker};
 
 use longshore::pb;
 use tonic::Status;
