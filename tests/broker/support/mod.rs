@@ -1,9 +1,11 @@
 //! What the tests share: a broker of their own, images of their own, and clients.
 
 mod broker;
+mod directory;
 mod image;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
+pub(crate) use directory::local;
 pub(crate) use image::{Image, busybox, hello_backend, metadata};
 
 use longshore::pb;
