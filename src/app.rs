@@ -61,7 +61,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let hub =
         Hub::new(HubOptions { max_open_files: open_files, is_subreaper: is_subreaper(), ..HubOptions::default() });
     let broker = Broker::new(Parts {
-        places: Places { socket: config.socket.clone(), runtime_dir: config.runtime_dir.clone() },
+        places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
         limits: Limits {
             max_body_bytes: config.max_body_bytes,
             connect_timeout: config.connect_timeout,
@@ -75,7 +75,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     broker.spawn_recovery();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        socket = %config.socket.display(),
+        socket = %socket.path().display(),
         data_dir = %config.data_dir.display(),
         engine = %config.engine,
         engine_from = %config.engine_origin,

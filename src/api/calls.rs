@@ -1,5 +1,5 @@
-//! What every call passes: who is calling is checked, descriptors are kept for the calls that are open, and those are
-//! counted so that a stop can wait for them.
+//! What every call passes: who is calling is checked, descriptors are kept for the calls that are open, those are counted
+//! so that a stop can wait for them, the caller's deadline is kept, and no failure leaves without a reason.
 
 use std::{
     future::Future,
@@ -15,7 +15,8 @@ use std::{
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -35,6 +36,8 @@ pub(super) struct Calls(Arc<Open>);
 struct Open {
     count: AtomicUsize,
     ended: Notify,
+    stopping: CancellationToken,
+    cut: CancellationToken,
 }
 
 /// One open call; closed when dropped.
@@ -59,6 +62,16 @@ impl Calls {
     /// How many are open.
     pub(super) fn open(&self) -> usize {
         self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Ends the streams of services that are not ours, such as a watch of health, saying why; ours see to it themselves.
+    pub(super) fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    /// Ends those that have not answered yet, saying why.
+    pub(super) fn cut_off(&self) {
+        self.0.cut.cancel();
     }
 
     /// Waits until none is open.
@@ -139,27 +152,30 @@ where
         if let Err(refused) = checked.and_then(|()| self.calls.check_descriptors()) {
             return Box::pin(std::future::ready(Ok(status::status(refused).into_http())));
         }
-        let call = self.calls.begin();
-        // Made before the transport's own, which would answer CANCELLED without a reason.
-        let deadline = deadline::of(request.headers()).map(tokio::time::sleep);
+        let (call, cut) = (self.calls.begin(), self.calls.0.cut.clone());
+        let deadline = deadline::of(request.headers());
+        let is_ours = request.uri().path().starts_with("/longshore.");
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = match deadline {
-                None => answer.await?,
-                Some(deadline) => tokio::select! {
-                    biased;
-                    response = answer => response?,
-                    () = deadline => return Ok(status::status(deadline::passed()).into_http()),
-                },
+            let mut deadline = deadline.map(|after| Box::pin(tokio::time::sleep(after)));
+            let response = tokio::select! {
+                response = answer => status::reasoned(response?, is_ours),
+                () = cut.cancelled() => status::stopping().into_http(),
+                () = deadline::passed(&mut deadline) => status::deadline_exceeded().into_http(),
             };
-            Ok(response.map(|body| Body::new(CountedBody { body, _call: call })))
+            let stopping = if is_ours { &call.0.0.cut } else { &call.0.0.stopping };
+            let stopping = Box::pin(stopping.clone().cancelled_owned());
+            Ok(response.map(|body| Body::new(CountedBody { body: Some(body), deadline, stopping, _call: call })))
         })
     }
 }
 
-/// A body that belongs to an open call.
+/// A body that belongs to an open call and ends with its deadline, or with the broker.
 struct CountedBody {
-    body: Body,
+    /// `None` when one of these has ended it.
+    body: Option<Body>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     _call: Call,
 }
 
@@ -171,15 +187,29 @@ impl HttpBody for CountedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_ready() {
+            return frame;
+        }
+        let ended = if self.deadline.as_mut().is_some_and(|passed| passed.as_mut().poll(cx).is_ready()) {
+            status::deadline_exceeded()
+        } else if self.stopping.as_mut().poll(cx).is_ready() {
+            status::stopping()
+        } else {
+            return Poll::Pending;
+        };
+        // What the body holds, such as a program, ends now.
+        self.body = None;
+        Poll::Ready(Some(Ok(Frame::trailers(ended.into_http::<()>().into_parts().0.headers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 

@@ -1,22 +1,22 @@
-//! The deadline that a call brings with it (`grpc-timeout`, gRPC over HTTP/2).
+//! The deadline of a call, which its `grpc-timeout` header sets. tonic's own timer ends before the first message and
+//! says CANCELLED.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use http::HeaderMap;
+use tokio::time::Sleep;
 
-use crate::model::error::{Error, Reason};
-
-/// Most digits that the number may have.
+/// Most digits that the protocol allows.
 const MAX_DIGITS: usize = 8;
 
-/// How long the call may take; `None` where it does not say, or says it wrongly.
+/// How long the call may take; `None` where the caller does not say, or not in the protocol's form.
 pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > MAX_DIGITS || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let number: u64 = number.parse().ok()?;
+    let number: u64 = digits.parse().ok()?;
     match unit {
         "H" => Some(Duration::from_secs(number * 3600)),
         "M" => Some(Duration::from_secs(number * 60)),
@@ -28,37 +28,32 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The failure of a call whose deadline has passed.
-pub(super) fn passed() -> Error {
-    Error::new(Reason::DeadlinePassed, "", "the deadline of the call has passed; give it more time")
+/// Completes when the deadline has passed; never without one.
+pub(super) async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
+    match deadline {
+        Some(deadline) => deadline.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
-    fn read(text: &str) -> Option<Duration> {
-        of(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), text.parse().ok()?)]))
-    }
-
     #[test]
-    fn every_unit_is_read_and_nothing_else() {
-        for (text, wanted) in [
-            ("2H", Some(Duration::from_secs(7200))),
-            ("3M", Some(Duration::from_secs(180))),
-            ("10S", Some(Duration::from_secs(10))),
-            ("99999999m", Some(Duration::from_millis(99_999_999))),
-            ("5u", Some(Duration::from_micros(5))),
-            ("0n", Some(Duration::ZERO)),
-            ("", None),
-            ("S", None),
-            ("5", None),
-            ("+5S", None),
-            ("100000000S", None),
-            ("5\u{e9}", None),
-        ] {
-            assert_eq!(read(text), wanted, "{text:?}");
+    fn the_header_is_a_number_and_a_unit() {
+        let of = |text: &'static str| {
+            of(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                HeaderValue::from_bytes(text.as_bytes()).unwrap(),
+            )]))
+        };
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "m", "1", "+1S", "-1S", "1.5S", "123456789S", "1s", "é"] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
         }
-        assert_eq!(of(&HeaderMap::new()), None);
     }
 }

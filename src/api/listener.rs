@@ -1,40 +1,46 @@
 //! The control socket: bound safely, or taken over from systemd (design section 3).
 
 use std::{
-    fs, io,
-    os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
-        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-        unix::net::UnixStream as StdUnixStream,
+    fs::{self, File},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::{UnixListener, UnixSocket};
 
+use super::activation;
 use crate::model::error::{Error, Reason, Result};
 
 /// Longest path that fits into a socket address, without the closing NUL.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// First descriptor that systemd passes.
-const FIRST_PASSED_FD: RawFd = 3;
 
 /// The control socket, listening. A socket that we bound is removed with it.
 #[derive(Debug)]
 pub struct ControlSocket {
     /// Accepts clients.
     pub listener: UnixListener,
-    /// Where it is; `None` when systemd passed it.
-    owned: Option<PathBuf>,
+    /// Where it is.
+    path: PathBuf,
+    /// What we bound there; `None` when systemd passed it.
+    bound: Option<FileId>,
 }
+
+/// Device and inode.
+type FileId = (u64, u64);
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if let Some(path) = &self.owned {
-            let _ = fs::remove_file(path);
+        // Not one that somebody else has put there since.
+        if self.bound.is_some() && file_id(&self.path).ok() == self.bound {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -45,12 +51,15 @@ impl ControlSocket {
     ///
     /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
     pub fn open(path: &Path) -> Result<Self> {
-        if let Some(passed) = passed_socket()? {
-            let listener = UnixListener::from_std(passed.into()).map_err(|e| failed(path, "taking it over", e))?;
-            return Ok(ControlSocket { listener, owned: None });
+        if let Some((passed, passed_path)) = activation::passed_socket()? {
+            let listener = UnixListener::from_std(passed.into());
+            let listener = listener.map_err(|e| failed(&passed_path, "taking it over", e))?;
+            return Ok(ControlSocket { listener, path: passed_path, bound: None });
         }
         check_length(path)?;
-        prepare_directory(path)?;
+        let directory = prepare_directory(path)?;
+        // Brokers that start at the same time would take each other's new socket for a stale one.
+        let _turn = take_turn(&directory)?;
         remove_stale(path)?;
         let socket = UnixSocket::new_stream().map_err(|e| failed(path, "making the socket", e))?;
         socket.bind(path).map_err(|e| match e.kind() {
@@ -59,9 +68,32 @@ impl ControlSocket {
         })?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .map_err(|e| failed(path, "setting its mode", e))?;
+        let bound = file_id(path).map_err(|e| failed(path, "looking at it", e))?;
         let listener = socket.listen(BACKLOG).map_err(|e| failed(path, "listening", e))?;
-        Ok(ControlSocket { listener, owned: Some(path.to_owned()) })
+        Ok(ControlSocket { listener, path: path.to_owned(), bound: Some(bound) })
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Waits until no other broker is binding a socket in that directory; until the returned value is dropped none will.
+/// In a directory that everybody writes to, anybody could hold this up for ever: nothing is waited for there.
+fn take_turn(directory: &Path) -> Result<Option<File>> {
+    let taken = File::open(directory).and_then(|opened| {
+        if opened.metadata()?.mode() & 0o022 != 0 {
+            return Ok(None);
+        }
+        flock(&opened, FlockOperation::LockExclusive)?;
+        Ok(Some(opened))
+    });
+    taken.map_err(|e| failed(directory, "locking the directory", e))
 }
 
 fn check_length(path: &Path) -> Result<()> {
@@ -78,7 +110,7 @@ fn check_length(path: &Path) -> Result<()> {
 }
 
 /// Makes the socket's directory, 0700; one that exists must be ours and closed to writing by others.
-fn prepare_directory(path: &Path) -> Result<()> {
+fn prepare_directory(path: &Path) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|e| failed(directory, "making the directory", e))?;
@@ -94,7 +126,7 @@ fn prepare_directory(path: &Path) -> Result<()> {
         );
         return Err(Error::new(Reason::ConfigInvalid, "socket", message));
     }
-    Ok(())
+    Ok(directory.to_owned())
 }
 
 /// Removes a socket that nobody listens on; anything else at that place is left alone.
@@ -121,32 +153,9 @@ fn already_running(path: &Path) -> Error {
     Error::new(Reason::AlreadyRunning, path.display().to_string(), message)
 }
 
-fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
+pub(super) fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
     let message = format!("{}: {doing}: {error}", path.display());
     Error::new(Reason::FileFailed, path.display().to_string(), message).caused_by(error)
-}
-
-/// The socket of systemd's activation protocol (sd_listen_fds), where there is one.
-fn passed_socket() -> Result<Option<OwnedFd>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    if number("LISTEN_PID") != Some(std::process::id()) {
-        return Ok(None);
-    }
-    match number("LISTEN_FDS") {
-        None | Some(0) => return Ok(None),
-        Some(1) => {}
-        Some(count) => {
-            let message = format!("systemd passed {count} sockets; longshore takes one");
-            return Err(Error::new(Reason::ConfigInvalid, "LISTEN_FDS", message));
-        }
-    }
-    // SAFETY: the protocol makes this descriptor ours, nothing else in the process refers to it, and it is taken once,
-    // before any other descriptor could have been opened with that number.
-    let passed = unsafe { OwnedFd::from_raw_fd(FIRST_PASSED_FD) };
-    let wrong = |e: rustix::io::Errno| failed(Path::new("LISTEN_FDS"), "taking over systemd's socket", e.into());
-    rustix::io::fcntl_setfd(&passed, rustix::io::FdFlags::CLOEXEC).map_err(wrong)?;
-    rustix::io::ioctl_fionbio(&passed, true).map_err(wrong)?;
-    Ok(Some(passed))
 }
 
 /// Accepts the next client. Errors such as a lack of descriptors are waited out: retrying at once would spin
@@ -179,6 +188,17 @@ mod tests {
         assert_eq!(ControlSocket::open(&path).unwrap_err().reason(), Reason::AlreadyRunning);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_somebody_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let first = ControlSocket::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _second = ControlSocket::open(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
     }
 
     #[tokio::test]

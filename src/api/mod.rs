@@ -1,6 +1,7 @@
 //! The gRPC API on the control socket: who is calling, protobuf to domain and back, errors to statuses, and how it all
 //! stops.
 
+mod activation;
 mod authority;
 mod backend;
 mod calls;
@@ -13,6 +14,7 @@ pub mod listener;
 mod ownership;
 mod page;
 mod peer;
+mod process;
 mod status;
 mod system;
 
@@ -120,6 +122,7 @@ pub async fn serve(
     engine_watch.abort();
     stop_accepting.cancel();
     broker.stopping().cancel();
+    calls.stop();
     let idle = async {
         calls.idle().await;
         tokio::time::sleep(FLUSH).await;
@@ -127,7 +130,12 @@ pub async fn serve(
     tokio::select! {
         _ = &mut server => {}
         () = idle => {}
-        () = tokio::time::sleep(drain) => tracing::warn!(calls = calls.open(), "calls were cut off by the deadline"),
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!(calls = calls.open(), "calls are cut off by the deadline");
+            calls.cut_off();
+            // The server writes the answers.
+            let _ = tokio::time::timeout(FLUSH, server).await;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! socket neither may act as the user, though its user id may be the user's (design section 3).
 
 use std::{
+    os::fd::AsFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -15,6 +16,7 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
+use super::process;
 use crate::model::error::{Error, Reason};
 
 /// The process at the other end, and whether it may call.
@@ -37,7 +39,11 @@ impl Peer {
         };
         let uid = credentials.uid();
         let pid = credentials.pid().filter(|pid| *pid > 0);
-        Peer { uid, refusal: refusal(uid, pid, is_ours) }
+        let refusal = refusal(uid, pid, is_ours).or_else(|| {
+            // What was found out about that number is about the caller only if the caller still has it.
+            (!process::peer_is_alive(stream.as_fd())).then_some("the calling process is gone")
+        });
+        Peer { uid, refusal }
     }
 
     /// The error for a peer that may not call.
@@ -60,25 +66,15 @@ fn refusal(uid: u32, pid: Option<i32>, is_ours: &IsOurs) -> Option<&'static str>
     let Some(pid) = pid else {
         return Some("the caller's process cannot be told; containers do not use the control socket");
     };
-    let own = container_of("self");
-    if container_of(&pid.to_string()) != own {
-        return Some("the caller runs in a container; containers do not use the control socket");
+    match process::is_in_foreign_container(pid) {
+        None => return Some("the calling process is gone or cannot be looked at"),
+        Some(true) => return Some("the caller runs in a container; containers do not use the control socket"),
+        Some(false) => {}
     }
     if is_ours(pid) {
         return Some("the caller is a program of an extension; it does not use the control socket");
     }
     None
-}
-
-/// The container that a process lives in, by its cgroup (v1 and v2).
-fn container_of(pid: &str) -> Option<String> {
-    container_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
-}
-
-/// The 64 hexadecimal digits of a container id in the text of `/proc/<pid>/cgroup`.
-fn container_in(cgroups: &str) -> Option<String> {
-    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
-    cgroups.split(|c: char| !c.is_ascii_alphanumeric()).find(is_id).map(str::to_owned)
 }
 
 /// A client's connection with what is known of its process.
@@ -149,19 +145,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_known_by_their_cgroup() {
-        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-        for line in [
-            format!("9:name=systemd:/docker/{id}\n0::/"),
-            format!("0::/system.slice/docker-{id}.scope"),
-            format!("0::/user.slice/user-1000.slice/libpod-{id}.scope/container"),
-        ] {
-            assert_eq!(container_in(&line).as_deref(), Some(id), "{line}");
-        }
-        assert_eq!(container_in("0::/user.slice/user-1000.slice/session-2.scope"), None);
-    }
-
-    #[test]
     fn a_stranger_is_refused() {
         let nobody: IsOurs = Arc::new(|_| false);
         let everybody: IsOurs = Arc::new(|_| true);
@@ -170,5 +153,8 @@ mod tests {
         assert!(refusal(own + 1, Some(1), &nobody).is_some());
         assert!(refusal(own, None, &nobody).is_some());
         assert!(refusal(own, Some(1), &everybody).is_some());
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        assert!(refusal(own, Some(gone.id() as i32), &nobody).is_some());
     }
 }

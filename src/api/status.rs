@@ -57,6 +57,31 @@ pub(super) fn stopping() -> Status {
     status(error.retry_after(Duration::from_secs(1)))
 }
 
+/// The status that ends calls whose deadline has passed.
+pub(super) fn deadline_exceeded() -> Status {
+    status(Error::new(Reason::DeadlineExceeded, "", "the deadline that the caller set for this call has passed"))
+}
+
+/// Gives a reason to the failures that the library answers with before a call reaches us. What other services than
+/// ours answer is theirs, except that a method is unknown.
+pub(super) fn reasoned<B: Default>(response: http::Response<B>, is_ours: bool) -> http::Response<B> {
+    let has_details = response.headers().contains_key("grpc-status-details-bin");
+    let Some(failure) = Status::from_header_map(response.headers()).filter(|_| !has_details) else { return response };
+    let reason = match failure.code() {
+        Code::Unimplemented => Reason::MethodUnknown,
+        // It was too large, or is no message of that type.
+        Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument if is_ours => {
+            Reason::RequestInvalid
+        }
+        _ => return response,
+    };
+    let message = match failure.message() {
+        "" => "this broker has no such method",
+        message => message,
+    };
+    status(Error::new(reason, "", message)).into_http()
+}
+
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,
@@ -65,6 +90,7 @@ fn code(kind: Kind) -> Code {
         Kind::State => Code::FailedPrecondition,
         Kind::Busy => Code::Aborted,
         Kind::Denied => Code::PermissionDenied,
+        Kind::Unknown => Code::Unimplemented,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
         Kind::Timeout => Code::DeadlineExceeded,

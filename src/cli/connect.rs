@@ -18,14 +18,16 @@ use crate::{
 
 /// Largest message taken from the broker: the largest Fetch body (64 MiB) and room for its headers.
 const MAX_MESSAGE_BYTES: usize = 70 << 20;
-
 /// The environment variable that names the socket.
 const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
-/// The socket that these options mean.
-pub(super) fn socket_path(options: &Options) -> PathBuf {
+/// The socket that these options mean, and whether it was named rather than guessed.
+pub(super) fn socket_path(options: &Options) -> (PathBuf, bool) {
     let from_environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    options.socket.clone().or_else(from_environment).unwrap_or_else(config::default_socket)
+    match options.socket.clone().or_else(from_environment) {
+        Some(named) => (named, true),
+        None => (config::default_socket(), false),
+    }
 }
 
 /// A connected broker.
@@ -60,9 +62,13 @@ clients! {
 impl Broker {
     /// Connects to the socket that the options mean.
     pub(super) async fn connect(options: &Options) -> Result<Self, Failure> {
-        let path = socket_path(options);
+        let (path, is_named) = socket_path(options);
         // Connected here rather than in the connector: its error would come back wrapped and without the path.
         let stream = UnixStream::connect(&path).await.map_err(|error| Failure::no_broker(&path, &error))?;
+        // Where there is no private directory, the usual place may be one where another user can be first.
+        if !is_named && !belongs_to_us_or_root(&stream) {
+            return Err(Failure::foreign_broker(&path));
+        }
         tracing::debug!(descriptor = stream.as_raw_fd(), path = %path.display(), "connected");
         let once = Mutex::new(Some(stream));
         let connector = tower::service_fn(move |_| {
@@ -75,4 +81,9 @@ impl Broker {
             endpoint.connect_with_connector(connector).await.map_err(|error| Failure::not_a_broker(&path, &error))?;
         Ok(Broker { channel })
     }
+}
+
+fn belongs_to_us_or_root(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }

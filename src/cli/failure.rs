@@ -80,6 +80,12 @@ impl Failure {
         failure
     }
 
+    /// A broker of another user listens where ours would.
+    pub(super) fn foreign_broker(path: &Path) -> Self {
+        let text = format!("the broker on {} is run by another user", path.display());
+        Failure::with_advice(text, "name its socket with --socket if you trust that user, or start your own")
+    }
+
     /// Something else than a broker listens on the socket.
     pub(super) fn not_a_broker(path: &Path, error: &tonic::transport::Error) -> Self {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();

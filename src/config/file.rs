@@ -38,18 +38,22 @@ pub(super) struct Setting {
 /// Reads the file; what can be read is, also behind a mistake.
 pub(super) fn read(path: &Path, content: &str, mistakes: &mut Vec<Mistake>) -> Vec<Setting> {
     let (table, errors) = DeTable::parse_recoverable(content);
-    let mut reader = Reader { path, content, mistakes, settings: Vec::new() };
+    let mut reader = Reader { path, content, found: Vec::new(), settings: Vec::new() };
     for error in errors {
         reader.mistake(error.span().map_or(0, |span| span.start), error.message().to_owned());
     }
     reader.table("", table.get_ref(), KEYS);
+    // The reader goes through them by name.
+    reader.found.sort_by_key(|(at, _)| *at);
+    mistakes.extend(reader.found.into_iter().map(|(_, mistake)| mistake));
     reader.settings
 }
 
 struct Reader<'a> {
     path: &'a Path,
     content: &'a str,
-    mistakes: &'a mut Vec<Mistake>,
+    /// Mistakes and where in the text they are.
+    found: Vec<(usize, Mistake)>,
     settings: Vec<Setting>,
 }
 
@@ -90,7 +94,7 @@ impl Reader<'_> {
 
     fn mistake(&mut self, at: usize, text: String) {
         let origin = self.place(at);
-        self.mistakes.push(Mistake { origin, text });
+        self.found.push((at, Mistake { origin, text }));
     }
 
     fn place(&self, at: usize) -> String {

@@ -36,7 +36,9 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
 
 /// Where a client finds the broker when nothing else is said: where `longshore serve` of the same user would put it.
 pub fn default_socket() -> PathBuf {
-    default_runtime_dir(&environment(), &this_machine()).join(SOCKET_NAME)
+    let env = environment();
+    let runtime_dir = absolute(&env, "LONGSHORE_RUNTIME_DIR");
+    runtime_dir.unwrap_or_else(|| default_runtime_dir(&env, &this_machine())).join(SOCKET_NAME)
 }
 
 fn this_machine() -> Machine<'static> {
@@ -87,9 +89,9 @@ fn read_bounded(path: &Path) -> io::Result<String> {
 }
 
 fn invalid(mistakes: &[Mistake]) -> Error {
-    let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+    let lines: String = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
     let subject = mistakes.first().map(|mistake| mistake.origin.clone()).unwrap_or_default();
-    Error::new(Reason::ConfigInvalid, subject, lines.join("\n"))
+    Error::new(Reason::ConfigInvalid, subject, format!("the configuration is wrong:{lines}"))
 }
 
 #[cfg(test)]

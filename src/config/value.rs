@@ -12,8 +12,8 @@ use super::{EngineAddress, LogFormat};
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Longest duration that makes sense anywhere.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// Largest body that is worth buffering.
-const MAX_BODY_BYTES: u64 = 256 << 20;
+/// Largest body that one answer carries.
+const MAX_BODY_BYTES: u64 = 64 << 20;
 
 /// An absolute path.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {

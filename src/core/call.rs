@@ -16,10 +16,10 @@ use crate::{
     model::{
         error::{Error, Reason, Result},
         extension::{BackendRecord, Installed, Phase},
+        mounts::GUEST_DIR,
         reference::ExtensionId,
     },
     proxy,
-    shim::GUEST_DIR,
 };
 
 /// How often a backend that is starting is tried.
@@ -159,7 +159,7 @@ impl Broker {
             }
             Ok(_) => {
                 let message = format!(
-                    "the backend of {id} runs and has not made its socket {socket} in /run/guest-services; its logs may \
+                    "the backend of {id} runs and has not made its socket {socket} in {GUEST_DIR}; its logs may \
                      say why: longshore logs {id}"
                 );
                 Error::new(Reason::NoSocket, id.as_str(), message)
@@ -233,7 +233,7 @@ fn unreachable(id: &ExtensionId, error: &io::Error) -> Error {
 fn told(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
     match failure {
         DialError::NotASocket(_) => {
-            let message = format!("what {id} put at /run/guest-services/{socket} is refused: {failure}");
+            let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
             Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
         }
         DialError::Busy => {

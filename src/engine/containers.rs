@@ -14,7 +14,10 @@ use bollard::{
 };
 
 use super::{Engine, found};
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    mounts::{CONTAINER_DIR, GUEST_DIR},
+};
 
 /// A container in a list.
 #[derive(Debug, Clone)]
@@ -114,8 +117,8 @@ impl Engine {
             labels: Some(spec.labels),
             host_config: Some(HostConfig {
                 mounts: Some(vec![
-                    bind(&spec.guest_dir, "/run/guest-services", false),
-                    bind(&spec.broker_dir, "/run/longshore", true),
+                    bind(&spec.guest_dir, GUEST_DIR, false),
+                    bind(&spec.broker_dir, CONTAINER_DIR, true),
                 ]),
                 network_mode: Some(spec.network.clone()),
                 restart_policy: Some(RestartPolicy {

@@ -25,6 +25,8 @@ use crate::model::error::{Error, Reason, Result};
 
 /// How long a control call may wait for its answer's head. Creating a container on a busy disk takes seconds.
 const CALL_TIMEOUT_S: u64 = 120;
+/// How long the engine may take to say what it is; one that hangs counts as one that is away.
+const ABOUT_BOUND: Duration = Duration::from_secs(10);
 /// When to try again after the engine did not answer.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
@@ -72,7 +74,12 @@ impl Engine {
 
     /// Asks the engine about itself.
     pub async fn about(&self) -> Result<About> {
-        let version = self.client()?.version().await.map_err(|e| self.refused("", e))?;
+        let client = self.client()?;
+        let version = tokio::time::timeout(ABOUT_BOUND, client.version()).await.map_err(|_| {
+            let message = format!("the engine at {} does not answer within {ABOUT_BOUND:?}", self.socket.display());
+            Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
+        })?;
+        let version = version.map_err(|e| self.refused("", e))?;
         let platform = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
         let component = version.components.and_then(|list| list.into_iter().next()).map(|component| component.name);
         Ok(About {

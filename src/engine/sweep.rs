@@ -14,9 +14,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use super::Engine;
-use crate::{
-    model::error::{Error, Reason, Result},
-    shim::{CONTAINER_DIR, GUEST_DIR},
+use crate::model::{
+    error::{Error, Reason, Result},
+    mounts::{CONTAINER_DIR, GUEST_DIR},
 };
 
 /// The image with nothing in it, there only while it is needed.

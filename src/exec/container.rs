@@ -11,9 +11,9 @@ use futures_util::StreamExt;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{copy, door::Door};
-use crate::{
-    model::error::{Error, Reason, Result},
-    shim::CONTAINER_DIR,
+use crate::model::{
+    error::{Error, Reason, Result},
+    mounts::CONTAINER_DIR,
 };
 
 /// How long a shim may take to dial in.

@@ -126,7 +126,7 @@ impl Hub {
 
     /// The link to the shim of `user` in a container, which is started where there is none. `container` is the full id;
     /// `user` as the engine takes it, `None` the container's own; `broker_dir`, which must be 0755, is what is mounted at
-    /// [`crate::shim::CONTAINER_DIR`] there.
+    /// [`crate::model::mounts::CONTAINER_DIR`] there.
     ///
     /// # Errors
     ///

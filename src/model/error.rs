@@ -25,6 +25,8 @@ pub enum Kind {
     Busy,
     /// Not granted.
     Denied,
+    /// There is no such method.
+    Unknown,
     /// A limit was reached.
     Exhausted,
     /// The engine, a backend or the broker itself is away.
@@ -160,8 +162,10 @@ reasons! {
     /// The broker's helper cannot run in that container.
     ShimUnavailable = "SHIM_UNAVAILABLE" => State;
 
-    /// The deadline that the call itself set has passed.
-    DeadlinePassed = "DEADLINE_PASSED" => Timeout;
+    /// This broker has no such method, or the message cannot be read that way.
+    MethodUnknown = "METHOD_UNKNOWN" => Unknown;
+    /// The deadline that the caller set for the call has passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED" => Timeout;
     /// The caller may not use this socket.
     CallerRefused = "CALLER_REFUSED" => Denied;
     /// The broker is shutting down.

@@ -6,5 +6,6 @@ pub mod error;
 pub mod extension;
 pub mod grant;
 pub mod manifest;
+pub mod mounts;
 pub mod problem;
 pub mod reference;

@@ -29,10 +29,8 @@ use rustix::{
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin},
 };
 
-/// Where the broker's directory is mounted in an extension's containers.
-pub const CONTAINER_DIR: &str = "/run/longshore";
-/// Where the guest directory is mounted there.
-pub const GUEST_DIR: &str = "/run/guest-services";
+use crate::model::mounts::{CONTAINER_DIR, GUEST_DIR};
+
 /// How many bytes the nonce has that a shim in a container gets on its standard input and says on its link.
 pub const NONCE_BYTES: usize = 32;
 /// The longest name of a socket that a shim is told to dial, in bytes.

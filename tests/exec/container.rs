@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use longshore::{
     exec::{Cut, DialErrorKind, Event, Hub, Link, Outcome},
     model::error::{Error, Reason},
-    shim::CONTAINER_DIR,
+    model::mounts::CONTAINER_DIR,
 };
 
 use crate::support::*;

@@ -16,6 +16,7 @@ stamp=$dir/stamp
 # grpcio-tools makes Python code from .proto files, as a Python user of Longshore would.
 python_packages=(
 	grpcio==1.85.1 grpcio-tools==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1
+	grpcio-status==1.85.1 # the details of errors
 	protobuf==7.36.2 buf-bin==1.75.0
 	setuptools==84.2.1 # grpcio-tools needs it, and so does reading grpcurl's package below
 )

@@ -37,18 +37,12 @@ pub(crate) fn hello_backend() -> Vec<u8> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension/backend/main.rs");
         let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
         if modified(&target) < modified(&source) {
-            // Tests run in processes of their own, at once: whoever is last puts the same file in place.
-            let partial = target.with_extension(unique("partial"));
+            // Tests run in processes of their own, at once: whoever is last puts the same file in place. rustc leaves
+            // files of its own beside the program meanwhile.
+            let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let partial = scratch.path().join("hello_backend");
             let mut rustc = Command::new("rustc");
-            rustc.args([
-                "--edition",
-                "2024",
-                "--crate-name",
-                "hello_backend",
-                "-O",
-                "-C",
-                "target-feature=+crt-static",
-            ]);
+            rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static"]);
             assert!(rustc.arg("-o").arg(&partial).arg(source).status().unwrap().success());
             fs::rename(partial, &target).unwrap();
         }

@@ -1,10 +1,12 @@
 //! What the tests share: a broker of their own, images of their own, and clients.
 
 mod broker;
+mod directory;
 mod image;
 mod stage;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
+pub(crate) use directory::local;
 pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
 pub(crate) use stage::{Stage, as_both, docker};
 

@@ -1,0 +1,129 @@
+//! What the kernel says of a process that calls.
+
+use std::{
+    collections::BTreeSet,
+    fs, io, mem,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+/// `SO_PEERPIDFD` of Linux 6.5.
+const SO_PEERPIDFD: libc::c_int = 77;
+/// Flag of a process that is ending, in the ninth field of `/proc/<pid>/stat`.
+const PF_EXITING: u64 = 0x4;
+
+/// Whether a process lives in a container that we do not live in, by its cgroups (v1 and v2). `None` where it is gone,
+/// ending, or cannot be looked at.
+pub(super) fn is_in_foreign_container(pid: i32) -> Option<bool> {
+    let read = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
+    let (own, of_peer) = (read("self")?, read(&pid.to_string())?);
+    // The cgroups of a process that is ending are those of nobody (v1).
+    if is_ending(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)? {
+        return None;
+    }
+    Some(!containers_in(&of_peer).is_subset(&containers_in(&own)))
+}
+
+/// The containers, by the 64 hexadecimal digits of their ids, in the text of `/proc/<pid>/cgroup`: more than one where
+/// an engine runs in a container.
+fn containers_in(cgroups: &str) -> BTreeSet<&str> {
+    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    cgroups.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id).collect()
+}
+
+/// Reads `/proc/<pid>/stat`. The name in parentheses may hold anything, so fields are counted from its end.
+fn is_ending(stat: &str) -> Option<bool> {
+    let flags: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    Some(flags & PF_EXITING != 0)
+}
+
+/// Whether the process that connected still lives, so that its number has not gone to another. True where the kernel
+/// cannot tell (before Linux 6.5).
+pub(super) fn peer_is_alive(socket: BorrowedFd<'_>) -> bool {
+    match peer_pidfd(socket) {
+        Ok(process) => {
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            poll(&mut ended, Some(&Timespec::default())) == Ok(0)
+        }
+        Err(error) => error.raw_os_error() == Some(Errno::NOPROTOOPT.raw_os_error()),
+    }
+}
+
+/// A descriptor of the process at the other end, which unlike its number never means another.
+fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut process: libc::c_int = -1;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to where `process` lies, which holds that many.
+    let failed = unsafe {
+        let place = (&raw mut process).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, place, &mut length)
+    };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(process) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::AsFd, unix::net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn containers_are_known_by_their_cgroup() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        for line in [
+            format!("9:name=systemd:/docker/{id}\n0::/"),
+            format!("0::/system.slice/docker-{id}.scope"),
+            format!("0::/user.slice/user-1000.slice/libpod-{id}.scope/container"),
+        ] {
+            assert_eq!(containers_in(&line), BTreeSet::from([id]), "{line}");
+        }
+        assert!(containers_in("0::/user.slice/user-1000.slice/session-2.scope").is_empty());
+        let inner = id.replace('0', "f");
+        assert_eq!(
+            containers_in(&format!("0::/docker/{id}/docker/{inner}")).len(),
+            2,
+            "a container in ours is foreign"
+        );
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_looked_at() {
+        let own = std::process::id() as i32;
+        assert_eq!(is_in_foreign_container(own), Some(false));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        // A zombie, since nobody has waited for it.
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert_eq!(is_in_foreign_container(child.id() as i32), None);
+        child.wait().unwrap();
+        assert_eq!(is_in_foreign_container(child.id() as i32), None);
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("x.sock")).unwrap();
+        let dial = "import socket,sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", dial])
+            .arg(dir.path().join("x.sock"))
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let peer = listener.accept().unwrap().0;
+        assert!(peer_is_alive(peer.as_fd()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let can_tell = peer_pidfd(peer.as_fd()).err().and_then(|e| e.raw_os_error()) != Some(libc::ENOPROTOOPT);
+        assert_eq!(peer_is_alive(peer.as_fd()), !can_tell);
+    }
+}

@@ -1,0 +1,6 @@
+//! Where an extension's containers find what they share with the broker.
+
+/// Where the broker's directory is mounted, read-only.
+pub const CONTAINER_DIR: &str = "/run/longshore";
+/// Where the guest directory is mounted.
+pub const GUEST_DIR: &str = "/run/guest-services";
