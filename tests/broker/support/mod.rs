@@ -2,9 +2,11 @@
 
 mod broker;
 mod image;
+mod traces;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
-pub(crate) use image::{Image, busybox, hello_backend, metadata};
+pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
+pub(crate) use traces::{appears, engine_traces, has_image, images_of, no_traces, project, read_store, traces};
 
 use longshore::pb;
 use tonic::Status;
