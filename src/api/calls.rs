@@ -14,6 +14,7 @@ use std::{
 };
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -46,20 +47,13 @@ impl Calls {
     }
 
     /// Refuses new work while descriptors are short, so that accepted work goes on.
-    ///
-    /// A new descriptor gets the lowest number that is free, so its number tells how many there are.
     fn check_descriptors(&self) -> Result<(), Error> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let next = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0).map(|fd| fd.as_raw_fd().unsigned_abs());
-        match next {
-            Ok(next) if u64::from(next) + RESERVED_DESCRIPTORS < limit => Ok(()),
-            // Nothing to duplicate tells nothing.
-            Err(rustix::io::Errno::BADF) => Ok(()),
-            _ => {
-                let message = format!("the broker is near its limit of {limit} open descriptors; try again");
-                Err(Error::new(Reason::LimitReached, "", message).retry_after(LIMIT_RETRY))
-            }
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        if open_descriptors(limit) + RESERVED_DESCRIPTORS < limit {
+            return Ok(());
         }
+        let message = format!("the broker is near its limit of {limit} open descriptors; try again");
+        Err(Error::new(Reason::LimitReached, "", message).retry_after(LIMIT_RETRY))
     }
 
     /// How many are open.
@@ -83,6 +77,20 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.0.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.0.ended.notify_waiters();
+        }
+    }
+}
+
+/// How many descriptors this process has open.
+fn open_descriptors(limit: u64) -> u64 {
+    // Since Linux 6.2 the directory's size is their number.
+    match rustix::fs::stat("/proc/self/fd").map(|found| found.st_size.unsigned_abs()) {
+        Ok(count) if count > 0 => count,
+        // Before, it is known at least whether numbers near the limit are taken: new ones get the lowest.
+        _ => {
+            let near = i32::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(i32::MAX);
+            let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), near);
+            taken.map_or(0, |fd| if fd.as_raw_fd() > near { near.unsigned_abs().into() } else { 0 })
         }
     }
 }

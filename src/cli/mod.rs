@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::ServeArgs;
 
-pub use self::{command::ClientCommand, connect::default_socket};
+pub use self::command::ClientCommand;
 use self::{console::Console, failure::Failure};
 
 /// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
