@@ -56,8 +56,11 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let layout = Layout::open(&config.data_dir)?;
     let store = Store::open(&layout.database())?;
-    let socket = ControlSocket::open(&config.socket)?;
     let EngineAddress::Unix(engine) = &config.engine;
+    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let run = format!("{:x}-{run:x}", std::process::id());
+    let engine = Engine::new(engine, &store.broker_id().await?, &run);
+    let socket = ControlSocket::open(&config.socket)?;
     let hub =
         Hub::new(HubOptions { max_open_files: open_files, is_subreaper: is_subreaper(), ..HubOptions::default() });
     let broker = Broker::new(Parts {
@@ -69,7 +72,8 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         },
         layout,
         store,
-        engine: Engine::new(engine),
+        engine,
+        run,
         hub: Arc::new(hub),
     });
     broker.spawn_recovery();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Broker, view::backend_needs};
 use crate::{
     model::{
-        error::Result,
+        error::{Error, Result},
         extension::Installed,
         grant::{Decisions, Need},
         reference::ExtensionId,
@@ -39,6 +39,18 @@ impl Broker {
     /// it lost what that needs.
     pub async fn set_grants(
         self: Arc<Self>,
+        id: ExtensionId,
+        decisions: Decisions,
+        uid: Option<u32>,
+    ) -> Result<Vec<StoredGrant>> {
+        let broker = self.clone();
+        // By itself: a caller who goes away shall not keep what is denied running.
+        let work = self.tasks.spawn(async move { broker.set_grants_now(id, decisions, uid).await });
+        work.await.map_err(|e| Error::bug("a change of grants broke off").caused_by(e))?
+    }
+
+    async fn set_grants_now(
+        &self,
         id: ExtensionId,
         decisions: Decisions,
         uid: Option<u32>,

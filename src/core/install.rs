@@ -9,7 +9,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Broker, Progress, Report, Source,
     claims::Claim,
-    package::{Fetched, Package},
+    fetched::Fetched,
+    package::Package,
     stage::{Staged, icon_of},
     view::View,
 };
@@ -96,7 +97,12 @@ impl Broker {
         InstallHandle { finished: finished.shared(), cancel }
     }
 
-    async fn install(&self, request: &InstallRequest, report: &Report, cancel: CancellationToken) -> Result<View> {
+    async fn install(
+        self: &Arc<Self>,
+        request: &InstallRequest,
+        report: &Report,
+        cancel: CancellationToken,
+    ) -> Result<View> {
         let mut made = Made::default();
         let result = tokio::select! {
             result = self.install_steps(request, report, &mut made) => result,
@@ -110,8 +116,9 @@ impl Broker {
             tracing::info!(reason = error.reason().as_str(), error = error.message(), "an install failed; undoing it");
             if let Some(begun) = made.begun.take() {
                 self.undo(&begun).await;
+                self.spawn_late_sweeps();
             }
-            made.fetched.discard(&self.engine).await;
+            self.discard(made.fetched).await;
         }
         drop(made.claim);
         match result? {
@@ -120,10 +127,16 @@ impl Broker {
     }
 
     async fn install_steps(&self, request: &InstallRequest, report: &Report, made: &mut Made) -> Result<Done> {
+        // Before an image is pulled: of two installs, the second shall not take away what the first one brought.
+        if let Source::Image { reference, .. } = &request.source {
+            made.claim = Some(self.claims.take(&reference.id)?);
+        }
         let package = self.open_package(&request.source, &mut made.fetched, report).await?;
         let package = made.package.insert(package);
         let id = package.id().clone();
-        made.claim = Some(self.claims.take(&id)?);
+        if made.claim.is_none() {
+            made.claim = Some(self.claims.take(&id)?);
+        }
         if let Some(existing) = self.store.extension(&id).await? {
             return already(&existing, package).map(Done::Already);
         }
@@ -135,7 +148,9 @@ impl Broker {
         if !missing.is_empty() {
             return Err(grants_required(id.as_str(), missing));
         }
-        let record = record(package, &staged, &made.fetched);
+        let mut record = record(package, &staged, &made.fetched);
+        let as_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        record.ready_timeout_ms = request.ready_timeout.map(as_ms);
         let installed = made.begun.insert(self.store.begin_install(id.clone(), record).await?);
         self.store.set_decisions(&id, decisions.clone()).await?;
         let directory = self.layout.extension(&id);
@@ -145,18 +160,20 @@ impl Broker {
         if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {
             ui.icon = icon_of(&files, manifest);
         }
-        let ready_timeout = request.ready_timeout.unwrap_or(self.limits.ready_timeout);
+        let ready_timeout = self.ready_timeout(installed);
         if let Some(draft) = &draft {
             let fetched = &mut made.fetched;
             if let Some(blueprint) = self.blueprint(installed, draft, &decisions, &files, fetched, report).await? {
-                installed.record.fetched_images = fetched.0.clone();
+                installed.record.fetched_images = fetched.images.clone();
                 self.build(installed, blueprint, ready_timeout, report).await?;
                 self.wait_ready(installed, ready_timeout, report).await?;
             }
         }
-        installed.record.fetched_images = made.fetched.0.clone();
-        installed.phase = Phase::Installed;
-        self.store.save(installed).await?;
+        installed.record.fetched_images = made.fetched.images.clone();
+        let mut finished = installed.clone();
+        finished.phase = Phase::Installed;
+        self.store.save(&finished).await?;
+        self.store.settle_fetched(made.fetched.images.clone()).await?;
         self.audit(request, installed, &decisions).await;
         tracing::info!(extension = %id, generation = installed.generation, "installed");
         Ok(Done::Installed(id))
@@ -165,7 +182,7 @@ impl Broker {
     /// Takes away what an install that failed has made. What cannot be taken away now is told in the log and taken away
     /// at the next start.
     pub(super) async fn undo(&self, begun: &Installed) {
-        if let Err(error) = self.remove_all(begun, true).await {
+        if let Err(error) = self.remove_all(begun).await {
             tracing::warn!(%error, extension = %begun.id, "an install could not be undone; the next start tries again");
         }
     }
@@ -235,8 +252,10 @@ fn record(package: &Package, staged: &Staged, fetched: &Fetched) -> Record {
         reference: package.reference.to_string(),
         version: package.reference.version().to_owned(),
         image_id: package.image.as_ref().map(|image| image.id.clone()),
-        fetched_images: fetched.0.clone(),
+        fetched_images: fetched.images.clone(),
         made_volumes: vec![],
+        ready_timeout_ms: None,
+        remove_volumes: false,
         nonce: nonce(),
         title: staged.title(package.id()),
         description: text(labels::description(&staged.labels)),

@@ -3,9 +3,11 @@
 mod attach;
 mod call;
 mod claims;
+mod fetched;
 mod grants;
 mod info;
 mod install;
+mod late;
 mod logs;
 mod ownership;
 mod package;
@@ -84,6 +86,7 @@ pub struct Broker {
     layout: Layout,
     store: Store,
     engine: Engine,
+    run: String,
     hub: Arc<Hub>,
     claims: Claims,
     attached: attach::Attached,
@@ -103,6 +106,8 @@ pub struct Parts {
     pub store: Store,
     /// Its engine.
     pub engine: Engine,
+    /// A name for this run of the broker, which no other run has.
+    pub run: String,
     /// What runs its programs.
     pub hub: Arc<Hub>,
 }
@@ -110,13 +115,14 @@ pub struct Parts {
 impl Broker {
     /// Puts a broker together; nothing runs yet.
     pub fn new(parts: Parts) -> Arc<Broker> {
-        let Parts { places, limits, layout, store, engine, hub } = parts;
+        let Parts { places, limits, layout, store, engine, run, hub } = parts;
         Arc::new(Broker {
             places,
             limits,
             layout,
             store,
             engine,
+            run,
             hub,
             claims: Claims::default(),
             attached: attach::Attached::default(),

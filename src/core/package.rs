@@ -10,9 +10,9 @@ use cap_std::{ambient_authority, fs::Dir};
 use futures_util::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::{Broker, InstallPhase, Report};
+use super::{Broker, InstallPhase, Report, fetched::Fetched};
 use crate::{
-    engine::{Engine, Image, ImageReader, Transfer},
+    engine::{Image, ImageReader, Loaded, Transfer},
     files::unpack::{Placement, Top, Unpacker},
     model::{
         error::{Error, Reason, Result},
@@ -76,21 +76,6 @@ enum Files {
     Directory(PathBuf),
 }
 
-/// Images that were brought into the engine on the way, in order: they go again if nothing comes of it.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Fetched(pub(super) Vec<String>);
-
-impl Fetched {
-    /// Takes the images out of the engine again. What is in use stays.
-    pub(super) async fn discard(self, engine: &Engine) {
-        for name in self.0 {
-            if let Err(error) = engine.remove_image(&name).await {
-                tracing::warn!(%error, image = name, "an image that was fetched was left behind");
-            }
-        }
-    }
-}
-
 impl Broker {
     /// Finds a source and opens it.
     pub(super) async fn open_package(
@@ -122,7 +107,13 @@ impl Broker {
                 let message = format!("the engine has no image {name}, and pulling was ruled out");
                 return Err(Error::new(Reason::ImageNotFound, name, message));
             }
-            (before, _) => self.pull(&reference, before.is_none(), fetched, report).await?,
+            (before, _) => {
+                let now = self.pull(&reference, before.is_none(), fetched, report).await?;
+                if let Some(before) = before {
+                    fetched.replaced(&reference, &before.id, &now.id);
+                }
+                now
+            }
         };
         let reader = self.engine.read_image(&image.id).await?;
         Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
@@ -140,7 +131,7 @@ impl Broker {
         report.phase(InstallPhase::FetchingImage, &name);
         if is_new {
             // Noted before: a pull that is broken off may have brought it already.
-            fetched.0.push(name.clone());
+            self.note_fetched(fetched, vec![name.clone()]).await?;
         }
         self.engine.pull(reference, |transfer| report.transfer(transfer)).await?;
         self.engine.image(&name).await?.ok_or_else(|| {
@@ -171,31 +162,31 @@ impl Broker {
     ) -> Result<Package> {
         let subject = path.display().to_string();
         report.phase(InstallPhase::FetchingImage, &subject);
-        // Names that are there already belong to somebody; they are not taken away again.
-        let before = self.engine.tagged_images().await?;
+        // What is there already belongs to somebody; it is not taken away again.
+        let before = self.engine.all_images().await?;
         let loaded = self.engine.load(path, |transfer| report.transfer(transfer)).await?;
-        let is_new = |name: &String| !before.contains(name);
-        fetched.0.extend(loaded.iter().map(Reference::to_string).filter(is_new));
-        let wrong = |why: &str| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
-        let found = match &loaded[..] {
-            [only] => only.clone(),
-            [] => return Err(wrong("holds no tagged image; save it by its name")),
-            _ => reference
-                .clone()
-                .filter(|wanted| loaded.contains(wanted))
-                .ok_or_else(|| wrong("holds several images; say which one with a reference"))?,
-        };
-        let image = self.engine.image(&found.to_string()).await?;
-        let image = image.ok_or_else(|| wrong("was loaded and the engine does not have it"))?;
-        let reference = match reference {
-            Some(wanted) if wanted != found => {
-                let wanted = if wanted.is_bare() { wanted.with_tag(found.version()) } else { wanted };
-                self.engine.tag(&image.id, &wanted).await?;
-                fetched.0.extend(Some(wanted.to_string()).filter(is_new));
-                wanted
+        let came = loaded.references.iter().map(Reference::to_string).chain(loaded.nameless.clone());
+        self.note_fetched(fetched, came.filter(|name| !before.contains_key(name)).collect()).await?;
+        for name in &loaded.references {
+            if let (Some(before), Some(now)) =
+                (before.get(&name.to_string()), self.engine.image(&name.to_string()).await?)
+            {
+                fetched.replaced(name, before, &now.id);
             }
-            _ => found,
-        };
+        }
+        let (found, reference) = chosen(&loaded, reference, &subject)?;
+        let image = self.engine.image(&found).await?;
+        let wrong =
+            || Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: was loaded and is not there"));
+        let image = image.ok_or_else(wrong)?;
+        let name = reference.to_string();
+        if name != found {
+            match before.get(&name) {
+                Some(before) => fetched.replaced(&reference, before, &image.id),
+                None => self.note_fetched(fetched, vec![name]).await?,
+            }
+            self.engine.tag(&image.id, &reference).await?;
+        }
         let reader = self.engine.read_image(&image.id).await?;
         Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
     }
@@ -217,6 +208,35 @@ impl Broker {
         let looked = tokio::time::timeout(ENGINE_PATIENCE, self.engine.image(&reference.to_string())).await;
         let image = looked.ok().and_then(Result::ok).flatten();
         Ok(Package { reference, image, files: Files::Directory(path.to_owned()) })
+    }
+}
+
+/// The image of an archive that is meant, and what to install it as.
+fn chosen(loaded: &Loaded, wanted: Option<Reference>, subject: &str) -> Result<(String, Reference)> {
+    let wrong = |why: &str| Err(Error::new(Reason::SourceUnreadable, subject, format!("{subject}: {why}")));
+    match (&loaded.references[..], &loaded.nameless[..], wanted) {
+        ([], [], _) => wrong("holds no image"),
+        ([], [only], Some(wanted)) => {
+            let wanted = if wanted.is_bare() { wanted.with_tag("latest") } else { wanted };
+            Ok((only.clone(), wanted))
+        }
+        ([], [_], None) => wrong("holds an image without a name; give a reference to install it as"),
+        ([only], [], None) => Ok((only.to_string(), only.clone())),
+        ([only], [], Some(wanted)) => {
+            let wanted = if wanted.is_bare() { wanted.with_tag(only.version()) } else { wanted };
+            Ok((only.to_string(), wanted))
+        }
+        (several, _, Some(wanted)) if several.contains(&wanted) => Ok((wanted.to_string(), wanted)),
+        (several, _, wanted) => {
+            // Without a tag it is still clear where one image only has that repository.
+            let same = |found: &&Reference| wanted.as_ref().is_some_and(|w| w.is_bare() && w.id == found.id);
+            let mut fitting = several.iter().filter(same);
+            if let (Some(only), None) = (fitting.next(), fitting.next()) {
+                return Ok((only.to_string(), only.clone()));
+            }
+            let names: Vec<String> = several.iter().map(Reference::to_string).collect();
+            wrong(&format!("holds several images; say which one with a reference: {}", names.join(", ")))
+        }
     }
 }
 

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Broker, InstallPhase, Report, start::BackendContainer, state::State, view::View};
+use super::{
+    Broker, InstallPhase, Report,
+    start::BackendContainer,
+    state::State,
+    view::{ContainerView, View},
+};
 use crate::model::{
     error::{Error, Reason, Result},
     extension::Installed,
@@ -14,8 +19,17 @@ use crate::model::{
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long containers without a socket must have run to count as running.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How often a backend that has no other service may have ended before it counts as one that will not stay up; the
+/// engine waits longer each time, so this takes seconds.
+const HOPELESS: i64 = 5;
 /// Lines of a dead backend's log that go into the error.
 const LOG_LINES: u32 = 20;
+
+/// What the engine does about a container that ends.
+struct Restarts {
+    comes_back: bool,
+    count: i64,
+}
 
 impl Broker {
     /// Waits until the backend is ready. When the time has passed and its containers run, that is enough: it is then
@@ -36,17 +50,28 @@ impl Broker {
                         return Ok(());
                     }
                 }
-                State::Failed if !self.comes_back(installed).await? => return Err(self.exited(installed, &view).await),
+                State::Failed if !self.restarts(installed).await?.comes_back => {
+                    return Err(self.exited(installed, &view).await);
+                }
+                // One that depends on no other service has no reason to do better at the next try.
+                _ if backend.services.len() == 1 && self.restarts(installed).await?.count >= HOPELESS => {
+                    return Err(self.exited(installed, &view).await);
+                }
                 _ => ready_since = None,
             }
             if Instant::now() >= until {
-                return match view.observed.state {
-                    State::Failed | State::Backoff => Err(self.exited(installed, &view).await),
-                    _ => Ok(()),
-                };
+                let failed = matches!(view.observed.state, State::Failed | State::Backoff);
+                // Between two ends it runs; that is not what "running" means.
+                let fails = failed || view.observed.state != State::Ready && self.restarts(installed).await?.count > 0;
+                return if fails { Err(self.exited(installed, &view).await) } else { Ok(()) };
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// How long a backend is given after its start.
+    pub(super) fn ready_timeout(&self, installed: &Installed) -> Duration {
+        installed.record.ready_timeout_ms.map_or(self.limits.ready_timeout, Duration::from_millis)
     }
 
     /// The extension as it is, taken as installed.
@@ -63,19 +88,31 @@ impl Broker {
         self.dial_socket(installed, backend, socket).await.is_ok()
     }
 
-    /// Whether the engine starts the backend again by itself.
-    async fn comes_back(&self, installed: &Installed) -> Result<bool> {
-        let Some(backend) = &installed.record.backend else { return Ok(false) };
-        let container = self.backend_container(installed, backend, &backend.service).await?;
-        Ok(
-            matches!(container, BackendContainer::Found(details) if details.restarts_itself && details.state != "created"),
-        )
+    /// What the engine does about a backend that ends.
+    async fn restarts(&self, installed: &Installed) -> Result<Restarts> {
+        let none = Restarts { comes_back: false, count: 0 };
+        let Some(backend) = &installed.record.backend else { return Ok(none) };
+        Ok(match self.backend_container(installed, backend, &backend.service).await? {
+            BackendContainer::Missing(_) => none,
+            BackendContainer::Found(details) => {
+                Restarts { comes_back: details.restarts_itself && details.state != "created", count: details.restarts }
+            }
+        })
     }
 
     async fn exited(&self, installed: &Installed, view: &View) -> Error {
         let id = &installed.id;
-        let mut message = format!("the backend of {id} did not stay up: {}", view.observed.message);
-        let dead = view.containers.iter().find(|container| container.state != "running");
+        let mut message = format!("the backend of {id} did not stay up");
+        let service = installed.record.backend.as_ref().map_or("", |backend| &backend.service);
+        let ended = |container: &&ContainerView| container.state != "running" && container.exit_code != 0;
+        let backend = view.containers.iter().find(|container| container.service == service);
+        let dead = backend
+            .filter(|container| container.state != "running")
+            .or_else(|| view.containers.iter().find(ended))
+            .or(backend);
+        if !view.observed.message.is_empty() {
+            message.push_str(&format!(": {}", view.observed.message));
+        }
         if let Some(container) = dead
             && let Ok(log) = self.engine.log_tail(&container.id, LOG_LINES).await
             && !log.is_empty()

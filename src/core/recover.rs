@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Broker;
-use crate::model::{error::Reason, extension::Phase};
+use crate::model::{
+    error::{Reason, Result},
+    extension::Phase,
+};
 
 /// How often it is tried while the engine is away.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -20,6 +23,7 @@ impl Broker {
                     () = stopping.cancelled() => return,
                 }
             }
+            broker.spawn_late_sweeps();
         });
     }
 
@@ -33,10 +37,19 @@ impl Broker {
             }
         };
         let mut done = true;
+        let mut note = |swept: Result<()>| {
+            if let Err(error) = swept {
+                done &= error.reason() != Reason::EngineUnavailable;
+                tracing::warn!(%error, "cannot remove what a crash left in the engine");
+            }
+        };
+        // First what keeps images in use.
+        note(self.engine.remove_leftovers().await.map(|_| ()));
+        note(self.discard_left().await);
         for left in all.iter().filter(|installed| installed.phase != Phase::Installed) {
             // A call of this very process that is at it holds the claim.
             let Ok(_claim) = self.claims.take(&left.id) else { continue };
-            match self.remove_all(left, false).await {
+            match self.remove_all(left).await {
                 Ok(_) => tracing::info!(extension = %left.id, phase = ?left.phase, "finished what a crash left"),
                 Err(error) => {
                     done &= error.reason() != Reason::EngineUnavailable;

@@ -77,10 +77,11 @@ pub(super) struct Planned<'a> {
 impl Staged {
     /// Whether it can be installed. Errors: the first failure.
     pub(super) fn check(&mut self) -> Result<()> {
-        if let Some(error) = first_error(&self.problems) {
-            return Err(error);
+        // An image for another machine may be sound; its author cannot mend what its user chose.
+        match first_error(&self.problems) {
+            Some(error) if self.failure.as_ref().is_none_or(|f| f.reason() != Reason::PlatformMismatch) => Err(error),
+            _ => self.failure.take().map_or(Ok(()), Err),
         }
-        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Everything that is wrong with it, the failure included.

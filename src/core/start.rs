@@ -4,12 +4,12 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Broker, InstallPhase, Report,
+    fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
-    package::Fetched,
     stage::{BackendDraft, Planned},
 };
 use crate::{
-    engine::{BackendSpec, ContainerDetails},
+    engine::{BackendSpec, ContainerDetails, Volume},
     files::{extension::GenerationDir, guest::GuestDir},
     model::{
         compose::PluginImage,
@@ -179,6 +179,7 @@ impl Broker {
         ready_timeout: Duration,
         report: &Report,
     ) -> Result<()> {
+        self.sweep_late().await?;
         self.check_names(installed, &blueprint).await?;
         let existing = self.engine.volumes().await?;
         let is_new = |name: &&String| !existing.iter().any(|volume| volume.name == **name);
@@ -194,20 +195,25 @@ impl Broker {
             }
         };
         // Whatever was made goes on the ledger, also when the rest failed.
-        let recorded = self.record_made(installed, &blueprint.volumes).await;
+        let recorded = self.record_made(installed, &blueprint.volumes, &existing).await;
         started.and(recorded)
     }
 
     /// Starts again what was built before.
     pub(super) async fn start_built(&self, installed: &Installed) -> Result<()> {
         let Some(backend) = installed.record.backend.as_ref().filter(|backend| backend.built) else { return Ok(()) };
-        self.clear_stale_socket(installed);
+        let container = self.backend_container(installed, backend, &backend.service).await?;
+        // One that runs listens on it.
+        if container.running(&installed.id).is_err() {
+            self.clear_stale_socket(installed);
+        }
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         if files.compose_file().is_file() {
+            let existing = self.engine.volumes().await?;
             self.compose_up(installed, &installed.record.reference, self.limits.ready_timeout).await?;
             let ledger = self.store.ledger(Some(&installed.id)).await?;
             let volumes = ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep);
-            return self.record_made(installed, &volumes.map(|entry| entry.name).collect::<Vec<_>>()).await;
+            return self.record_made(installed, &volumes.map(|entry| entry.name).collect::<Vec<_>>(), &existing).await;
         }
         match self.backend_container(installed, backend, &backend.service).await? {
             BackendContainer::Found(container) => self.engine.start(&container.id).await,
@@ -283,8 +289,14 @@ impl Broker {
         }
     }
 
-    /// Puts what carries this install's nonce on the ledger.
-    async fn record_made(&self, installed: &Installed, volumes: &[String]) -> Result<()> {
+    /// Puts what carries this install's nonce on the ledger. Of the volumes those that were not there `before`, and those
+    /// that are on it already: a label is a claim and no more.
+    async fn record_made(&self, installed: &Installed, volumes: &[String], before: &[Volume]) -> Result<()> {
+        let ledger = self.store.ledger(Some(&installed.id)).await?;
+        let is_ours = |name: &str| {
+            !before.iter().any(|volume| volume.name == name)
+                || ledger.iter().any(|entry| entry.kind == ResourceKind::Volume && entry.id == name)
+        };
         let entry = |kind, id: &str, name: &str, service: &str, keep| LedgerEntry {
             kind,
             id: id.to_owned(),
@@ -301,7 +313,8 @@ impl Broker {
             made.push(entry(ResourceKind::Container, &container.id, &container.name, service, false));
             let details = self.engine.container(&container.id).await?;
             for mounted in details.into_iter().flat_map(|details| details.mounts) {
-                if is_anonymous(&mounted.volume) && !volumes.contains(&mounted.volume) {
+                let volume = &mounted.volume;
+                if is_anonymous(volume) && !volumes.contains(volume) && is_ours(volume) {
                     made.push(entry(ResourceKind::Volume, &mounted.volume, &mounted.volume, service, false));
                 }
             }
@@ -313,7 +326,7 @@ impl Broker {
         }
         for volume in self.engine.volumes().await? {
             let ours = volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
-            if ours && volumes.contains(&volume.name) {
+            if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
                 made.push(entry(ResourceKind::Volume, &volume.name, &volume.name, "", true));
             }
         }
@@ -341,7 +354,7 @@ impl Broker {
             }
         }
         for v in self.engine.volumes().await? {
-            let named = v.name.starts_with(&format!("{project}_"));
+            let named = v.name.starts_with(&format!("{project}_")) || blueprint.volumes.contains(&v.name);
             let left = v.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if (of_project(&v.labels) || named) && !left && !ours(ResourceKind::Volume, &v.name) {
                 taken.push(format!("volume {}", v.name));

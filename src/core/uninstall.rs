@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{Broker, start::nonce_label, view::View};
+use super::{Broker, ownership::EXTENSION_LABEL, start::nonce_label, view::View};
 use crate::model::{
     error::{Error, Reason, Result},
     extension::{Installed, LedgerEntry, Phase, ResourceKind},
@@ -40,27 +40,36 @@ impl Broker {
             return Err(Error::new(Reason::ExtensionNotFound, id.as_str(), message));
         }
         installed.phase = Phase::Uninstalling;
+        installed.record.remove_volumes = volumes;
         self.store.save(&installed).await?;
-        let removed = self.remove_all(&installed, volumes).await?;
+        let removed = self.remove_all(&installed).await?;
         tracing::info!(extension = %id, "uninstalled");
         Ok(removed)
     }
 
-    /// Removes what an extension has, wherever it is. Volumes that this very install made, and that failed, go as well.
-    pub(super) async fn remove_all(&self, installed: &Installed, volumes: bool) -> Result<Removed> {
+    /// Removes what an extension has, wherever it is. Volumes that an install made which did not come to its end go as
+    /// well.
+    pub(super) async fn remove_all(&self, installed: &Installed) -> Result<Removed> {
         let id = &installed.id;
         self.hub.end_all_of(id.as_str()).await;
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
-        if ledger.iter().any(|entry| !entry.keep)
-            || installed.record.backend.as_ref().is_some_and(|backend| backend.built)
-        {
+        let built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
+        if built || ledger.iter().any(|entry| !entry.keep) {
             self.remove_objects(installed, &ledger).await?;
         }
+        if built && installed.phase == Phase::Installing {
+            self.store.note_broken(installed.record.nonce.clone()).await?;
+            self.sweep_late().await?;
+        }
+        let undone = installed.phase == Phase::Installing;
+        if undone && !installed.record.made_volumes.is_empty() {
+            self.remove_made_volumes(installed).await?;
+        }
         for volume in ledger.iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep) {
-            let undone = installed.phase == Phase::Installing;
             let made_now = installed.record.made_volumes.contains(&volume.name);
-            if (if undone { made_now } else { volumes }) && self.engine.remove_volume(&volume.id).await? {
+            let goes = if undone { made_now } else { installed.record.remove_volumes };
+            if goes && self.engine.remove_volume(&volume.id).await? {
                 self.store.strike(vec![(volume.kind, volume.id.clone())]).await?;
                 removed.removed_volumes.push(volume.name.clone());
             } else {
@@ -70,7 +79,8 @@ impl Broker {
         self.remove_files(id).await?;
         for image in &installed.record.fetched_images {
             if !self.is_used_elsewhere(id, image).await? && self.engine.remove_image(image).await? {
-                removed.image_removed |= *image == installed.record.reference;
+                let record = &installed.record;
+                removed.image_removed |= *image == record.reference || Some(image) == record.image_id.as_ref();
             }
         }
         self.store.forget(id).await?;
@@ -85,8 +95,12 @@ impl Broker {
         containers.extend(marked.into_iter().map(|container| container.id));
         containers.sort();
         containers.dedup();
+        // What a failed install made has nothing to save, and nobody waits for it to stop in order.
+        let stop = installed.phase != Phase::Installing;
         let ends = containers.iter().map(|container| async move {
-            self.engine.stop(container).await?;
+            if stop {
+                self.engine.stop(container).await?;
+            }
             self.engine.remove_container(container).await
         });
         join_all(ends).await.into_iter().collect::<Result<Vec<()>>>()?;
@@ -111,10 +125,23 @@ impl Broker {
         Ok(())
     }
 
+    /// Volumes that an install which broke off made, also where it did not come to put them on the ledger.
+    async fn remove_made_volumes(&self, installed: &Installed) -> Result<()> {
+        let made = &installed.record.made_volumes;
+        for volume in self.engine.volumes().await?.into_iter().filter(|volume| made.contains(&volume.name)) {
+            if volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str()) {
+                self.engine.remove_volume(&volume.name).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn is_used_elsewhere(&self, id: &ExtensionId, image: &str) -> Result<bool> {
         let all = self.store.extensions("", usize::MAX).await?;
         let uses = |other: &Installed| {
-            other.record.reference == image || other.record.fetched_images.iter().any(|i| i == image)
+            other.record.reference == image
+                || other.record.image_id.as_deref() == Some(image)
+                || other.record.fetched_images.iter().any(|i| i == image)
         };
         Ok(all.iter().any(|other| other.id != *id && uses(other)))
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Broker, Report, Source, UiView,
-    package::{Fetched, Package},
+    fetched::Fetched,
+    package::Package,
     stage::{BackendDraft, Staged},
 };
 use crate::model::{
@@ -123,7 +124,7 @@ impl Broker {
                     result
                 }
             };
-            fetched.discard(&broker.engine).await;
+            broker.discard(fetched).await;
             result
         };
         let stopped = Error::new(Reason::ShuttingDown, "", "the broker stops");

@@ -179,7 +179,7 @@ impl Broker {
         }
         match self.backend_container(installed, backend, &backend.service).await {
             Ok(super::start::BackendContainer::Found(container))
-                if is_young(&container.started_at, self.limits.ready_timeout) =>
+                if is_young(&container.started_at, self.ready_timeout(installed)) =>
             {
                 SocketFacts::Young
             }

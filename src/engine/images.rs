@@ -1,9 +1,6 @@
 //! Images: found, pulled, loaded, read without being run.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashMap, path::Path};
 
 use bollard::{
     body_try_stream,
@@ -50,6 +47,26 @@ pub struct Transfer {
     pub total_bytes: i64,
 }
 
+/// What a saved archive held.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Images with a name.
+    pub references: Vec<Reference>,
+    /// Ids of images without one.
+    pub nameless: Vec<String>,
+}
+
+impl Loaded {
+    /// Reads a line of the engine's: it tells in no other way.
+    fn read(&mut self, line: &str) {
+        if let Some(id) = line.strip_prefix("Loaded image ID: ") {
+            self.nameless.push(id.trim().to_owned());
+        } else if let Some(name) = line.strip_prefix("Loaded image: ") {
+            self.references.extend(name.trim().parse::<Reference>().ok());
+        }
+    }
+}
+
 impl Transfer {
     fn new(item: Option<String>, message: Option<String>, detail: Option<ProgressDetail>) -> Self {
         let (current, total) = detail.map_or((None, None), |detail| (detail.current, detail.total));
@@ -84,64 +101,78 @@ impl Engine {
         Ok(names.filter_map(same).collect())
     }
 
-    /// The names of all images, as references.
-    pub async fn tagged_images(&self) -> Result<HashSet<String>> {
+    /// All images: ids, and names with the ids they stand for.
+    pub async fn all_images(&self) -> Result<HashMap<String, String>> {
         let options = ListImagesOptionsBuilder::default().build();
         let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
-        let names = images.into_iter().flat_map(|image| image.repo_tags);
-        Ok(names.filter_map(|name| name.parse::<Reference>().ok()).map(|name| name.to_string()).collect())
+        let mut all = HashMap::new();
+        for image in images {
+            let names = image.repo_tags.iter().filter_map(|name| name.parse::<Reference>().ok());
+            all.extend(names.map(|name| (name.to_string(), image.id.clone())));
+            all.insert(image.id.clone(), image.id);
+        }
+        Ok(all)
     }
 
     /// Pulls an image with the credentials of the broker's user, telling how far it is.
     ///
     /// Errors: IMAGE_NOT_FOUND, PULL_FAILED, ENGINE_UNAVAILABLE.
     pub async fn pull(&self, reference: &Reference, mut progress: impl FnMut(Transfer)) -> Result<()> {
-        let credentials = credentials::lookup(reference).await?;
+        let login = credentials::lookup(reference).await?;
         let name = reference.to_string();
         // The engine would pull every tag of a bare repository.
         let wanted = if reference.is_bare() { reference.with_tag("latest").to_string() } else { name.clone() };
         let options = CreateImageOptionsBuilder::default().from_image(&wanted).build();
-        let mut updates = std::pin::pin!(self.client()?.create_image(Some(options), None, credentials));
+        let mut updates = std::pin::pin!(self.client()?.create_image(Some(options), None, login.credentials));
         while let Some(update) = updates.next().await {
-            let CreateImageInfo { id, status, progress_detail, .. } = update.map_err(|e| self.pull_failed(&name, e))?;
+            let CreateImageInfo { id, status, progress_detail, .. } =
+                update.map_err(|e| self.pull_failed(reference, login.complaint.as_deref(), e))?;
             progress(Transfer::new(id, status, progress_detail));
         }
         Ok(())
     }
 
     /// Tells an image that no registry has from a registry that failed. The engine's text is the only signal for some.
-    fn pull_failed(&self, name: &str, error: bollard::errors::Error) -> Error {
-        let error = self.refused(name, error);
-        let text = error.message().to_owned();
+    fn pull_failed(&self, reference: &Reference, complaint: Option<&str>, error: bollard::errors::Error) -> Error {
+        let name = reference.to_string();
+        let error = self.refused(&name, error);
+        let text = error.message();
         let absent = ["not found", "manifest unknown", "does not exist", "name unknown", "no such image"];
-        match error.reason() {
-            Reason::EngineUnavailable => error,
-            Reason::ResourceNotFound => Error::new(Reason::ImageNotFound, name, format!("cannot pull {name}: {text}")),
-            _ if absent.iter().any(|sign| text.contains(sign)) => {
-                Error::new(Reason::ImageNotFound, name, format!("cannot pull {name}: {text}"))
-            }
-            _ => Error::new(Reason::PullFailed, name, format!("cannot pull {name}: {text}")),
+        let barred = ["unauthorized", "no basic auth", "denied", "authentication required"];
+        let barred = barred.iter().any(|sign| text.contains(sign));
+        let absent = error.reason() == Reason::ResourceNotFound || absent.iter().any(|sign| text.contains(sign));
+        if error.reason() == Reason::EngineUnavailable {
+            return error;
         }
+        let mut message = format!("cannot pull {name}: {text}");
+        if let Some(complaint) = complaint {
+            message.push_str(&format!("; {complaint}"));
+        } else if barred {
+            let server = credentials::registry(reference);
+            message.push_str(&format!("; if it is there, log in first: docker login {server}"));
+        }
+        let reason = if absent && complaint.is_none() { Reason::ImageNotFound } else { Reason::PullFailed };
+        Error::new(reason, name, message)
     }
 
-    /// Loads a saved archive and returns the references in it.
+    /// Loads a saved archive and returns what was in it.
     ///
     /// Errors: SOURCE_UNREADABLE, ENGINE_UNAVAILABLE.
-    pub async fn load(&self, archive: &Path, mut progress: impl FnMut(Transfer)) -> Result<Vec<Reference>> {
+    pub async fn load(&self, archive: &Path, mut progress: impl FnMut(Transfer)) -> Result<Loaded> {
         let subject = archive.display().to_string();
         let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
         let file = tokio::fs::File::open(archive).await.map_err(|e| unreadable(e.to_string()))?;
         let body = body_try_stream(ReaderStream::with_capacity(file, 256 * 1024));
         let options = ImportImageOptionsBuilder::default().build();
         let mut updates = std::pin::pin!(self.client()?.import_image(options, body, None));
-        let mut loaded = Vec::new();
+        let mut loaded = Loaded::default();
         while let Some(update) = updates.next().await {
             let update = update.map_err(|e| match self.refused(&subject, e) {
                 error if error.reason() == Reason::EngineUnavailable => error,
                 error => unreadable(format!("not an image archive that the engine can load: {}", error.message())),
             })?;
             if let Some(text) = &update.stream {
-                loaded.extend(text.lines().filter_map(|line| line.strip_prefix("Loaded image: ")?.trim().parse().ok()));
+                text.lines().for_each(|line| loaded.read(line));
             }
             let message = update.status.or(update.stream.map(|text| text.trim().to_owned()));
             progress(Transfer::new(update.id, message, update.progress_detail));
@@ -168,11 +199,18 @@ impl Engine {
 
     /// Opens an image for reading, through a container that is never started: it needs no command of the image's.
     pub async fn read_image(&self, image_id: &str) -> Result<ImageReader> {
+        let (engine, image_id) = (self.clone(), image_id.to_owned());
+        // By itself: a caller who goes away in the middle would leave a container that nobody knows of.
+        let made = tokio::spawn(async move { engine.make_reader(&image_id).await }).await;
+        made.map_err(|e| Error::bug("opening an image broke off").caused_by(e))?
+    }
+
+    async fn make_reader(&self, image_id: &str) -> Result<ImageReader> {
         let options = CreateContainerOptionsBuilder::default().build();
         let body = ContainerCreateBody {
             image: Some(image_id.to_owned()),
             cmd: Some(vec!["/never-started".into()]),
-            labels: Some(HashMap::from([("dev.longshore.reader".into(), "true".into())])),
+            labels: Some(self.mark.labels("reader")),
             network_disabled: Some(true),
             ..Default::default()
         };

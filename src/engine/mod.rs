@@ -10,6 +10,7 @@ mod images;
 mod logs;
 mod objects;
 mod sweep;
+mod temporary;
 
 use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
@@ -17,7 +18,7 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_
 use futures_util::StreamExt;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
-pub use images::{Image, ImageReader, Transfer};
+pub use images::{Image, ImageReader, Loaded, Transfer};
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
 
@@ -34,6 +35,7 @@ const ENGINE_RETRY: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Engine {
     socket: PathBuf,
+    mark: temporary::Mark,
 }
 
 /// What the engine says of itself.
@@ -52,9 +54,10 @@ pub struct About {
 }
 
 impl Engine {
-    /// The engine that listens on `socket`.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Engine { socket: socket.into() }
+    /// The engine that listens on `socket`, used by `run` of the broker called `broker`: the same names mark what it
+    /// makes for itself.
+    pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
+        Engine { socket: socket.into(), mark: temporary::Mark::new(broker, run) }
     }
 
     /// The engine's socket.

@@ -1,6 +1,6 @@
 //! Empties a directory as root where the broker is a plain user: a container that holds nothing but the broker's helper.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use bollard::{
     body_full,
@@ -32,7 +32,9 @@ impl Engine {
         let hash = Sha256::digest(guest_dir.as_os_str().as_encoded_bytes());
         let tag: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let image = format!("{EMPTY_IMAGE}:{tag}");
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(EMPTY_IMAGE).tag(&tag).build();
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(EMPTY_IMAGE).tag(&tag);
+        let labels = self.mark.labels("sweeper").into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
+        let options = options.changes(labels.collect::<Vec<_>>()).build();
         let archive = body_full(Bytes::from_static(&EMPTY_ARCHIVE));
         let imported = self.client()?.create_image(Some(options), Some(archive), None);
         imported.try_for_each(|_| async { Ok(()) }).await.map_err(|e| self.refused(&image, e))?;
@@ -53,7 +55,7 @@ impl Engine {
             image: Some(image.into()),
             entrypoint: Some(vec![format!("{CONTAINER_DIR}/shim"), "shim".into(), "sweep".into()]),
             user: Some("0:0".into()),
-            labels: Some(HashMap::from([("dev.longshore.sweeper".into(), "true".into())])),
+            labels: Some(self.mark.labels("sweeper")),
             network_disabled: Some(true),
             host_config: Some(HostConfig {
                 mounts: Some(vec![bind(guest_dir, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]),

@@ -48,6 +48,12 @@ pub struct Record {
     pub fetched_images: Vec<String>,
     /// Volumes that did not exist before this install.
     pub made_volumes: Vec<String>,
+    /// How long the installing call gave the backend to become ready, in milliseconds; absent where it did not say.
+    #[serde(default)]
+    pub ready_timeout_ms: Option<u64>,
+    /// Whether an uninstall that is under way shall take the named volumes too.
+    #[serde(default)]
+    pub remove_volumes: bool,
     /// Label value, unique to this install, that marks what it creates.
     pub nonce: String,
     /// Title label or tab title. Untrusted.

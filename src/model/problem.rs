@@ -98,7 +98,10 @@ pub fn first_error(problems: &[Problem]) -> Option<Error> {
         1 => format!("{first} (and 1 more error)"),
         more => format!("{first} (and {more} more errors)"),
     };
-    Some(Error::new(Reason::ManifestInvalid, first.field.clone(), message))
+    // What is in another file than the manifest is in the compose file.
+    let in_manifest = first.file.is_empty() || first.file == "metadata.json";
+    let reason = if in_manifest { Reason::ManifestInvalid } else { Reason::ComposeInvalid };
+    Some(Error::new(reason, first.field.clone(), message))
 }
 
 #[cfg(test)]

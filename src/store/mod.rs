@@ -8,7 +8,7 @@ mod schema;
 
 use std::{
     path::Path,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +26,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug, Clone)]
 pub struct Store {
     jobs: mpsc::SyncSender<Job>,
+    path: Arc<Path>,
 }
 
 /// Calls that may wait for the store's thread; the next one waits for a place.
@@ -51,7 +52,7 @@ impl Store {
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs })
+        Ok(Store { jobs, path: path.into() })
     }
 
     /// Runs one transaction.
@@ -79,7 +80,7 @@ impl Store {
             }
             Err(mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
         }
-        answered.await.map_err(|_| gone())?.map_err(|e| failed(Path::new("the store"), e))
+        answered.await.map_err(|_| gone())?.map_err(|e| failed(&self.path, e))
     }
 }
 

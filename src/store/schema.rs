@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 
 /// Every change of the schema, in order; `user_version` counts how many were made. Never edit one that was released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE extension (
         id              TEXT PRIMARY KEY,
         generation      INTEGER NOT NULL,
@@ -46,7 +47,24 @@ const MIGRATIONS: &[&str] = &["
         subject   TEXT NOT NULL,
         decision  TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- Who we are to the engine: marks the containers that the broker makes for itself. One row.
+    CREATE TABLE broker (
+        id TEXT NOT NULL
+    ) STRICT;
+    -- Images that work under way brought into the engine. What is found here by the next run goes again.
+    CREATE TABLE fetched_image (
+        image TEXT PRIMARY KEY,
+        run   TEXT NOT NULL
+    ) STRICT;
+    -- Installs that broke off while the engine was making things: what comes of that late is not wanted.
+    CREATE TABLE broken_install (
+        nonce TEXT PRIMARY KEY,
+        at_ms INTEGER NOT NULL
+    ) STRICT;
+",
+];
 
 /// Whether this version can use the database.
 pub(super) enum Schema {

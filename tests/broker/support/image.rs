@@ -54,6 +54,8 @@ pub(crate) fn hello_backend() -> Vec<u8> {
 /// An image under construction: a root file system and its configuration.
 pub(crate) struct ImageBuilder {
     archive: tar::Builder<Vec<u8>>,
+    /// By path: what is given twice replaces what was given first.
+    files: Vec<(String, Vec<u8>, u32)>,
     changes: Vec<String>,
     labels: HashMap<String, String>,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Image {
     pub(crate) reference: String,
     /// The id of the extension in it.
     pub(crate) id: String,
+    /// Its content id, which it keeps when another image takes its name.
+    content: String,
 }
 
 impl Image {
@@ -76,7 +80,12 @@ impl Image {
             ("com.docker.desktop.extension.api.version", ">= 0.3.0"),
         ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        ImageBuilder { archive: tar::Builder::new(Vec::new()), changes: vec![], labels: HashMap::from(labels) }
+        ImageBuilder {
+            archive: tar::Builder::new(Vec::new()),
+            files: vec![],
+            changes: vec![],
+            labels: HashMap::from(labels),
+        }
     }
 
     /// Manifest, UI and icon of an extension that exposes `backend.sock`, and no program.
@@ -112,11 +121,8 @@ impl Image {
 impl ImageBuilder {
     /// Adds a file.
     pub(crate) fn file(mut self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> Self {
-        let content = content.as_ref();
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        self.archive.append_data(&mut header, path, content).unwrap();
+        self.files.retain(|(known, ..)| known != path);
+        self.files.push((path.to_owned(), content.as_ref().to_vec(), mode));
         self
     }
 
@@ -159,7 +165,13 @@ impl ImageBuilder {
     }
 
     /// Makes the image as `id:1`.
-    pub(crate) async fn build_as(self, id: &str) -> Image {
+    pub(crate) async fn build_as(mut self, id: &str) -> Image {
+        for (path, content, mode) in std::mem::take(&mut self.files) {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(mode);
+            self.archive.append_data(&mut header, path, &content[..]).unwrap();
+        }
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
         // bollard takes one change; Dockerfile lines can be joined.
@@ -168,16 +180,20 @@ impl ImageBuilder {
         let archive = body_full(self.archive.into_inner().unwrap().into());
         let made = engine().create_image(Some(options), Some(archive), None);
         made.try_for_each(|_| async { Ok(()) }).await.unwrap();
-        Image { reference: format!("{id}:1"), id: id.to_owned() }
+        let reference = format!("{id}:1");
+        let content = engine().inspect_image(&reference).await.unwrap().id.unwrap();
+        Image { reference, id: id.to_owned(), content }
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let reference = self.reference.clone();
+        let names = [self.reference.clone(), self.content.clone()];
         let remove = async move {
-            let options = RemoveImageOptionsBuilder::default().force(true).build();
-            let _ = engine().remove_image(&reference, Some(options), None).await;
+            for name in &names {
+                let options = RemoveImageOptionsBuilder::default().force(true).build();
+                let _ = engine().remove_image(name, Some(options), None).await;
+            }
         };
         // A runtime of its own: the test's may be one that is ending.
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,0 +1,100 @@
+//! Images that come into the engine for an install or a look, and go again when nothing comes of it.
+
+use std::time::Duration;
+
+use super::Broker;
+use crate::model::{
+    error::{Reason, Result},
+    reference::Reference,
+};
+
+/// How long a container of our own may keep an image in use.
+const READER_CLOSES: Duration = Duration::from_secs(5);
+/// How often it is tried meanwhile.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// What was brought into the engine on the way.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    /// Names and ids that were not there before, in order.
+    pub(super) images: Vec<String>,
+    replaced: Vec<Replaced>,
+}
+
+/// A name that stood for another image before.
+#[derive(Debug)]
+struct Replaced {
+    name: Reference,
+    before: String,
+    now: String,
+}
+
+impl Fetched {
+    /// Notes that a name may stand for another image than it did.
+    pub(super) fn replaced(&mut self, name: &Reference, before: &str, now: &str) {
+        if before != now {
+            self.replaced.push(Replaced { name: name.clone(), before: before.to_owned(), now: now.to_owned() });
+        }
+    }
+}
+
+impl Broker {
+    /// Notes images that are brought into the engine, so that they go again whatever happens. Before they come, where
+    /// their names are known.
+    pub(super) async fn note_fetched(&self, fetched: &mut Fetched, images: Vec<String>) -> Result<()> {
+        self.store.note_fetched(images.clone(), self.run.clone()).await?;
+        fetched.images.extend(images);
+        Ok(())
+    }
+
+    /// Takes the images out of the engine again. What is in use stays.
+    pub(super) async fn discard(&self, fetched: Fetched) {
+        for Replaced { name, before, now } in &fetched.replaced {
+            let restored = match self.engine.tag(before, name).await {
+                Ok(()) => self.take_out(now).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = restored {
+                tracing::warn!(%error, image = %name, "an image's name was not put back to what it stood for");
+            }
+        }
+        for image in &fetched.images {
+            if let Err(error) = self.take_out(image).await {
+                tracing::warn!(%error, image, "an image that was fetched was left behind; the next start tries again");
+                return;
+            }
+        }
+        if let Err(error) = self.store.settle_fetched(fetched.images).await {
+            tracing::warn!(%error, "cannot record that fetched images went again");
+        }
+    }
+
+    /// Removes an image, waiting for containers of our own that still read it.
+    async fn take_out(&self, image: &str) -> Result<()> {
+        let until = tokio::time::Instant::now() + READER_CLOSES;
+        while !self.engine.remove_image(image).await?
+            && self.engine.image(image).await?.is_some()
+            && self.engine.has_temporaries().await?
+            && tokio::time::Instant::now() < until
+        {
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Takes out what earlier runs fetched and did not come to an end with. Errors: ENGINE_UNAVAILABLE.
+    pub(super) async fn discard_left(&self) -> Result<()> {
+        for image in self.store.left_fetched(self.run.clone()).await? {
+            let all = self.store.extensions("", usize::MAX).await?;
+            if !all.iter().any(|installed| installed.record.fetched_images.contains(&image)) {
+                match self.take_out(&image).await {
+                    Err(error) if error.reason() == Reason::EngineUnavailable => return Err(error),
+                    Err(error) => tracing::warn!(%error, image, "an image that was fetched stays"),
+                    Ok(()) => tracing::info!(image, "took out an image that a crash left"),
+                }
+            }
+            self.store.settle_fetched(vec![image]).await?;
+        }
+        Ok(())
+    }
+}

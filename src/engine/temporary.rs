@@ -1,0 +1,65 @@
+//! What the broker makes in the engine for itself and for a moment: containers to read images and to remove files. They
+//! are marked, so that the next start finds those of a run that was killed, and only those.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bollard::query_parameters::ListImagesOptionsBuilder;
+
+use super::Engine;
+use crate::model::error::Result;
+
+/// Label with the broker that made it.
+const BROKER_LABEL: &str = "dev.longshore.broker";
+/// Label with the run of that broker.
+const RUN_LABEL: &str = "dev.longshore.run";
+
+/// Who makes it.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    broker: Arc<str>,
+    run: Arc<str>,
+}
+
+impl Mark {
+    pub(super) fn new(broker: &str, run: &str) -> Self {
+        Mark { broker: broker.into(), run: run.into() }
+    }
+
+    /// The labels of a container for `purpose`, such as `reader`.
+    pub(super) fn labels(&self, purpose: &str) -> HashMap<String, String> {
+        HashMap::from([
+            (format!("dev.longshore.{purpose}"), "true".to_owned()),
+            (BROKER_LABEL.to_owned(), self.broker.to_string()),
+            (RUN_LABEL.to_owned(), self.run.to_string()),
+        ])
+    }
+}
+
+impl Engine {
+    /// Removes what earlier runs of this broker made for themselves and left; true when there was any.
+    pub async fn remove_leftovers(&self) -> Result<bool> {
+        let mine = format!("{BROKER_LABEL}={}", self.mark.broker);
+        let is_left =
+            |labels: &HashMap<String, String>| labels.get(RUN_LABEL).is_none_or(|run| **run != *self.mark.run);
+        let mut any = false;
+        let containers = self.containers(std::slice::from_ref(&mine)).await?;
+        for container in containers.into_iter().filter(|container| is_left(&container.labels)) {
+            any = true;
+            self.remove_container(&container.id).await?;
+        }
+        let filters = HashMap::from([("label", vec![mine])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        for image in images.into_iter().filter(|image| is_left(&image.labels)) {
+            any = true;
+            self.remove_image(&image.id).await?;
+        }
+        Ok(any)
+    }
+
+    /// Whether this run has a container of its own just now: it may be what keeps an image in use.
+    pub async fn has_temporaries(&self) -> Result<bool> {
+        let mine = [format!("{BROKER_LABEL}={}", self.mark.broker), format!("{RUN_LABEL}={}", self.mark.run)];
+        Ok(!self.containers(&mine).await?.is_empty())
+    }
+}
