@@ -1,6 +1,6 @@
 //! The user's registry credentials: `~/.docker/config.json` and the credential helpers that it names.
 
-use std::time::Duration;
+use std::{env, fs::File, io, path::PathBuf, time::Duration};
 
 use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
@@ -21,7 +21,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) async fn lookup(reference: &Reference) -> Result<Option<DockerCredentials>> {
     let server = registry(reference);
     let asked = server.clone();
-    let answer = tokio::task::spawn_blocking(move || docker_credential::get_credential(&asked));
+    let answer = tokio::task::spawn_blocking(move || configured(&asked));
     let failed = |why: String| {
         Error::new(Reason::PullFailed, &server, format!("cannot get the credentials for {server}: {why}"))
     };
@@ -46,6 +46,19 @@ pub(super) async fn lookup(reference: &Reference) -> Result<Option<DockerCredent
             Err(failed(format!("docker-credential-{helper} failed: {}", stderr.trim())))
         }
         Err(other) => Err(failed(other.to_string())),
+    }
+}
+
+/// What the configuration says of a server. Who never logged in anywhere has no such file, which the library takes for
+/// one that cannot be read.
+fn configured(server: &str) -> Result<DockerCredential, CredentialRetrievalError> {
+    let below_home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    let directory = env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(below_home);
+    let directory = directory.ok_or(CredentialRetrievalError::ConfigNotFound)?;
+    match File::open(directory.join("config.json")) {
+        Ok(file) => docker_credential::get_credential_from_reader(io::BufReader::new(file), server),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CredentialRetrievalError::ConfigNotFound),
+        Err(_) => Err(CredentialRetrievalError::ConfigReadError),
     }
 }
 
