@@ -7,10 +7,13 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Options, failure::Failure};
-use crate::pb::{
-    backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
-    extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-    ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+use crate::{
+    config,
+    pb::{
+        backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
+        extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
+        ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+    },
 };
 
 /// Largest message taken from the broker: the largest Fetch body (64 MiB) and room for its headers.
@@ -19,18 +22,10 @@ const MAX_MESSAGE_BYTES: usize = 70 << 20;
 /// The environment variable that names the socket.
 const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
-/// Where the broker's socket is when nothing else says so: in `$XDG_RUNTIME_DIR/longshore`, for root and where there is
-/// no such directory in `/run/longshore`.
-pub fn default_socket() -> PathBuf {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = runtime.filter(|_| !rustix::process::geteuid().is_root()).unwrap_or_else(|| PathBuf::from("/run"));
-    base.join("longshore").join("longshore.sock")
-}
-
-/// The socket that these options mean.
+/// The socket that these options mean: the option, the variable, or where a broker without options has it.
 pub(super) fn socket_path(options: &Options) -> PathBuf {
     let from_environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    options.socket.clone().or_else(from_environment).unwrap_or_else(default_socket)
+    options.socket.clone().or_else(from_environment).unwrap_or_else(config::expected_socket)
 }
 
 /// A connected broker.

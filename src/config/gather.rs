@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Config, Mistake, ServeArgs,
-    resolve::{Machine, absolute, resolve},
+    resolve::{Machine, absolute, default_runtime_dir, resolve},
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -21,11 +21,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// `CONFIG_INVALID` with every mistake, one a line.
 pub fn load(args: &ServeArgs) -> Result<Config> {
     let env = environment();
-    let machine = Machine {
-        uid: rustix::process::geteuid().as_raw(),
-        temp_dir: std::env::temp_dir(),
-        exists: &|path| path.exists(),
-    };
+    let machine = this_machine();
     let (file, unread) = match read_file(args, &env) {
         Ok(file) => (file, None),
         Err(mistake) => (None, Some(mistake)),
@@ -36,6 +32,19 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
         (Err(mistakes), unread) => unread.into_iter().chain(mistakes).collect(),
     };
     Err(invalid(&mistakes))
+}
+
+/// Where a client finds the broker that was started without arguments: the configured control socket, or the usual one
+/// where the configuration is wrong, with which no broker starts.
+pub fn expected_socket() -> PathBuf {
+    match load(&ServeArgs::default()) {
+        Ok(config) => config.socket,
+        Err(_) => default_runtime_dir(&environment(), &this_machine()).join("longshore.sock"),
+    }
+}
+
+fn this_machine() -> Machine<'static> {
+    Machine { uid: rustix::process::geteuid().as_raw(), temp_dir: std::env::temp_dir(), exists: &|path| path.exists() }
 }
 
 /// All variables; bytes that are no UTF-8 are replaced, and the value is then refused where it matters.

@@ -183,7 +183,8 @@ pub(super) fn absolute(env: &BTreeMap<String, String>, name: &str) -> Option<Pat
     env.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> PathBuf {
+/// Where the control socket lies unless something else is configured.
+pub(super) fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> PathBuf {
     if let Some(dir) = absolute(env, "XDG_RUNTIME_DIR") {
         return dir.join("longshore");
     }
