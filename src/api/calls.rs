@@ -1,21 +1,31 @@
-//! What every call passes: who is calling is checked, and open calls are counted so that a stop can wait for them.
+//! What every call passes: who is calling is checked, descriptors are kept for the calls that are open, and those are
+//! counted so that a stop can wait for them.
 
 use std::{
     future::Future,
+    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{peer::Peer, status};
+use crate::model::error::{Error, Reason};
+
+/// Descriptors that are kept for the calls that are open: each may still need a few.
+const RESERVED_DESCRIPTORS: u64 = 128;
+/// When to try again after descriptors were short.
+const LIMIT_RETRY: Duration = Duration::from_secs(1);
 
 /// The calls that are open.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +44,16 @@ impl Calls {
     fn begin(&self) -> Call {
         self.0.count.fetch_add(1, Ordering::AcqRel);
         Call(self.clone())
+    }
+
+    /// Refuses new work while descriptors are short, so that accepted work goes on.
+    fn check_descriptors(&self) -> Result<(), Error> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        if open_descriptors(limit) + RESERVED_DESCRIPTORS < limit {
+            return Ok(());
+        }
+        let message = format!("the broker is near its limit of {limit} open descriptors; try again");
+        Err(Error::new(Reason::LimitReached, "", message).retry_after(LIMIT_RETRY))
     }
 
     /// How many are open.
@@ -57,6 +77,20 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.0.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.0.ended.notify_waiters();
+        }
+    }
+}
+
+/// How many descriptors this process has open.
+fn open_descriptors(limit: u64) -> u64 {
+    // Since Linux 6.2 the directory's size is their number.
+    match rustix::fs::stat("/proc/self/fd").map(|found| found.st_size.unsigned_abs()) {
+        Ok(count) if count > 0 => count,
+        // Before, it is known at least whether numbers near the limit are taken: new ones get the lowest.
+        _ => {
+            let near = i32::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(i32::MAX);
+            let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), near);
+            taken.map_or(0, |fd| if fd.as_raw_fd() > near { near.unsigned_abs().into() } else { 0 })
         }
     }
 }
@@ -101,7 +135,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if let Some(Err(refused)) = request.extensions().get::<Peer>().map(Peer::check) {
+        let checked = request.extensions().get::<Peer>().map_or(Ok(()), Peer::check);
+        if let Err(refused) = checked.and_then(|()| self.calls.check_descriptors()) {
             return Box::pin(std::future::ready(Ok(status::status(refused).into_http())));
         }
         let call = self.calls.begin();

@@ -11,7 +11,7 @@ const TABLE: &[(&str, &str)] = &[
     ("EXTENSION_BUSY", "another command is changing it; try again when that is done"),
     ("IMAGE_NOT_FOUND", "check the name, or build or pull the image first"),
     ("PULL_FAILED", "check the network; for a private registry run: docker login"),
-    ("SOURCE_UNREADABLE", "the broker reads it as its own user; check the path and its rights"),
+    ("SOURCE_UNREADABLE", "check the path; the broker's user has to be able to read it"),
     ("MANIFEST_INVALID", "see every problem at once with: longshore validate EXT"),
     ("COMPOSE_INVALID", "see every problem at once with: longshore validate EXT"),
     ("UNSAFE_FILE", "its author has to leave that file out"),

@@ -22,10 +22,10 @@ const MAX_MESSAGE_BYTES: usize = 70 << 20;
 /// The environment variable that names the socket.
 const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
-/// The socket that these options mean: the option, the variable, or where a broker without options has it.
+/// The socket that these options mean.
 pub(super) fn socket_path(options: &Options) -> PathBuf {
     let from_environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    options.socket.clone().or_else(from_environment).unwrap_or_else(config::expected_socket)
+    options.socket.clone().or_else(from_environment).unwrap_or_else(config::default_socket)
 }
 
 /// A connected broker.

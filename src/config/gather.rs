@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Config, Mistake, ServeArgs,
-    resolve::{Machine, absolute, default_runtime_dir, resolve},
+    resolve::{Machine, SOCKET_NAME, absolute, default_runtime_dir, resolve},
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -34,12 +34,12 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
     Err(invalid(&mistakes))
 }
 
-/// Where a client finds the broker that was started without arguments: the configured control socket, or the usual one
-/// where the configuration is wrong, with which no broker starts.
-pub fn expected_socket() -> PathBuf {
+/// Where a client finds the broker when nothing else is said: where `longshore serve` of the same user would put it,
+/// its configuration file included. With a wrong configuration no broker starts; the usual place is told then.
+pub fn default_socket() -> PathBuf {
     match load(&ServeArgs::default()) {
         Ok(config) => config.socket,
-        Err(_) => default_runtime_dir(&environment(), &this_machine()).join("longshore.sock"),
+        Err(_) => default_runtime_dir(&environment(), &this_machine()).join(SOCKET_NAME),
     }
 }
 

@@ -11,7 +11,7 @@ mod value;
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use args::ServeArgs;
-pub use gather::{expected_socket, load};
+pub use gather::{default_socket, load};
 pub use resolve::resolve;
 
 /// What `longshore serve` works with.

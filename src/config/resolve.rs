@@ -27,6 +27,9 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_MAX_BODY_BYTES",
 ];
 
+/// The control socket's file name in the runtime directory.
+pub(super) const SOCKET_NAME: &str = "longshore.sock";
+
 /// What the defaults depend on.
 pub struct Machine<'a> {
     /// The broker's uid.
@@ -123,7 +126,7 @@ impl Sources<'_> {
     }
 
     fn default_socket(&mut self, runtime_dir: &Path) -> PathBuf {
-        let socket = runtime_dir.join("longshore.sock");
+        let socket = runtime_dir.join(SOCKET_NAME);
         if let Err(text) = value::fits(socket.clone()) {
             let text = format!("{text}; give a shorter one with --socket");
             self.mistakes.push(Mistake { origin: "the control socket".into(), text });
@@ -183,7 +186,6 @@ pub(super) fn absolute(env: &BTreeMap<String, String>, name: &str) -> Option<Pat
     env.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Where the control socket lies unless something else is configured.
 pub(super) fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> PathBuf {
     if let Some(dir) = absolute(env, "XDG_RUNTIME_DIR") {
         return dir.join("longshore");

@@ -9,6 +9,7 @@ mod clients;
 mod guest;
 mod installing;
 mod layering;
+mod limits;
 mod ownership;
 mod programs;
 mod recovery;
