@@ -1,4 +1,4 @@
-//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve`], so that all mistakes are
+//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve()`], so that all mistakes are
 //! reported together.
 
 use std::path::PathBuf;
