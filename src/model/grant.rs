@@ -71,6 +71,9 @@ impl FromStr for Grant {
 
     fn from_str(text: &str) -> Result<Self> {
         let refused = |why: &str| Error::new(Reason::GrantInvalid, text, format!("grant {text:?}: {why}"));
+        if text.chars().any(is_unprintable) {
+            return Err(refused("holds control characters or marks that change the direction of text"));
+        }
         let (name, argument) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         match (name, argument) {
             ("engine.full", None) => Ok(Grant::EngineFull),
@@ -92,6 +95,11 @@ impl FromStr for Grant {
             )),
         }
     }
+}
+
+/// Whether a character would show a name as something that it is not: people decide by what they read.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The path without empty and `.` components and without a trailing slash.
@@ -121,7 +129,9 @@ pub struct Decisions {
 impl Decisions {
     /// Whether the extension may do what `wanted` stands for. A denial wins, also one of a part of what is wanted.
     pub fn allows(&self, wanted: &Grant) -> bool {
-        let denied = self.deny.iter().any(|grant| grant.covers(wanted));
+        // Mounting a directory gives what lies below it as well.
+        let holds_denied = |grant: &Grant| matches!(grant, Grant::EngineBind(_)) && wanted.covers(grant);
+        let denied = self.deny.iter().any(|grant| grant.covers(wanted) || holds_denied(grant));
         !denied && self.allow.iter().any(|grant| grant.covers(wanted))
     }
 
@@ -156,6 +166,10 @@ mod tests {
         assert!(decisions.allows(&grant("host.exec:ls")));
         assert!(!decisions.allows(&grant("host.exec:rm")));
         assert!(decisions.allows(&grant("engine.bind:/etc")));
+        let part = Decisions { allow: vec![grant("engine.bind:/srv")], deny: vec![grant("engine.bind:/srv/secret")] };
+        assert!(part.allows(&grant("engine.bind:/srv/open")));
+        assert!(!part.allows(&grant("engine.bind:/srv/secret/key")));
+        assert!(!part.allows(&grant("engine.bind:/srv")), "it holds what is denied");
     }
 
     #[test]

@@ -48,10 +48,16 @@ pub(super) fn of_service(field: &str, service: &mut Map<String, Value>, context:
 /// Records what volumes need that are a place on the host in disguise (`o: bind`, a block device, an overlay).
 pub(super) fn of_volumes(file: &Map<String, Value>, context: &Context, findings: &mut Findings) {
     for (key, entry) in file.get("volumes").and_then(Value::as_object).into_iter().flatten() {
-        let Some(options) = entry.get("driver_opts").filter(|_| !is_external(entry)) else { continue };
-        if text::of(entry.get("driver")).is_some_and(|driver| !driver.is_empty() && driver != "local") {
+        if is_external(entry) {
+            // It was there before, so it holds somebody's data.
+            findings.need(Grant::EngineFull, format!("volumes.{key}.external"));
             continue;
         }
+        if text::of(entry.get("driver")).is_some_and(|driver| !driver.is_empty() && driver != "local") {
+            findings.need(Grant::EngineFull, format!("volumes.{key}.driver"));
+            continue;
+        }
+        let Some(options) = entry.get("driver_opts") else { continue };
         let origin = format!("volumes.{key}.driver_opts");
         let kind = text::of(options.get("type")).unwrap_or_default();
         let device = text::of(options.get("device")).unwrap_or_default();

@@ -27,6 +27,8 @@ const DEFAULT_CAPABILITIES: [&str; 11] = [
 
 /// Fields that name a namespace to be in.
 const NAMESPACES: [&str; 6] = ["network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup"];
+/// Log drivers that keep the log on this machine. With any other the engine, which is root, sends to wherever it is told.
+const LOCAL_LOGS: [&str; 5] = ["", "none", "local", "json-file", "journald"];
 /// Fields that need `backend.privileged` as soon as they hold anything.
 const RAISING: [&str; 4] = ["devices", "device_cgroup_rules", "cgroup_parent", "gpus"];
 
@@ -44,6 +46,9 @@ pub(super) fn of_service(field: &str, service: &Map<String, Value>, context: &Co
         match text::of(service.get(key)) {
             Some(mode) if mode == "host" => findings.need(Grant::BackendPrivileged, format!("{field}.{key}")),
             Some(mode) if mode.starts_with("container:") => findings.need(Grant::EngineFull, format!("{field}.{key}")),
+            Some(mode) if key == "network_mode" && !is_own_network(&mode) => {
+                findings.need(Grant::EngineFull, format!("{field}.{key}"));
+            }
             _ => {}
         }
     }
@@ -52,6 +57,13 @@ pub(super) fn of_service(field: &str, service: &Map<String, Value>, context: &Co
     }
     if strings(service.get("volumes_from")).any(|from| from.starts_with("container:")) {
         findings.need(Grant::EngineFull, format!("{field}.volumes_from"));
+    }
+    let driver = service.get("logging").and_then(|logging| text::of(logging.get("driver"))).unwrap_or_default();
+    if !LOCAL_LOGS.contains(&driver.as_str()) {
+        findings.need(Grant::EngineFull, format!("{field}.logging.driver"));
+    }
+    if text::of(service.get("runtime")).is_some_and(|runtime| !runtime.is_empty()) {
+        findings.need(Grant::BackendPrivileged, format!("{field}.runtime"));
     }
     of_security_options(field, service, context, findings);
     of_reservations(field, service, findings);
@@ -70,8 +82,16 @@ pub(super) fn of_networks(file: &Map<String, Value>, findings: &mut Findings) {
         let hosts_own = is_external(entry) && text::of(entry.get("name")).as_deref() == Some("host");
         if hosts_own || matches!(driver.as_str(), "host" | "macvlan" | "ipvlan") {
             findings.need(Grant::BackendPrivileged, format!("networks.{key}"));
+        } else if is_external(entry) {
+            // Somebody else's containers are in it.
+            findings.need(Grant::EngineFull, format!("networks.{key}.external"));
         }
     }
+}
+
+/// Whether a network mode leads to nobody else's containers.
+fn is_own_network(mode: &str) -> bool {
+    matches!(mode, "" | "none" | "bridge" | "default" | "host") || mode.starts_with("service:")
 }
 
 fn of_security_options(field: &str, service: &Map<String, Value>, context: &Context, findings: &mut Findings) {

@@ -8,6 +8,7 @@ use super::{binds, labels, needs, refused, restart, text};
 use crate::model::{
     error::{Error, Reason, Result},
     grant::Need,
+    grant::is_unprintable,
     reference::Reference,
 };
 
@@ -107,6 +108,9 @@ impl Findings {
     /// Records a need once per field.
     pub(super) fn need(&mut self, grant: crate::model::grant::Grant, origin: impl Into<String>) {
         let need = Need { grant, origin: origin.into() };
+        if need.grant.to_string().chars().any(is_unprintable) {
+            self.problems.push(format!("{}: holds characters that cannot be shown", need.origin));
+        }
         if !self.needs.contains(&need) {
             self.needs.push(need);
         }

@@ -95,7 +95,8 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
     found
 }
 
-/// Looks at a compose file and at every file whose services it extends. `read` gives a file's bytes by its path below
+/// Looks at a compose file and at every file whose services it extends, and returns the checked texts of all of them,
+/// which must be put in place of the author's before Compose runs. `read` gives a file's bytes by its path below
 /// the compose file's directory.
 ///
 /// # Errors
@@ -130,6 +131,8 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
             .extend(problems.map(|problem| Problem { message: format!("{} (in {path})", problem.message), ..problem }));
         checked.push(CheckedFile { path, canonical: inner.canonical });
     }
+    // A service may extend one of its own file, and Compose then reads that file from the disk.
+    checked.push(CheckedFile { path: file.to_owned(), canonical: first.canonical.clone() });
     Ok((first, checked))
 }
 
