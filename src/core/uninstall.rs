@@ -52,7 +52,9 @@ impl Broker {
         self.hub.end_all_of(id.as_str()).await;
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
-        if ledger.iter().any(|entry| !entry.keep) || installed.record.backend.is_some() {
+        // What was never built has nothing on the engine, which may not even be there.
+        let was_built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
+        if ledger.iter().any(|entry| !entry.keep) || was_built {
             self.remove_objects(installed, &ledger).await?;
         }
         for volume in ledger.iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep) {

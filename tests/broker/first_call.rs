@@ -6,7 +6,9 @@ use std::{
     process::Command,
 };
 
-use crate::support::{Broker, Image, hello_backend, trusting};
+use longshore::pb;
+
+use crate::support::{Broker, BrokerOptions, Image, hello_backend, trusting};
 
 /// The hello extension as its author builds it.
 async fn hello_extension() -> Image {
@@ -57,4 +59,17 @@ async fn the_examples_of_the_readme_work() {
         }
     }
     broker.uninstall(&image.id, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_comes_and_goes_without_an_engine() {
+    let args = ["--engine".into(), "unix:///nonexistent/docker.sock".into()].to_vec();
+    let broker = Broker::start_with(BrokerOptions { args, ..Default::default() }).await;
+    let path = format!("{}/examples/hello-extension", env!("CARGO_MANIFEST_DIR"));
+    let directory = pb::DirectorySource { path, reference: "longshore-test/no-engine:1".into() };
+    let source = Some(pb::Source { source: Some(pb::source::Source::Directory(directory)) });
+    let installed = broker.install(pb::InstallRequest { source, trust: true, ..Default::default() }).await.unwrap();
+    assert_eq!(installed.state_reason, "BACKEND_NOT_BUILT");
+    broker.uninstall(&installed.id, true).await.unwrap();
+    assert!(broker.uninstall(&installed.id, true).await.is_err());
 }
