@@ -212,9 +212,9 @@ use_extension() {
 
 	step 'Show who owns what on the engine.'
 	if [ -n "$has_engine" ]; then
-		run longshore ps
+		run longshore ps "$extension"
 	else
-		run longshore ps || remark 'Without an engine there is nothing to own.'
+		run longshore ps "$extension" || remark 'Without an engine there is nothing to own.'
 	fi
 }
 

@@ -1,4 +1,4 @@
-//! Longshore, a gRPC backend broker for container-desktop extensions.
+#![doc = include_str!("../README.md")]
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod api;

@@ -216,6 +216,8 @@ where
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The details of errors: clients that have only reflection, as grpcurl, can then show them.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let wrong = |e| Error::bug("the compiled protos are damaged").caused_by(e);
     let backends = BackendServiceServer::new(backend::Backends(broker.clone()))

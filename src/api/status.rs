@@ -184,4 +184,20 @@ mod tests {
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("secret"));
     }
+
+    /// `docs/errors.md` is made from the table of reasons; `LONGSHORE_BLESS=1` writes it anew.
+    #[test]
+    fn the_documented_reasons_are_those_that_exist() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+        let mut text = include_str!("reasons.md").to_owned();
+        for reason in Reason::ALL {
+            let code = format!("{:?}", code(reason.kind()));
+            text.push_str(&format!("| `{}` | {code} | {} |\n", reason.as_str(), reason.meaning()));
+        }
+        if std::env::var_os("LONGSHORE_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let current = std::fs::read_to_string(&path).unwrap();
+        assert!(current == text, "docs/errors.md is out of date; run this test with LONGSHORE_BLESS=1");
+    }
 }

@@ -11,7 +11,7 @@ const TABLE: &[(&str, &str)] = &[
     ("EXTENSION_BUSY", "another command is changing it; try again when that is done"),
     ("IMAGE_NOT_FOUND", "check the name, or build or pull the image first"),
     ("PULL_FAILED", "check the network; for a private registry run: docker login"),
-    ("SOURCE_UNREADABLE", "the broker reads it as its own user; check the path and its rights"),
+    ("SOURCE_UNREADABLE", "check the path; the broker's user has to be able to read it"),
     ("MANIFEST_INVALID", "see every problem at once with: longshore validate EXT"),
     ("COMPOSE_INVALID", "see every problem at once with: longshore validate EXT"),
     ("UNSAFE_FILE", "its author has to leave that file out"),
@@ -25,7 +25,7 @@ const TABLE: &[(&str, &str)] = &[
     ("NO_BACKEND", "see what it consists of with: longshore inspect EXT"),
     ("NO_SOCKET", "its metadata.json has to expose a socket: vm.exposes.socket"),
     ("SERVICE_NOT_FOUND", "see its services with: longshore inspect EXT"),
-    ("BACKEND_STOPPED", "start it with: longshore enable EXT"),
+    ("BACKEND_STOPPED", "start it with: longshore enable EXT, or stand in for it with: longshore dev EXT"),
     ("BACKEND_STARTING", "wait for it with: --wait 30s"),
     ("BACKEND_REFUSED", "see what the backend says with: longshore logs EXT"),
     ("BACKEND_UNREACHABLE", "see what works on this machine with: longshore info"),
@@ -34,7 +34,6 @@ const TABLE: &[(&str, &str)] = &[
     ("RESPONSE_INVALID", "see what the backend says with: longshore logs EXT"),
     ("BACKEND_TOO_SLOW", "give it more time with: --timeout"),
     ("BODY_TOO_LARGE", "64 MiB is the most that one call carries; ask the backend for less"),
-    ("PATH_INVALID", "paths begin with one slash"),
     ("ALREADY_ATTACHED", "end the other `longshore dev` first"),
     ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
     ("SHIM_UNAVAILABLE", "see what works on this machine with: longshore info"),
@@ -70,7 +69,10 @@ mod tests {
     #[test]
     fn advice_names_the_extension() {
         let advice = for_reason("BACKEND_STOPPED", "org/x", &[]);
-        assert_eq!(advice.as_deref(), Some("start it with: longshore enable org/x"));
+        assert_eq!(
+            advice.as_deref(),
+            Some("start it with: longshore enable org/x, or stand in for it with: longshore dev org/x")
+        );
         assert_eq!(for_reason("", "org/x", &[]), None);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn list(subject: &str, needs: &[NeedView]) -> String {
     let mut text = format!("{} asks to:", plain(subject));
     for need in needs {
         text.push_str(&format!("\n  * {}", plain(&need.summary)));
-        text.push_str(&format!("\n      {}, because of {}", plain(&need.name), plain(&need.origin)));
+        text.push_str(&format!("\n      {}, asked for in {}", plain(&need.name), plain(&need.place())));
     }
     text
 }

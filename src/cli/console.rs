@@ -11,7 +11,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
 };
 
-use super::{failure::Failure, text::plain_lines};
+use super::{
+    failure::Failure,
+    text::{is_unsafe, plain_lines},
+};
 
 /// Longest answer to a question that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 256;
@@ -100,9 +103,7 @@ impl Console {
 
     /// Prints one JSON value on one line to standard output.
     pub(super) async fn print_json<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
-        let mut line = serde_json::to_vec(value)?;
-        line.push(b'\n');
-        self.write_out(&line).await
+        self.write_out(json_line(value)?.as_bytes()).await
     }
 
     /// Prints why the command failed and what to do, to standard error.
@@ -111,9 +112,7 @@ impl Console {
             return Ok(());
         }
         if self.json {
-            let mut line = serde_json::to_vec(&failure.view())?;
-            line.push(b'\n');
-            return self.write_err(&line).await;
+            return self.write_err(json_line(&failure.view())?.as_bytes()).await;
         }
         self.note(&failure.to_string()).await
     }
@@ -145,6 +144,17 @@ impl Console {
     }
 }
 
+/// One JSON value and a line end. The control characters that JSON lets through are escaped as well: JSON is read on
+/// terminals too.
+fn json_line<T: Serialize>(value: &T) -> io::Result<String> {
+    let mut line = String::new();
+    for c in serde_json::to_string(value)?.chars() {
+        if is_unsafe(c) { line.push_str(&format!("\\u{:04x}", u32::from(c))) } else { line.push(c) }
+    }
+    line.push('\n');
+    Ok(line)
+}
+
 /// A descriptor of its own for a standard stream; none where that stream is closed. Blocking calls happen off the
 /// runtime's threads, so that a reader who stalls cannot keep Ctrl-C from being seen.
 fn file_of(stream: impl AsFd) -> Option<File> {
@@ -158,4 +168,15 @@ fn reader(file: Option<File>) -> Box<dyn AsyncRead + Send + Unpin> {
 
 fn writer(file: Option<File>) -> Box<dyn AsyncWrite + Send + Unpin> {
     file.map_or_else(|| Box::new(tokio::io::sink()) as Box<_>, |file| Box::new(file) as Box<_>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_a_terminal_obeys() {
+        let line = json_line(&["Grüße\n", "\u{1b}[2J", "\u{9b}2J", "\u{202e}"]).unwrap();
+        assert_eq!(line, "[\"Grüße\\n\",\"\\u001b[2J\",\"\\u009b2J\",\"\\u202e\"]\n");
+    }
 }

@@ -54,7 +54,7 @@ exec and dev pass on the program's exit code, 128 + n when signal n ended it.";
 /// Options that every command has.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The broker's socket [default: $LONGSHORE_SOCKET, else longshore.sock in the runtime directory]
+    /// The broker's socket [default: $LONGSHORE_SOCKET, else where `serve` puts it]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub socket: Option<PathBuf>,
     /// Print JSON: one document, or one line for each event

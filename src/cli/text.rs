@@ -20,8 +20,9 @@ pub(super) fn plain_lines(text: &str) -> Cow<'_, str> {
 }
 
 /// Control characters, and those that change the direction of writing (Unicode TR 36, 3.2).
-fn is_unsafe(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+pub(super) fn is_unsafe(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The name of a protobuf enum value as people write it: `EXTENSION_STATE_READY` is `ready`.

@@ -1,4 +1,4 @@
-//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve`], so that all mistakes are
+//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve()`], so that all mistakes are
 //! reported together.
 
 use std::path::PathBuf;
@@ -10,27 +10,30 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// Directory for everything that lasts [default: $XDG_DATA_HOME/longshore]
+    /// Directory for everything that lasts [default: longshore in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Directory for the control socket [default: $XDG_RUNTIME_DIR/longshore]
+    /// Directory for the control socket [default: longshore in $XDG_RUNTIME_DIR; without it
+    /// /run/longshore for root, else /run/user/UID/longshore]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
-    /// Container engine [default: $DOCKER_HOST, else unix:///var/run/docker.sock]
+    /// Container engine [default: $DOCKER_HOST, else the first socket found of
+    /// /var/run/docker.sock and those of rootless Docker and Podman]
     #[arg(long, value_name = "URL")]
     pub engine: Option<String>,
 
-    /// Configuration file [default: $XDG_CONFIG_HOME/longshore/config.toml, if it exists]
+    /// Configuration file [default: longshore/config.toml in $XDG_CONFIG_HOME or ~/.config, if
+    /// it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// What to log, such as `info` or `longshore=debug`
+    /// What to log, such as `warn` or `longshore=debug` [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 
-    /// Form of log lines: text or json
+    /// Form of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
 

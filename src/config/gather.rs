@@ -34,11 +34,13 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
     Err(invalid(&mistakes))
 }
 
-/// Where a client finds the broker when nothing else is said: where `longshore serve` of the same user would put it.
+/// Where a client finds the broker when nothing else is said: where `longshore serve` of the same user would put it,
+/// its configuration file included. With a wrong configuration no broker starts; the usual place is told then.
 pub fn default_socket() -> PathBuf {
-    let env = environment();
-    let runtime_dir = absolute(&env, "LONGSHORE_RUNTIME_DIR");
-    runtime_dir.unwrap_or_else(|| default_runtime_dir(&env, &this_machine())).join(SOCKET_NAME)
+    match load(&ServeArgs::default()) {
+        Ok(config) => config.socket,
+        Err(_) => default_runtime_dir(&environment(), &this_machine()).join(SOCKET_NAME),
+    }
 }
 
 fn this_machine() -> Machine<'static> {

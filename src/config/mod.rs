@@ -1,5 +1,5 @@
 //! Configuration: arguments, environment, file and defaults, in that order of precedence. Gathering and resolving are
-//! two steps: [`resolve`] is pure and reports every mistake at once, with the place it comes from.
+//! two steps: [`resolve()`] is pure and reports every mistake at once, with the place it comes from.
 
 pub mod args;
 pub mod gather;

@@ -95,9 +95,13 @@ pub(super) fn body_bytes(text: &str) -> Result<u64, String> {
 
 /// Log directives.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is no log filter; write error, warn, info, debug, trace or longshore=debug,info")),
+    // The library cuts text that is not ASCII between characters, and panics.
+    let is_filter = text.is_ascii() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
+    match is_filter && !text.trim().is_empty() {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("{text:?} is no log filter; write error, warn, info, debug, trace or longshore=debug,info"))
+        }
     }
 }
 
@@ -159,6 +163,13 @@ mod tests {
     fn a_socket_has_107_bytes() {
         assert!(socket(&format!("/{}", "x".repeat(106))).is_ok());
         assert!(socket(&format!("/{}", "x".repeat(107))).unwrap_err().contains("107"));
+    }
+
+    #[test]
+    fn a_log_filter_is_ascii() {
+        assert!(log_filter("longshore=debug,info").is_ok());
+        assert!(log_filter("\u{b}\u{b}Ⰰ=").is_err());
+        assert!(log_filter(" ").is_err());
     }
 
     proptest! {

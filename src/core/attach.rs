@@ -47,7 +47,7 @@ impl Broker {
         self.installed(id).await?;
         let mut attached = self.attached.0.lock().unwrap_or_else(PoisonError::into_inner);
         if attached.contains_key(id) {
-            let message = format!("a local process stands in for the backend of {id} already; end that one first");
+            let message = format!("a local process stands in for the backend of {id} already");
             return Err(Error::new(Reason::AlreadyAttached, id.as_str(), message));
         }
         attached.insert(id.clone(), StandIn { socket, directory });

@@ -177,8 +177,8 @@ pub(super) fn running_backend(installed: &Installed) -> Result<&BackendRecord> {
     let stopped = |why: &str| Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id}: {why}")));
     match (installed.phase, installed.enabled, backend.built) {
         (Phase::Uninstalling, ..) => stopped("it is being removed"),
-        (_, false, _) => stopped("it is disabled; enable it first: longshore enable"),
-        (_, _, false) => stopped("its image was never built; attach a local process: longshore dev"),
+        (_, false, _) => stopped("it is disabled"),
+        (_, _, false) => stopped("its image was never built; a local process can stand in for it"),
         (Phase::Installing, ..) => {
             let message = format!("{id} is being installed");
             Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))

@@ -181,7 +181,7 @@ impl Broker {
     /// One extension at rest or in change. Errors: EXTENSION_NOT_FOUND.
     async fn installed(&self, id: &ExtensionId) -> Result<Installed> {
         self.store.extension(id).await?.ok_or_else(|| {
-            let message = format!("no extension {id} is installed; `longshore ls` lists those that are");
+            let message = format!("no extension {id} is installed");
             Error::new(Reason::ExtensionNotFound, id.as_str(), message)
         })
     }

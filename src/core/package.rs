@@ -148,8 +148,7 @@ impl Broker {
         if tags.iter().any(|tag| tag == "latest") {
             return Ok(reference.with_tag("latest"));
         }
-        let version = |tag: &String| semver::Version::parse(tag.trim_start_matches('v')).ok();
-        let greatest = tags.iter().filter_map(|tag| Some((version(tag)?, tag))).max();
+        let greatest = tags.iter().filter_map(|tag| Some((version_in(tag)?, tag))).max();
         Ok(reference.with_tag(greatest.map_or("latest", |(_, tag)| tag)))
     }
 
@@ -406,6 +405,12 @@ impl Report {
     }
 }
 
+/// The version that a tag stands for: `1.2.3`, with or without a leading `v`; `1` and `1.2` mean `1.0.0` and `1.2.0`.
+fn version_in(tag: &str) -> Option<semver::Version> {
+    let text = tag.strip_prefix('v').unwrap_or(tag);
+    ["", ".0", ".0.0"].iter().find_map(|rest| semver::Version::parse(&format!("{text}{rest}")).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,5 +433,13 @@ mod tests {
         let path = dir.path().join("My Ext_1");
         std::fs::create_dir(&path).unwrap();
         assert_eq!(default_reference(&path).unwrap().to_string(), "local/my-ext-1:dev");
+    }
+
+    #[test]
+    fn tags_are_compared_as_versions() {
+        let greatest = |tags: &[&'static str]| tags.iter().copied().max_by_key(|tag| version_in(tag)).unwrap();
+        assert_eq!(greatest(&["1.9.0", "v1.10.0", "1.2"]), "v1.10.0");
+        assert_eq!(greatest(&["1", "0.9", "dev"]), "1");
+        assert_eq!(version_in("main"), None);
     }
 }

@@ -6,6 +6,7 @@
 
 mod backends;
 mod clients;
+mod first_call;
 mod guest;
 mod installing;
 mod layering;

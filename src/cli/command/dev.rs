@@ -220,7 +220,7 @@ async fn finish(console: &mut Console, extension: &str, end: End) -> Result<Exit
     if console.wants_json() {
         console.print_json(&json!({ "event": "detached", "extension": extension, "exit_code": code })).await?;
     } else {
-        console.note(&format!("calls to {extension} go to its containers again")).await?;
+        console.note(&format!("calls to {extension} no longer go to it")).await?;
     }
     Ok(ExitCode::from(code))
 }

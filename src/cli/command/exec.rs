@@ -105,7 +105,7 @@ async fn end(console: &mut Console, exited: pb::Exited) -> Result<ExitCode, Fail
     let (code, message) = match exited.outcome {
         Some(Outcome::Code(code)) => (code.try_into().unwrap_or(NOT_RUN), None),
         Some(Outcome::Signal(death)) => ((SIGNAL_BASE + death.number).try_into().unwrap_or(u8::MAX), None),
-        Some(Outcome::StartFailure(failure)) => (start_code(&failure.reason), Some(failure.message)),
+        Some(Outcome::StartFailure(failure)) => (start_code(&failure.reason), Some(start_text(&failure))),
         Some(Outcome::Unknown(unknown)) => (NOT_RUN, Some(format!("how it ended is not known: {}", unknown.message))),
         None => (NOT_RUN, Some("how it ended is not known".into())),
     };
@@ -113,6 +113,12 @@ async fn end(console: &mut Console, exited: pb::Exited) -> Result<ExitCode, Fail
         console.failure(&Failure::new(message)).await?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// What the system says, without the number that Rust adds.
+fn start_text(failure: &pb::StartFailure) -> String {
+    let text = failure.message.split(" (os error").next().unwrap_or_default();
+    if failure.reason == "DIRECTORY_NOT_FOUND" { format!("working directory {text}") } else { text.to_owned() }
 }
 
 fn start_code(reason: &str) -> u8 {

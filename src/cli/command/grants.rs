@@ -90,13 +90,13 @@ fn table(grants: &GrantsView) -> String {
     let mut table = Table::new(["GRANT", "DECISION", "NEEDED BY", "LETS IT"]);
     for grant in &grants.grants {
         let need = grants.needed.iter().find(|need| need.name == grant.name);
-        let (origin, summary) = need.map_or(("-", ""), |need| (need.origin.as_str(), need.summary.as_str()));
-        table.add([&grant.name, &grant.decision, origin, summary]);
+        let (origin, summary) = need.map_or(("-".to_owned(), ""), |need| (need.place(), need.summary.as_str()));
+        table.add([&grant.name, &grant.decision, &origin, summary]);
     }
     for need in grants.needed.iter().filter(|need| !grants.grants.iter().any(|grant| grant.name == need.name)) {
         // Held without a decision of its own: a wider grant covers it.
         let decision = if need.held { "covered" } else { "missing" };
-        table.add([&need.name, decision, &need.origin, &need.summary]);
+        table.add([&need.name, decision, &need.place(), &need.summary]);
     }
     table.render()
 }

@@ -35,8 +35,8 @@ fn text(info: &InfoView) -> String {
     table.add(["Engine:", &engine(info)]);
     table.add(["", &info.engine.url]);
     table.add(["Compose:", &compose(info)]);
-    table.add(["Body limit:", &format!("{} bytes unless the call says otherwise", info.limits.max_body_bytes)]);
-    table.add(["Request limit:", &format!("{} bytes", info.limits.max_request_bytes)]);
+    table.add(["Body limit:", &format!("{} unless the call says otherwise", size(info.limits.max_body_bytes))]);
+    table.add(["Request limit:", &size(info.limits.max_request_bytes)]);
     table.add(["Descriptors:", &info.limits.max_descriptors.to_string()]);
     let mut capabilities = Table::of_pairs();
     for capability in &info.capabilities {
@@ -47,6 +47,12 @@ fn text(info: &InfoView) -> String {
         true => table.render(),
         false => format!("{}\nCapabilities:\n{}", table.render(), capabilities.render()),
     }
+}
+
+/// A size in MiB where it is a whole number of them.
+fn size(bytes: i64) -> String {
+    const MIB: i64 = 1 << 20;
+    if bytes > 0 && bytes % MIB == 0 { format!("{} MiB", bytes / MIB) } else { format!("{bytes} bytes") }
 }
 
 fn engine(info: &InfoView) -> String {

@@ -101,7 +101,7 @@ fn inspection_text(it: &InspectionView) -> String {
     table.add(["Services:", or_dash(&it.services.join(", "))]);
     table.add(["Programs:", or_dash(&it.host_binaries.join(", "))]);
     for need in &it.needed_grants {
-        table.add(["Needs:", &format!("{}: {} ({})", need.name, need.summary, need.origin)]);
+        table.add(["Needs:", &format!("{}: {} ({})", need.name, need.summary, need.place())]);
     }
     for problem in &it.problems {
         table.add(["Problem:", &problem.text()]);

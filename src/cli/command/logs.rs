@@ -15,7 +15,7 @@ use crate::{
         connect::Broker,
         console::Console,
         failure::Failure,
-        text::{parse_span, put_bytes},
+        text::{parse_span, plain, put_bytes},
         view::run::stream_name,
     },
     pb,
@@ -116,7 +116,7 @@ async fn write_lines(
 }
 
 fn prefix_of(service: &str, width: usize) -> String {
-    format!("{service:width$}  | ")
+    format!("{:width$}  | ", plain(service))
 }
 
 async fn write(console: &mut Console, stream: pb::OutputStream, bytes: &[u8]) -> Result<(), Failure> {

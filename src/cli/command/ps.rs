@@ -89,7 +89,16 @@ fn table(resources: &[ResourceView]) -> String {
         };
         // A volume has no id but its name.
         let id = if resource.id == resource.name { "-" } else { resource.short_id() };
-        table.add([&resource.kind, id, &resource.name, owner, source, service, &resource.state, &resource.image]);
+        table.add([
+            &resource.kind,
+            id,
+            &resource.name,
+            owner,
+            source,
+            service,
+            &resource.state,
+            resource.short_image(),
+        ]);
     }
     table.render()
 }

@@ -3,7 +3,7 @@
 use super::{Fake, Terminals, run, run_with};
 
 const AT_TERMINAL: Terminals = Terminals { input: true, err: true };
-const LIST: &str = "org/hello:1.0 asks to:\n  * run the program kubectl on this machine\n      host.exec:kubectl, because of host.binaries\n";
+const LIST: &str = "org/hello:1.0 asks to:\n  * run the program kubectl on this machine\n      host.exec:kubectl, asked for in host.binaries\n";
 
 #[tokio::test]
 async fn progress_is_lines_where_there_is_no_terminal() {

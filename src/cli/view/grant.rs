@@ -29,6 +29,17 @@ pub(in crate::cli) struct GrantsView {
     pub(in crate::cli) needed: Vec<NeedView>,
 }
 
+impl NeedView {
+    /// Where it is asked for, with the name of the file: a JSON pointer alone looks like the path of a file.
+    pub(in crate::cli) fn place(&self) -> String {
+        match self.origin.as_str() {
+            pointer if pointer.starts_with('/') => format!("metadata.json: {pointer}"),
+            path if path.starts_with("services.") => format!("the compose file: {path}"),
+            other => other.to_owned(),
+        }
+    }
+}
+
 impl From<pb::NeededGrant> for NeedView {
     fn from(it: pb::NeededGrant) -> Self {
         NeedView { name: it.name, summary: it.summary, origin: it.origin, held: it.held }

@@ -28,9 +28,17 @@ pub(in crate::cli) struct OwnerView {
 impl ResourceView {
     /// The id as people read it: the first 12 digits, as the `docker` command shows them; a volume's name in full.
     pub(in crate::cli) fn short_id(&self) -> &str {
-        let is_hash = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_hash { &self.id[..12] } else { &self.id }
+        shortened(&self.id).unwrap_or(&self.id)
     }
+
+    /// The image: the first 12 digits where it is named by its id.
+    pub(in crate::cli) fn short_image(&self) -> &str {
+        self.image.strip_prefix("sha256:").and_then(shortened).unwrap_or(&self.image)
+    }
+}
+
+fn shortened(id: &str) -> Option<&str> {
+    (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| &id[..12])
 }
 
 impl From<pb::Resource> for ResourceView {

@@ -8,7 +8,7 @@ mod traces;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
 pub(crate) use directory::local;
-pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
+pub(crate) use image::{Image, ImageBuilder, hello_backend, metadata};
 pub(crate) use stage::{Stage, as_both, docker};
 pub(crate) use traces::{appears, engine_traces, has_image, images_of, no_traces, project, read_store, traces};
 

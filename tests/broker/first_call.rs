@@ -1,0 +1,75 @@
+//! The first call of a front end, as the README shows it: in Node and Python, with the libraries' default settings.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use longshore::pb;
+
+use crate::support::{Broker, BrokerOptions, Image, hello_backend, trusting};
+
+/// The hello extension as its author builds it.
+async fn hello_extension() -> Image {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension");
+    let read = |path: &str| fs::read(root.join(path)).unwrap();
+    let mut builder = Image::builder();
+    for path in ["metadata.json", "docker-compose.yaml", "icon.svg", "ui/index.html"] {
+        builder = builder.file(path, read(path), 0o644);
+    }
+    builder
+        .file("host/hello.sh", read("host/hello.sh"), 0o755)
+        .file("hello-backend", hello_backend(), 0o755)
+        .change(r#"ENTRYPOINT ["/hello-backend"]"#)
+        .change(r#"CMD ["serve", "--socket", "/run/guest-services/hello.sock", "--data", "/data"]"#)
+        .build()
+        .await
+}
+
+/// Where `tests/setup/clients.sh` puts the clients of other languages.
+fn clients() -> PathBuf {
+    let beside = |directory: &Path| directory.join("clients");
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(beside).find(|path| path.join("stamp").exists());
+    found.expect("the tests need clients; `make setup` installs them")
+}
+
+#[tokio::test]
+async fn the_examples_of_the_readme_work() {
+    let broker = Broker::start().await;
+    let image = hello_extension().await;
+    broker.install(trusting(&image.reference)).await.unwrap();
+    let mut node = Command::new("node");
+    node.arg("examples/first-call/node/first-call.js").env("NODE_PATH", clients().join("node_modules"));
+    let mut python = Command::new(clients().join("bin/python"));
+    python.arg("examples/first-call/python/first_call.py");
+    for (name, command) in [("Node", &mut node), ("Python", &mut python)] {
+        command.arg(&image.id).current_dir(env!("CARGO_MANIFEST_DIR")).env("LONGSHORE_SOCKET", broker.socket());
+        let output = command.output().unwrap();
+        let shown = format!("{name}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{shown}");
+        for line in [
+            format!("fetch: 200 Hello, {name}!"),
+            format!("5: hello, {name}, from Linux on the host"),
+            "hello.sh: done, exit code 0".into(),
+            "run: exit code 0".into(),
+        ] {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line} in {shown}");
+        }
+    }
+    broker.uninstall(&image.id, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_comes_and_goes_without_an_engine() {
+    let args = ["--engine".into(), "unix:///nonexistent/docker.sock".into()].to_vec();
+    let broker = Broker::start_with(BrokerOptions { args, ..Default::default() }).await;
+    let path = format!("{}/examples/hello-extension", env!("CARGO_MANIFEST_DIR"));
+    let directory = pb::DirectorySource { path, reference: "longshore-test/no-engine:1".into() };
+    let source = Some(pb::Source { source: Some(pb::source::Source::Directory(directory)) });
+    let installed = broker.install(pb::InstallRequest { source, trust: true, ..Default::default() }).await.unwrap();
+    assert_eq!(installed.state_reason, "BACKEND_NOT_BUILT");
+    broker.uninstall(&installed.id, true).await.unwrap();
+    assert!(broker.uninstall(&installed.id, true).await.is_err());
+}

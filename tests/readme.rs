@@ -1,0 +1,52 @@
+//! The README says what is so: its examples are the files under `examples`, its links lead somewhere, and its table
+//! names every setting.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{fs, path::Path};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The text of the one fenced block of that language.
+fn block<'a>(readme: &'a str, language: &str) -> &'a str {
+    let (_, rest) = readme.split_once(&format!("\n```{language}\n")).unwrap();
+    rest.split_once("\n```\n").unwrap().0
+}
+
+#[test]
+fn its_examples_are_those_that_are_tested() {
+    let readme = read("README.md");
+    for (language, path) in [
+        ("javascript", "examples/first-call/node/first-call.js"),
+        ("python", "examples/first-call/python/first_call.py"),
+    ] {
+        assert_eq!(block(&readme, language), read(path).trim_end(), "the README differs from {path}");
+    }
+}
+
+#[test]
+fn its_links_lead_somewhere() {
+    let readme = read("README.md");
+    let targets = readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let (places, files): (Vec<_>, Vec<_>) = targets.partition(|target| target.starts_with('#'));
+    for file in files.iter().filter(|target| !target.contains("://")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file}");
+    }
+    let headings: Vec<String> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| format!("#{}", heading.to_lowercase().replace(' ', "-").replace(',', "")))
+        .collect();
+    for place in places {
+        assert!(headings.iter().any(|heading| heading == place), "{place}");
+    }
+}
+
+#[test]
+fn its_table_names_every_setting() {
+    let readme = read("README.md");
+    for variable in longshore::config::resolve::VARIABLES {
+        assert!(readme.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
