@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::Broker;
@@ -12,9 +15,19 @@ use crate::model::{
     reference::ExtensionId,
 };
 
+/// The number of the next place that is taken.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// Which extensions have a stand-in.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Attached(Arc<Mutex<HashMap<ExtensionId, StandIn>>>);
+pub(super) struct Attached(Arc<Mutex<HashMap<ExtensionId, Held>>>);
+
+/// A place that is taken, known by a number so that only whoever took it gives it back.
+#[derive(Debug)]
+struct Held {
+    number: u64,
+    stand_in: StandIn,
+}
 
 /// A local process that stands in for a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +43,18 @@ pub(super) struct StandIn {
 pub struct Attachment {
     attached: Attached,
     id: ExtensionId,
+    number: u64,
 }
 
 impl Attached {
     /// The stand-in of an extension, if it has one.
     pub(super) fn get(&self, id: &ExtensionId) -> Option<StandIn> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).map(|held| held.stand_in.clone())
+    }
+
+    /// Ends the stand-in of an extension, whoever holds its place.
+    pub(super) fn end(&self, id: &ExtensionId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
 
@@ -50,13 +69,17 @@ impl Broker {
             let message = format!("a local process stands in for the backend of {id} already");
             return Err(Error::new(Reason::AlreadyAttached, id.as_str(), message));
         }
-        attached.insert(id.clone(), StandIn { socket, directory });
-        Ok(Attachment { attached: self.attached.clone(), id: id.clone() })
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        attached.insert(id.clone(), Held { number, stand_in: StandIn { socket, directory } });
+        Ok(Attachment { attached: self.attached.clone(), id: id.clone(), number })
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.attached.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        let mut attached = self.attached.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.get(&self.id).is_some_and(|held| held.number == self.number) {
+            attached.remove(&self.id);
+        }
     }
 }

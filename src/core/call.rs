@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{net::UnixStream, time::Instant};
+use tokio::{net::UnixStream, sync::SemaphorePermit, time::Instant};
 
 use super::{Broker, attach::StandIn, start::BackendContainer};
 use crate::{
@@ -39,8 +39,21 @@ impl Broker {
         limits: proxy::Limits,
         start_wait: Duration,
     ) -> Result<proxy::Response> {
+        let _memory = self.reserve_body(id, limits.max_body_bytes)?;
         let limits = proxy::Limits { connect: limits.connect.saturating_add(start_wait), ..limits };
         proxy::fetch(id.as_str(), || self.dial(id, start_wait), request, &limits).await
+    }
+
+    /// Memory for a body that is larger than usual; all of them together are bounded.
+    fn reserve_body(&self, id: &ExtensionId, bytes: u64) -> Result<Option<SemaphorePermit<'_>>> {
+        if bytes <= self.limits.max_body_bytes {
+            return Ok(None);
+        }
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        self.body_mib.try_acquire_many(mib).map(Some).map_err(|_| {
+            let message = "too many large bodies are being fetched; try again";
+            Error::new(Reason::LimitReached, id.as_str(), message).retry_after(STARTING_RETRY).sent(false)
+        })
     }
 
     /// A connection to the backend.

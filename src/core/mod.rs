@@ -25,6 +25,7 @@ mod view;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -59,6 +60,11 @@ use progress::Report;
 /// How often the engine is tried while it does not answer.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
+/// Extensions that are read at once.
+const MAX_READERS: usize = 4;
+/// Memory for bodies larger than the default that are held at once, in MiB.
+const MAX_BODY_MIB: usize = 256;
+
 /// Where the broker lives.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -89,6 +95,10 @@ pub struct Broker {
     run: String,
     hub: Arc<Hub>,
     claims: Claims,
+    /// How many extensions are read at once: each may fill the disk for a moment.
+    readers: Semaphore,
+    /// Memory for large bodies that are held whole, in MiB.
+    body_mib: Semaphore,
     attached: attach::Attached,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -125,6 +135,8 @@ impl Broker {
             run,
             hub,
             claims: Claims::default(),
+            readers: Semaphore::new(MAX_READERS),
+            body_mib: Semaphore::new(MAX_BODY_MIB),
             attached: attach::Attached::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -13,7 +13,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::{Broker, InstallPhase, Report, fetched::Fetched};
 use crate::{
     engine::{Image, ImageReader, Loaded, Transfer},
-    files::unpack::{Placement, Top, Unpacker},
+    files::unpack::{Limits, Placement, Top, Unpacker},
     model::{
         error::{Error, Reason, Result},
         reference::{ExtensionId, Reference},
@@ -268,6 +268,7 @@ impl Package {
         path: &str,
         placement: Placement,
         destination: &Path,
+        limits: Limits,
     ) -> Result<Option<Extracted>> {
         let mut path = normal(Path::new("/"), Path::new(path));
         let placement = match placement {
@@ -278,7 +279,7 @@ impl Package {
             other => other,
         };
         for _ in 0..MAX_LINKS {
-            let Some(report) = self.extract_once(&path, placement.clone(), destination).await? else {
+            let Some(report) = self.extract_once(&path, placement.clone(), destination, limits.clone()).await? else {
                 return Ok(None);
             };
             match report.top {
@@ -296,8 +297,9 @@ impl Package {
         path: &Path,
         placement: Placement,
         destination: &Path,
+        limits: Limits,
     ) -> Result<Option<crate::files::unpack::Report>> {
-        let unpacker = Unpacker::new(placement).image_path(path);
+        let unpacker = Unpacker::new(placement).limits(limits).image_path(path);
         let destination = destination.to_owned();
         let inner = path.strip_prefix("/").unwrap_or(path).to_owned();
         match &self.files {
@@ -327,7 +329,8 @@ impl Package {
     /// Reads one file of at most `limit` bytes. `None` where there is no such file.
     pub(super) async fn read(&self, path: &str, scratch: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         const NAME: &str = "read";
-        let Some(extracted) = self.extract(path, Placement::Into(NAME.into()), scratch).await? else {
+        let limits = Limits { max_bytes: limit, ..Limits::default() };
+        let Some(extracted) = self.extract(path, Placement::Into(NAME.into()), scratch, limits).await? else {
             return Ok(None);
         };
         let file = scratch.join(NAME);

@@ -9,13 +9,16 @@ use crate::{
     exec::{EnvSpec, Program, Run, host_base},
     model::{
         error::{Error, Reason, Result},
-        extension::Installed,
-        grant::{Grant, Need},
+        extension::{Installed, Phase},
+        grant::{Decisions, Grant, Need},
         manifest::HostOs,
         reference::ExtensionId,
     },
     store::AuditEntry,
 };
+
+/// When to try again after an extension changed under a program that was starting.
+const CHANGED_RETRY: Duration = Duration::from_millis(200);
 
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +59,10 @@ impl Broker {
             let message = "argv is empty; its first entry is the program";
             return Err(Error::new(Reason::ArgvInvalid, "argv", message));
         }
-        match (request.target, self.attached.get(id)) {
-            (Target::Host, _) => self.run_on_host(&installed, request).await,
+        check_runs(&installed)?;
+        let decisions = self.store.decisions(id).await?;
+        let run = match (request.target, self.attached.get(id)) {
+            (Target::Host, _) => self.run_on_host(&installed, &decisions, request).await,
             (Target::Backend, None) => self.run_in_container(&installed, request).await,
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
@@ -66,15 +71,23 @@ impl Broker {
                 let program = self.host_program(&installed, request, &directory, cwd);
                 self.hub.host()?.run(&program).await
             }
+        }?;
+        // Whoever disables, removes or denies records that first and then ends what is known to run. This program is
+        // known by now; if anything was recorded since it was looked, it may have been missed, and is dropped.
+        let now = self.installed(id).await?;
+        check_runs(&now)?;
+        if now.generation != installed.generation || self.store.decisions(id).await? != decisions {
+            let message = format!("{id} was changed while its program started; run it again");
+            return Err(Error::new(Reason::ExtensionBusy, id.as_str(), message).retry_after(CHANGED_RETRY));
         }
+        Ok(run)
     }
 
-    async fn run_on_host(&self, installed: &Installed, mut request: RunRequest) -> Result<Run> {
+    async fn run_on_host(&self, installed: &Installed, decisions: &Decisions, mut request: RunRequest) -> Result<Run> {
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         let name = request.argv.first().cloned().unwrap_or_default();
         let declared = find_declared(installed, &name);
         let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
-        let decisions = self.store.decisions(&installed.id).await?;
         let allowed = decisions.allows(&grant);
         let decision = if allowed { "allowed" } else { "GRANTS_REQUIRED" };
         self.store
@@ -92,7 +105,10 @@ impl Broker {
         let directory = files.host();
         match declared {
             Some(declared) => request.argv[0] = directory.join(declared).display().to_string(),
-            None if !decisions.allows(&Grant::HostExecAny) => settle_name(&mut request),
+            None if !decisions.allows(&Grant::HostExecAny) => {
+                check_variables(&request)?;
+                settle_name(&mut request);
+            }
             None => {}
         }
         let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
@@ -131,6 +147,39 @@ impl Broker {
             // The container was started again since; nothing has run yet, and a new link leads to the new shim.
             Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
             other => other,
+        }
+    }
+}
+
+/// Whether programs of the extension may run. Errors: BACKEND_STOPPED.
+fn check_runs(installed: &Installed) -> Result<()> {
+    let why = match (installed.phase, installed.enabled) {
+        (Phase::Installed, true) => return Ok(()),
+        (Phase::Installed, false) => "is disabled; enable it first",
+        (Phase::Installing, _) => "is being installed",
+        (Phase::Uninstalling, _) => "is being removed",
+    };
+    let id = &installed.id;
+    Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id} {why}")))
+}
+
+/// Refuses variables that make a program of the machine run other code: the grant is for that program. One that the
+/// extension brought is its own code in any case.
+fn check_variables(request: &RunRequest) -> Result<()> {
+    let loads = |name: &str| {
+        let prefixes =
+            ["LD_", "DYLD_", "PYTHON", "PERL5", "RUBY", "NODE_", "GIT_", "BASH_FUNC_", "JAVA_", "JDK_", "GCONV_"];
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+            || matches!(
+                name,
+                "BASH_ENV" | "ENV" | "IFS" | "SHELLOPTS" | "PROMPT_COMMAND" | "PAGER" | "EDITOR" | "VISUAL"
+            )
+    };
+    match request.env.iter().find(|(name, _)| loads(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("the variable {name} can make a program run other code; that needs host.exec:any");
+            Err(Error::new(Reason::RequestInvalid, "env", message))
         }
     }
 }

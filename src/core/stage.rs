@@ -13,7 +13,7 @@ use crate::{
     engine::compose::{Compose, Environment, Search},
     files::{
         extension::{GenerationDir, Staging},
-        unpack::Placement,
+        unpack::{Limits, Placement},
     },
     model::{
         compose::{self, Context, Plan, PluginImage, Prepass},
@@ -27,6 +27,8 @@ use crate::{
 
 /// Largest manifest and compose file that is read.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
+/// Most of what one name beside a compose file at the root of an image may bring.
+const MAX_BESIDE_BYTES: u64 = 256 << 20;
 /// The manifest's name, in the image and in messages.
 pub(super) const MANIFEST: &str = "metadata.json";
 
@@ -108,6 +110,7 @@ impl Broker {
     ///
     /// Errors: only those of the broker's own: ENGINE_UNAVAILABLE, FILE_FAILED. The rest is in the result.
     pub(super) async fn stage(&self, package: &Package, accepted: &Decisions, report: &Report) -> Result<Staged> {
+        let _turn = self.readers.acquire().await.map_err(|e| Error::bug("nobody may read").caused_by(e))?;
         report.phase(InstallPhase::Reading, MANIFEST);
         let labels = package.labels();
         let mut staged = Staged {
@@ -342,7 +345,8 @@ async fn take_beside(package: &Package, directory: &Path, file: &str) -> Result<
     let target = directory.join(file);
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
     make_dir(parent)?;
-    package.extract(file, Placement::Into(name.to_string_lossy().into_owned()), parent).await.map(|_| ())
+    let limits = Limits { max_bytes: MAX_BESIDE_BYTES, ..Limits::default() };
+    package.extract(file, Placement::Into(name.to_string_lossy().into_owned()), parent, limits).await.map(|_| ())
 }
 
 /// A variable that the host has and the file has no default for is a need; any other is empty or its default.
@@ -365,6 +369,11 @@ async fn read_compose(directory: &Path, name: &str) -> Result<(Prepass, Vec<comp
 }
 
 fn finish(directory: &Path, prepass: Prepass, checked: Vec<compose::CheckedFile>) -> Result<Prepass> {
+    // Compose reads it whole, and takes many times its size to do so.
+    if std::fs::metadata(directory.join(".env")).is_ok_and(|found| found.len() > MAX_TEXT_BYTES) {
+        let message = format!(".env is larger than {MAX_TEXT_BYTES} bytes");
+        return Err(Error::new(Reason::ComposeInvalid, ".env", message));
+    }
     for file in checked {
         let path = directory.join(&file.path);
         std::fs::write(&path, &file.canonical).map_err(|e| {
@@ -384,7 +393,7 @@ async fn take(
     field: &str,
     staged: &mut Staged,
 ) -> Result<Option<bool>> {
-    let taken = match package.extract(&path.to_string(), placement, destination).await {
+    let taken = match package.extract(&path.to_string(), placement, destination, Limits::default()).await {
         Err(error) if matches!(error.reason(), Reason::UnsafeFile | Reason::SourceUnreadable) => {
             staged.problems.push(Problem::error(MANIFEST, field, error.message()));
             staged.failure = staged.failure.take().or(Some(error));

@@ -17,7 +17,7 @@ impl Broker {
         // The helper lies in the broker's directory, which may be gone by now.
         directory.create()?;
         self.hub.prepare(&directory.broker()).await?;
-        self.engine.sweep(&directory.guest(), &directory.broker()).await?;
+        self.engine.sweep(directory.path(), &directory.broker()).await?;
         remove(directory).await
     }
 }

@@ -51,6 +51,7 @@ impl Broker {
     /// well.
     pub(super) async fn remove_all(&self, installed: &Installed) -> Result<Removed> {
         let id = &installed.id;
+        self.attached.end(id);
         self.hub.end_all_of(id.as_str()).await;
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
@@ -98,8 +99,8 @@ impl Broker {
         // What a failed install made has nothing to save, and nobody waits for it to stop in order.
         let stop = installed.phase != Phase::Installing;
         let ends = containers.iter().map(|container| async move {
-            if stop {
-                self.engine.stop(container).await?;
+            if stop && let Err(error) = self.engine.stop(container).await {
+                tracing::warn!(%error, container, "a container does not stop in order; it is killed");
             }
             self.engine.remove_container(container).await
         });

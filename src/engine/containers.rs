@@ -9,7 +9,7 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        StartContainerOptions, StopContainerOptions,
+        StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 
@@ -18,6 +18,11 @@ use crate::model::{
     error::{Error, Reason, Result},
     mounts::{CONTAINER_DIR, GUEST_DIR},
 };
+
+/// Seconds that a container gets to stop where its author does not say.
+const DEFAULT_STOP_S: i64 = 10;
+/// Most seconds that it gets.
+const MAX_STOP_S: i64 = 30;
 
 /// A container in a list.
 #[derive(Debug, Clone)]
@@ -143,9 +148,15 @@ impl Engine {
         started.map_err(|e| self.refused(id, e))
     }
 
-    /// Stops a container, giving it the time that its author set (10 s by default). One that is gone is stopped.
+    /// Stops a container, giving it the time that its author set (10 s by default), but no more than half a minute: an
+    /// extension must not make itself unstoppable. One that is gone is stopped.
     pub async fn stop(&self, id: &str) -> Result<()> {
-        let stopped = self.client()?.stop_container(id, None::<StopContainerOptions>).await;
+        let inspected = self.client()?.inspect_container(id, None).await.map_err(|e| self.refused(id, e));
+        let Some(container) = found(inspected)? else { return Ok(()) };
+        let wanted = container.config.and_then(|config| config.stop_timeout).unwrap_or(DEFAULT_STOP_S);
+        let seconds = wanted.clamp(0, MAX_STOP_S);
+        let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or_default()).build();
+        let stopped = self.client()?.stop_container(id, Some(options)).await;
         found(stopped.map_err(|e| self.refused(id, e))).map(|_| ())
     }
 

@@ -161,7 +161,12 @@ impl Engine {
     pub async fn load(&self, archive: &Path, mut progress: impl FnMut(Transfer)) -> Result<Loaded> {
         let subject = archive.display().to_string();
         let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
-        let file = tokio::fs::File::open(archive).await.map_err(|e| unreadable(e.to_string()))?;
+        // Opening a pipe would wait for its writer, and a device may never end.
+        let opened = tokio::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(archive).await;
+        let file = opened.map_err(|e| unreadable(e.to_string()))?;
+        if !file.metadata().await.is_ok_and(|found| found.is_file()) {
+            return Err(unreadable("is not a regular file".into()));
+        }
         let body = body_try_stream(ReaderStream::with_capacity(file, 256 * 1024));
         let options = ImportImageOptionsBuilder::default().build();
         let mut updates = std::pin::pin!(self.client()?.import_image(options, body, None));

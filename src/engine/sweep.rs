@@ -25,11 +25,11 @@ const EMPTY_IMAGE: &str = "longshore/empty";
 const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 
 impl Engine {
-    /// Empties `guest_dir` as root. `broker_dir` holds the helper.
+    /// Empties `directory`, which is an extension's, as root. `broker_dir` holds the helper and goes with it.
     ///
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
-    pub async fn sweep(&self, guest_dir: &Path, broker_dir: &Path) -> Result<()> {
-        let hash = Sha256::digest(guest_dir.as_os_str().as_encoded_bytes());
+    pub async fn sweep(&self, directory: &Path, broker_dir: &Path) -> Result<()> {
+        let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
         let tag: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let image = format!("{EMPTY_IMAGE}:{tag}");
         let options = CreateImageOptionsBuilder::default().from_src("-").repo(EMPTY_IMAGE).tag(&tag);
@@ -38,12 +38,12 @@ impl Engine {
         let archive = body_full(Bytes::from_static(&EMPTY_ARCHIVE));
         let imported = self.client()?.create_image(Some(options), Some(archive), None);
         imported.try_for_each(|_| async { Ok(()) }).await.map_err(|e| self.refused(&image, e))?;
-        let swept = self.run_sweeper(&image, guest_dir, broker_dir).await;
+        let swept = self.run_sweeper(&image, directory, broker_dir).await;
         self.remove_image(&image).await?;
         swept
     }
 
-    async fn run_sweeper(&self, image: &str, guest_dir: &Path, broker_dir: &Path) -> Result<()> {
+    async fn run_sweeper(&self, image: &str, directory: &Path, broker_dir: &Path) -> Result<()> {
         let bind = |source: &Path, target: &str, read_only| Mount {
             typ: Some(MountType::BIND),
             source: Some(source.display().to_string()),
@@ -58,7 +58,7 @@ impl Engine {
             labels: Some(self.mark.labels("sweeper")),
             network_disabled: Some(true),
             host_config: Some(HostConfig {
-                mounts: Some(vec![bind(guest_dir, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]),
+                mounts: Some(vec![bind(directory, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]),
                 ..Default::default()
             }),
             ..Default::default()
@@ -70,8 +70,8 @@ impl Engine {
         match ended? {
             0 => Ok(()),
             code => {
-                let message = format!("{} could not be emptied as root: exit code {code}", guest_dir.display());
-                Err(Error::new(Reason::FileFailed, guest_dir.display().to_string(), message))
+                let message = format!("{} could not be emptied as root: exit code {code}", directory.display());
+                Err(Error::new(Reason::FileFailed, directory.display().to_string(), message))
             }
         }
     }

@@ -738,6 +738,11 @@ async fn a_local_process_stands_in_without_an_engine(options: BrokerOptions) {
     assert_eq!(run_backend(&broker, &id, &["pwd"]).await.trim(), local.path().display().to_string());
     rustix::process::kill_process(rustix::process::Pid::from_child(&dev), rustix::process::Signal::INT).unwrap();
     assert!(tokio::task::spawn_blocking(move || dev.wait().unwrap()).await.unwrap().success());
+    // The broker hears of it when the connection is closed.
+    let begun = Instant::now();
+    while let Ok(told) = broker.get(&id, "/hello").await {
+        assert!(begun.elapsed() < SOON, "still attached: {told:?}");
+    }
     assert_eq!(failure(broker.get(&id, "/hello").await).0, "BACKEND_STOPPED");
     broker.uninstall(&id, false).await.unwrap();
 }
