@@ -2,26 +2,31 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command},
-    sync::OnceLock,
     thread::sleep,
     time::Duration,
 };
 
 use tempfile::TempDir;
 
-/// The laid-out extension, built once for all tests here.
-fn root() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hello-extension");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension/build.sh");
-        assert!(Command::new(script).arg(&root).status().unwrap().success());
-        root
-    })
+/// The laid-out extension. Tests run in processes of their own: whoever comes first builds it, and the others wait.
+fn root() -> PathBuf {
+    let temp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let lock = File::create(temp.join("hello-extension.lock")).unwrap();
+    lock.lock().unwrap();
+    let root = temp.join("hello-extension");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension");
+    let built = root.join("built");
+    let newer = Command::new("find").arg(&example).arg("-newer").arg(&built).output().unwrap();
+    if !newer.status.success() || !newer.stdout.is_empty() {
+        assert!(Command::new(example.join("build.sh")).arg(&root).status().unwrap().success());
+        File::create(built).unwrap();
+    }
+    root
 }
 
 /// A running backend; ended when dropped.

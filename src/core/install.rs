@@ -149,6 +149,9 @@ impl Broker {
             return Err(grants_required(id.as_str(), missing));
         }
         let mut record = record(package, &staged, &made.fetched);
+        if let Some(package) = made.package.take() {
+            package.close().await;
+        }
         let as_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         record.ready_timeout_ms = request.ready_timeout.map(as_ms);
         let installed = made.begun.insert(self.store.begin_install(id.clone(), record).await?);
@@ -170,11 +173,11 @@ impl Broker {
             }
         }
         installed.record.fetched_images = made.fetched.images.clone();
+        self.audit(request, installed, &decisions).await;
         let mut finished = installed.clone();
         finished.phase = Phase::Installed;
-        self.store.save(&finished).await?;
-        self.store.settle_fetched(made.fetched.images.clone()).await?;
-        self.audit(request, installed, &decisions).await;
+        // Last of all: whoever sees it installed may do with it what they want.
+        self.store.finish_install(&finished).await?;
         tracing::info!(extension = %id, generation = installed.generation, "installed");
         Ok(Done::Installed(id))
     }

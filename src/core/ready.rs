@@ -11,8 +11,9 @@ use super::{
     view::{ContainerView, View},
 };
 use crate::model::{
+    compose::labels,
     error::{Error, Reason, Result},
-    extension::Installed,
+    extension::{BackendRecord, Installed},
 };
 
 /// How often it is looked.
@@ -50,6 +51,7 @@ impl Broker {
                         return Ok(());
                     }
                 }
+                State::Backoff if self.is_job(installed, backend).await? => return Ok(()),
                 State::Failed if !self.restarts(installed).await?.comes_back => {
                     return Err(self.exited(installed, &view).await);
                 }
@@ -86,6 +88,30 @@ impl Broker {
         let Some(backend) = &installed.record.backend else { return true };
         let Some(socket) = &backend.socket else { return true };
         self.dial_socket(installed, backend, socket).await.is_ok()
+    }
+
+    /// Whether the backend is a job that its author wants done again and again: it ends with 0, and there is no socket to
+    /// call. Where the policy that restarts it is ours, it is left ended instead: every third real image has no command
+    /// of its own, and ends at once; the UI in it needs only the docker CLI or the host's programs.
+    async fn is_job(&self, installed: &Installed, backend: &BackendRecord) -> Result<bool> {
+        if backend.socket.is_some() {
+            return Ok(false);
+        }
+        let container = match self.backend_container(installed, backend, &backend.service).await? {
+            BackendContainer::Found(container) if container.state == "restarting" && container.exit_code == 0 => {
+                container
+            }
+            BackendContainer::Found(_) | BackendContainer::Missing(_) => return Ok(false),
+        };
+        if container.labels.get(labels::RESTART).is_none_or(|whose| whose != labels::RESTART_DEFAULT) {
+            return Ok(true);
+        }
+        // It runs and ends many times a second, and the engine refuses to change it right between the two: the next look
+        // tries again.
+        if let Err(error) = self.engine.never_restart(&container.id).await {
+            tracing::debug!(%error, extension = %installed.id, "a job cannot be left ended yet");
+        }
+        Ok(false)
     }
 
     /// What the engine does about a backend that ends.

@@ -12,7 +12,7 @@ use crate::{
     engine::{BackendSpec, ContainerDetails, Volume},
     files::{extension::GenerationDir, guest::GuestDir},
     model::{
-        compose::PluginImage,
+        compose::{PluginImage, labels},
         error::{Error, Reason, Result},
         extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
         grant::Decisions,
@@ -260,6 +260,7 @@ impl Broker {
         ]);
         labels.insert("com.docker.desktop.extension".into(), "true".into());
         labels.insert("com.docker.desktop.extension.name".into(), installed.record.title.clone());
+        labels.insert(labels::RESTART.into(), labels::RESTART_DEFAULT.into());
         let container = self
             .engine
             .create_backend(BackendSpec {

@@ -139,7 +139,7 @@ fn observe_backend(backend: &BackendFacts) -> Observed {
         Err(why) => return say(State::Degraded, "ENGINE_UNAVAILABLE", why.clone()),
     };
     if let Some(looping) = containers.iter().find(|container| container.state == "restarting") {
-        let message = format!("the engine restarts {} again and again", looping.service);
+        let message = format!("{} exits with code {}, and the engine restarts it", looping.service, looping.exit_code);
         let state = if looping.is_backend { State::Backoff } else { State::Degraded };
         return say(state, "RESTARTING", message);
     }

@@ -4,8 +4,8 @@ use std::{collections::HashMap, path::PathBuf};
 
 use bollard::{
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType,
-        NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, HostConfig, Mount,
+        MountType, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -169,6 +169,13 @@ impl Engine {
             Err(error) if error.message().contains("is already in progress") => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Lets a container stay ended: the engine does not start it again.
+    pub async fn never_restart(&self, id: &str) -> Result<()> {
+        let never = RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None };
+        let update = ContainerUpdateBody { restart_policy: Some(never), ..Default::default() };
+        self.client()?.update_container(id, update).await.map_err(|e| self.refused(id, e))
     }
 
     /// The end of a container's log, for an error message.

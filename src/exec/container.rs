@@ -1,6 +1,10 @@
 //! Starting the resident shim in a container.
 
-use std::{os::fd::OwnedFd, path::Path, time::Duration};
+use std::{
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use bollard::{
     Docker,
@@ -8,7 +12,10 @@ use bollard::{
     models::ContainerState,
 };
 use futures_util::StreamExt;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{sleep, timeout},
+};
 
 use super::{copy, door::Door};
 use crate::model::{
@@ -18,6 +25,8 @@ use crate::model::{
 
 /// How long a shim may take to dial in.
 const START_BOUND: Duration = Duration::from_secs(10);
+/// How long the engine may take to see that a container ended.
+const ENGINE_LAG: Duration = Duration::from_millis(250);
 /// How much of what the engine says about a failure is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 2 << 10;
 
@@ -40,12 +49,13 @@ pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd> {
         let dir = order.broker_dir.display();
         Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
     })?;
+    let began = SystemTime::now();
     let started = timeout(START_BOUND, start_at(order, &door)).await;
     match started {
         Ok(Ok(link)) => Ok(link),
-        Ok(Err(Failure::Engine(error))) => Err(order.explain_engine(&error).await),
-        Ok(Err(Failure::Shim(why))) => Err(order.explain(&why).await),
-        Err(_) => Err(order.explain("it was started and did not report").await),
+        Ok(Err(Failure::Engine(error))) => Err(order.explain_engine(&error, began).await),
+        Ok(Err(Failure::Shim(why))) => Err(order.explain(&why, began).await),
+        Err(_) => Err(order.explain("it was started and did not report", began).await),
     }
 }
 
@@ -103,38 +113,54 @@ async fn start_at(order: Order<'_>, door: &Door) -> Result<OwnedFd, Failure> {
 
 impl Order<'_> {
     /// Why the engine refused: the container's state says it, where it is the reason.
-    async fn explain_engine(self, error: &bollard::errors::Error) -> Error {
+    async fn explain_engine(self, error: &bollard::errors::Error, began: SystemTime) -> Error {
         match error {
             bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
                 let message = format!("the engine has no container {}", self.container);
                 Error::new(Reason::ResourceNotFound, self.container, message)
             }
-            bollard::errors::Error::DockerResponseServerError { message, .. } => self.explain(message).await,
+            bollard::errors::Error::DockerResponseServerError { message, .. } => self.explain(message, began).await,
             error => Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")),
         }
     }
 
     /// Why the shim does not run, by the container's state; `why` is what was said about it.
-    async fn explain(self, why: &str) -> Error {
-        let state = match self.docker.inspect_container(self.container, None).await {
-            Ok(found) => found.state.unwrap_or_default(),
+    async fn explain(self, why: &str, began: SystemTime) -> Error {
+        let told = match self.state().await {
+            Ok(state) => explain_state(&state, self.container, why, began),
+            Err(error) => error,
+        };
+        if told.reason() != Reason::ShimUnavailable {
+            return told;
+        }
+        // A container that ended in this moment still counts as running.
+        sleep(ENGINE_LAG).await;
+        match self.state().await {
+            Ok(state) => explain_state(&state, self.container, why, began),
+            Err(error) => error,
+        }
+    }
+
+    async fn state(self) -> Result<ContainerState> {
+        match self.docker.inspect_container(self.container, None).await {
+            Ok(found) => Ok(found.state.unwrap_or_default()),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
                 let message = format!("the container {} is gone", self.container);
-                return Error::new(Reason::BackendStopped, self.container, message);
+                Err(Error::new(Reason::BackendStopped, self.container, message))
             }
-            Err(error) => {
-                return Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}"));
-            }
-        };
-        explain_state(&state, self.container, why)
+            Err(error) => Err(Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}"))),
+        }
     }
 }
 
-fn explain_state(state: &ContainerState, container: &str, why: &str) -> Error {
+fn explain_state(state: &ContainerState, container: &str, why: &str, began: SystemTime) -> Error {
+    let started = state.started_at.as_deref().and_then(|time| humantime::parse_rfc3339_weak(time).ok());
     if state.paused == Some(true) {
         Error::new(Reason::ContainerPaused, container, "the container is paused; resume it first")
     } else if state.running == Some(false) || state.restarting == Some(true) {
         Error::new(Reason::BackendStopped, container, "the container does not run")
+    } else if started.is_some_and(|started| started > began) {
+        Error::new(Reason::BackendStarting, container, "the container was started again meanwhile")
     } else {
         let why = if why.is_empty() { "it ended at once" } else { why };
         Error::new(Reason::ShimUnavailable, container, format!("the shim cannot run in the container: {why}"))
@@ -149,9 +175,16 @@ mod tests {
     fn the_state_of_the_container_is_the_reason() {
         let state =
             |running, paused| ContainerState { running: Some(running), paused: Some(paused), ..Default::default() };
-        let reason = |state: &ContainerState| explain_state(state, "c", "why").reason();
+        let began = SystemTime::now();
+        let reason = |state: &ContainerState| explain_state(state, "c", "why", began).reason();
         assert_eq!(reason(&state(true, true)), Reason::ContainerPaused);
         assert_eq!(reason(&state(false, false)), Reason::BackendStopped);
         assert_eq!(reason(&state(true, false)), Reason::ShimUnavailable);
+        let started = |at: SystemTime| ContainerState {
+            started_at: Some(humantime::format_rfc3339_nanos(at).to_string()),
+            ..state(true, false)
+        };
+        assert_eq!(reason(&started(began - ENGINE_LAG)), Reason::ShimUnavailable);
+        assert_eq!(reason(&started(began + ENGINE_LAG)), Reason::BackendStarting);
     }
 }

@@ -54,8 +54,11 @@ impl Layout {
         make_private(data)?;
         check_owner(data)?;
         // Grants and audit in it are nobody else's to read.
-        fs::set_permissions(data, fs::Permissions::from_mode(0o700))
-            .map_err(|error| failed("set the mode of", data, error))?;
+        let mode = fs::metadata(data).map_err(|error| failed("open", data, error))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(data, fs::Permissions::from_mode(mode & 0o700))
+                .map_err(|error| failed("set the mode of", data, error))?;
+        }
         let lock = lock(&data.join("lock"))?;
         let layout = Layout { root: data.to_owned(), _lock: lock, staged: AtomicU64::new(0) };
         for name in ["extensions", "staging", "docker-config"] {

@@ -78,6 +78,23 @@ fn encode(record: &Record) -> rusqlite::Result<String> {
     serde_json::to_string(record).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
 }
 
+fn update(t: &Transaction<'_>, installed: &Installed) -> rusqlite::Result<()> {
+    let record = encode(&installed.record)?;
+    t.execute(
+        "UPDATE extension SET phase = ?2, enabled = ?3, record = ?4 WHERE id = ?1",
+        params![installed.id.as_str(), installed.phase.as_str(), installed.enabled, record],
+    )?;
+    Ok(())
+}
+
+/// Forgets images that somebody else answers for now.
+fn settle(t: &Transaction<'_>, images: &[String]) -> rusqlite::Result<()> {
+    for image in images {
+        t.execute("DELETE FROM fetched_image WHERE image = ?1", [image])?;
+    }
+    Ok(())
+}
+
 impl Store {
     /// Takes the next generation of an extension and records that its install has begun.
     pub async fn begin_install(&self, id: ExtensionId, record: Record) -> Result<Installed> {
@@ -111,13 +128,15 @@ impl Store {
     /// Replaces record, phase and the user's wish.
     pub async fn save(&self, installed: &Installed) -> Result<()> {
         let installed = installed.clone();
+        self.transaction(move |t| update(t, &installed)).await
+    }
+
+    /// Saves an install that is done: the images that it brought are on its record now.
+    pub async fn finish_install(&self, installed: &Installed) -> Result<()> {
+        let installed = installed.clone();
         self.transaction(move |t| {
-            let record = encode(&installed.record)?;
-            t.execute(
-                "UPDATE extension SET phase = ?2, enabled = ?3, record = ?4 WHERE id = ?1",
-                params![installed.id.as_str(), installed.phase.as_str(), installed.enabled, record],
-            )?;
-            Ok(())
+            settle(t, &installed.record.fetched_images)?;
+            update(t, &installed)
         })
         .await
     }
@@ -303,13 +322,7 @@ impl Store {
 
     /// Forgets images that went again, or that an extension has on record.
     pub async fn settle_fetched(&self, images: Vec<String>) -> Result<()> {
-        self.transaction(move |t| {
-            for image in &images {
-                t.execute("DELETE FROM fetched_image WHERE image = ?1", [image])?;
-            }
-            Ok(())
-        })
-        .await
+        self.transaction(move |t| settle(t, &images)).await
     }
 
     /// The images that runs other than `run` brought and did not come to an end with.

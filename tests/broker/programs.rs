@@ -483,7 +483,8 @@ async fn logs(
 }
 
 async fn logs_are_told_as_they_were_written(options: BrokerOptions) {
-    let lines = "for i in 1 2 3; do echo out-$i; echo err-$i >&2; done; ";
+    // The engine reads the two streams side by side: only what was written apart has an order.
+    let lines = "for i in 1 2 3; do echo out-$i; sleep 0.2; echo err-$i >&2; sleep 0.2; done; ";
     let services = [
         service("web", &format!("{lines}{SLEEPING}"), ""),
         service("term", &format!("{lines}{SLEEPING}"), "    tty: true\n"),

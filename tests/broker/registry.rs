@@ -291,7 +291,7 @@ async fn a_credential_helper_is_asked() {
             r#"[ "$1" = get ] && [ "$(cat)" = {host} ] && echo '{{"ServerURL":"{host}","Username":"{USER}","Secret":"{PASSWORD}"}}'"#
         ),
     );
-    helper("locked", "echo 'the keychain is locked' >&2; exit 1");
+    helper("locked", "cat > /dev/null; echo 'the keychain is locked' >&2; exit 1");
     for plain in [false, true] {
         for config in [format!(r#"{{"credHelpers": {{"{host}": "test"}}}}"#), r#"{"credsStore": "test"}"#.to_owned()] {
             let broker = broker_with(plain, Some(config), Some(bin.path())).await;

@@ -17,6 +17,10 @@ pub const EXTENSION: &str = "dev.longshore.extension";
 pub const GENERATION: &str = "dev.longshore.generation";
 /// The intent under which something was created.
 pub const NONCE: &str = "dev.longshore.nonce";
+/// Whose restart policy a container has.
+pub const RESTART: &str = "dev.longshore.restart";
+/// The value of [`RESTART`] where the author gave no policy and ours stands in.
+pub const RESTART_DEFAULT: &str = "default";
 /// Where all our labels begin. What an author puts there is taken off: it would claim to be ours.
 const OURS: &str = "dev.longshore.";
 
@@ -27,6 +31,13 @@ pub(super) fn on_service(service: &mut Map<String, Value>, context: &Context) {
     labels.insert(DESKTOP_EXTENSION_NAME.into(), text::escaped(&context.title));
     labels.extend(of_generation(context));
     service.insert("labels".into(), Value::Object(labels));
+}
+
+/// Adds one label to a service that has been labelled.
+pub(super) fn add(service: &mut Map<String, Value>, name: &str, value: &str) {
+    if let Some(labels) = service.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.insert(name.into(), text::escaped(value));
+    }
 }
 
 /// Labels the networks and volumes that Compose creates. Volumes outlive generations, and newer Compose asks whether

@@ -120,6 +120,9 @@ fn restart_follows_the_author() {
             (expected, long_lived),
             "{fields}"
         );
+        // Whose policy it is can be told from the container later.
+        let is_ours = plan.file["services"]["a"]["labels"].get(super::labels::RESTART).is_some();
+        assert_eq!(is_ours, expected == "unless-stopped", "{fields}");
     }
     let two = plan(json!({"services": {"a": {"image": "x"}, "init": {"image": "y"}}}), &context()).unwrap();
     assert_eq!(two.services[1].restart, "no");
@@ -249,6 +252,7 @@ fn raised_privileges_need_a_grant() {
         ("cgroup", json!("host")),
         ("cgroup_parent", json!("/x")),
         ("gpus", json!([{"count": -1}])),
+        ("runtime", json!("io.containerd.wasmedge.v1")),
     ] {
         assert_eq!(needs(&one(json!({field: value}))), [format!("backend.privileged services.a.{field}")], "{value}");
     }
@@ -266,7 +270,7 @@ fn raised_privileges_need_a_grant() {
     for fields in [
         json!({"cap_add": ["DAC_OVERRIDE", "CAP_FOWNER"]}),
         json!({"security_opt": ["no-new-privileges:true"]}),
-        json!({"network_mode": "service:b", "privileged": false, "cap_drop": ["ALL"], "runtime": "io.containerd.wasmedge.v1"}),
+        json!({"network_mode": "service:b", "privileged": false, "cap_drop": ["ALL"]}),
         json!({"devices": [], "gpus": null, "network_mode": "none"}),
     ] {
         assert!(one(fields.clone()).needs.is_empty(), "{fields}");
@@ -296,6 +300,8 @@ fn networks_and_volumes_are_told_apart() {
         &context(),
     )
     .unwrap();
+    let mut needs = needs(&plan);
+    needs.sort();
     assert_eq!(
         (plan.networks, plan.external_networks),
         (vec!["p_default".into()], vec!["theirs".into(), "host".into()])
@@ -304,7 +310,10 @@ fn networks_and_volumes_are_told_apart() {
     assert_eq!(plan.file["volumes"]["d"]["labels"], json!({"dev.longshore.extension": "org/name"}));
     assert_eq!(plan.file["networks"]["default"]["labels"]["dev.longshore.nonce"], "n0");
     assert!(plan.file["volumes"]["e"].get("labels").is_none());
-    assert_eq!(plan.needs[0].origin, "networks.h");
+    assert_eq!(
+        needs,
+        ["backend.privileged networks.h", "engine.full networks.out.external", "engine.full volumes.e.external"]
+    );
 }
 
 #[test]

@@ -132,8 +132,9 @@ fn extended_files_are_looked_at_too() {
         other => Err(Error::new(Reason::FileFailed, other, "no such file")),
     };
     let (found, checked) = prepass_all("vm/compose.yaml", files).unwrap();
-    assert_eq!(checked.len(), 1);
-    assert_eq!(checked[0].path, "vm/sub/base.yaml");
+    // Compose reads nothing that was not looked at: also the file itself is put in its place.
+    let paths: Vec<&str> = checked.iter().map(|file| &*file.path).collect();
+    assert_eq!(paths, ["vm/compose.yaml", "vm/sub/base.yaml"]);
     assert_eq!(found.problems[0].field, "services.b.build");
     assert!(found.problems[0].message.contains("vm/sub/base.yaml"));
     assert_eq!(found.variables[0].name, "X");
@@ -162,9 +163,9 @@ proptest! {
     }
 }
 
+/// What grows with the square of a file, or worse, would not end before the test is killed.
 #[test]
-fn large_files_are_looked_at_quickly() {
-    let begin = std::time::Instant::now();
+fn large_files_are_looked_at_in_linear_time() {
     let merges: String = (1..20_000).map(|at| format!("a{at}: &a{at} {{<<: *a{}}}\n", at - 1)).collect();
     assert!(look(&format!("a0: &a0 {{}}\n{merges}")).problems[0].message.contains("deep"));
     let merges: String = (0..20_000).map(|at| format!("a{at}: &a{at} {{b: 1}}\n")).collect();
@@ -174,5 +175,4 @@ fn large_files_are_looked_at_quickly() {
     look(&"${A}".repeat(200_000));
     look(&"${".repeat(400_000));
     look(&(0..90_000).map(|at| format!("- $V{at}\n")).collect::<String>());
-    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
 }

@@ -22,7 +22,7 @@ services:
   web:
     image: ${DESKTOP_PLUGIN_IMAGE}
     pid: host
-    volumes: ["/tmp:/host", "/var/run/docker.sock:/var/run/docker.sock"]
+    volumes: ["/var/log:/host", "/var/run/docker.sock:/var/run/docker.sock"]
 "#;
 
 #[tokio::test]
@@ -34,14 +34,14 @@ async fn exactly_what_is_missing_is_listed_until_it_is_accepted() {
         let error = broker.install(accepting(&image.reference, &[])).await.unwrap_err();
         let mut names: Vec<String> = missing(&error).into_iter().map(|(name, _)| name).collect();
         names.sort();
-        assert_eq!(names, ["backend.privileged", "engine.bind:/tmp", "engine.full", "host.exec:tool.sh"]);
+        assert_eq!(names, ["backend.privileged", "engine.bind:/var/log", "engine.full", "host.exec:tool.sh"]);
         no_traces(&broker, &image.id).await;
         // `engine.full` would cover the bind as well.
-        let some = ["backend.privileged", "engine.bind:/tmp", "host.exec:tool.sh"];
+        let some = ["backend.privileged", "engine.bind:/var/log", "host.exec:tool.sh"];
         let error = broker.install(accepting(&image.reference, &some)).await.unwrap_err();
         assert_eq!(missing(&error), [("engine.full".to_owned(), "services.web.volumes[1]".to_owned())]);
         no_traces(&broker, &image.id).await;
-        let all = ["backend.privileged", "engine.full", "host.exec:tool.sh", "engine.bind:/tmp"];
+        let all = ["backend.privileged", "engine.full", "host.exec:tool.sh", "engine.bind:/var/log"];
         broker.install(accepting(&image.reference, &all)).await.unwrap();
         let request = pb::GrantServiceGetRequest { extension: image.id.clone() };
         let standing = broker.grants().await.get(request).await.unwrap().into_inner();

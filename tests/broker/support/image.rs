@@ -159,6 +159,12 @@ impl ImageBuilder {
         self
     }
 
+    /// Lays the files out in a directory, as an author has them; configuration and labels are lost.
+    pub(crate) fn lay_out(mut self, directory: &Path) {
+        self.pack();
+        tar::Archive::new(&self.archive.into_inner().unwrap()[..]).unpack(directory).unwrap();
+    }
+
     /// Makes the image under a name of its own.
     pub(crate) async fn build(self) -> Image {
         self.build_as(&format!("longshore-test/{}", unique("ext"))).await
@@ -166,12 +172,7 @@ impl ImageBuilder {
 
     /// Makes the image as `id:1`.
     pub(crate) async fn build_as(mut self, id: &str) -> Image {
-        for (path, content, mode) in std::mem::take(&mut self.files) {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(mode);
-            self.archive.append_data(&mut header, path, &content[..]).unwrap();
-        }
+        self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
         // bollard takes one change; Dockerfile lines can be joined.
@@ -183,6 +184,16 @@ impl ImageBuilder {
         let reference = format!("{id}:1");
         let content = engine().inspect_image(&reference).await.unwrap().id.unwrap();
         Image { reference, id: id.to_owned(), content }
+    }
+
+    /// Puts the files into the archive.
+    fn pack(&mut self) {
+        for (path, content, mode) in std::mem::take(&mut self.files) {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(mode);
+            self.archive.append_data(&mut header, path, &content[..]).unwrap();
+        }
     }
 }
 
