@@ -240,8 +240,8 @@ async fn mounts_of_real_extensions() {
             "engine.full services.a.volumes[0]",
             "engine.bind:/home/u/.kube services.a.volumes[1]",
             "engine.bind:/home/u/.minikube services.a.volumes[2]",
-            "engine.bind:/Users volumes.users.driver_opts",
             "engine.full volumes.ours.external",
+            "engine.bind:/Users volumes.users.driver_opts",
         ]
     );
     let mounts = &plan.file["services"]["a"]["volumes"];

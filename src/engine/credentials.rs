@@ -75,9 +75,11 @@ fn read(server: &str) -> std::result::Result<Option<DockerCredential>, String> {
             let said = if stderr.trim().is_empty() { stdout } else { stderr };
             Err(format!("{helper} failed: {}", said.trim()))
         }
-        Err(CredentialRetrievalError::HelperCommunicationError) => {
-            Err(format!("docker-credential-{}, which {} names, cannot be run or ended before it was asked", helper(&text, server), path.display()))
-        }
+        Err(CredentialRetrievalError::HelperCommunicationError) => Err(format!(
+            "docker-credential-{}, which {} names, cannot be run or ended before it was asked",
+            helper(&text, server),
+            path.display()
+        )),
         Err(CredentialRetrievalError::MalformedHelperResponse) => {
             Err(format!("docker-credential-{} gave an answer that cannot be read", helper(&text, server)))
         }

@@ -148,7 +148,9 @@ impl Order<'_> {
                 let message = format!("the container {} is gone", self.container);
                 Err(Error::new(Reason::BackendStopped, self.container, message))
             }
-            Err(error) => Err(Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}"))),
+            Err(error) => {
+                Err(Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")))
+            }
         }
     }
 }

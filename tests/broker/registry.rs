@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -32,7 +33,7 @@ impl Registry {
         let root = directory.path();
         // Whoever takes the port in between makes the registry fail, and the next one is tried.
         for _ in 0..5 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let host = format!("127.0.0.1:{port}");
             let mut config = format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n",
@@ -56,7 +57,7 @@ impl Registry {
                 .expect("the tests need docker-registry; `make test` installs it");
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(20) && process.try_wait().unwrap().is_none() {
-                if std::net::TcpStream::connect(&host).is_ok() {
+                if TcpStream::connect(&host).is_ok() {
                     return Registry { process, directory, host };
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -65,6 +66,25 @@ impl Registry {
             let _ = process.wait();
         }
         panic!("no registry: {}", fs::read_to_string(directory.path().join("log")).unwrap_or_default());
+    }
+
+    /// As one that is far away, at about 12 MB/s: the engine tells ten times a second how far a download is, and one from
+    /// loopback is over by then.
+    fn far_away(mut self) -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::mem::replace(&mut self.host, listener.local_addr().unwrap().to_string());
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(&near) else { return };
+                let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut up_from, &mut up_to);
+                    let _ = up_to.shutdown(std::net::Shutdown::Write);
+                });
+                std::thread::spawn(move || trickle(server, client));
+            }
+        });
+        self
     }
 
     /// Moves an image from the engine into the registry, and returns its new id.
@@ -90,6 +110,17 @@ impl Drop for Registry {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn trickle(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 128 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
 fn basic(password: &str) -> String {
@@ -128,10 +159,11 @@ fn request(id: &str) -> pb::InstallRequest {
     pb::InstallRequest { source: Some(pulling(id)), trust: true, ..Default::default() }
 }
 
-/// An extension with some megabytes that do not compress.
+/// An extension with some megabytes that do not compress, and that no engine has yet.
 async fn big() -> Image {
     let mut bytes = vec![0_u8; 12 << 20];
-    let mut state = 88_172_645_463_325_252_u64;
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    let mut state = 88_172_645_463_325_252 ^ u64::from(since.subsec_nanos()) << 20;
     for byte in &mut bytes {
         state ^= state << 13;
         state ^= state >> 7;
@@ -143,7 +175,7 @@ async fn big() -> Image {
 
 #[tokio::test]
 async fn a_pull_tells_how_far_it_is_and_goes_with_the_extension() {
-    let registry = Registry::start(false);
+    let registry = Registry::start(false).far_away();
     let id = registry.take(&big().await).await;
     for plain in [false, true] {
         let broker = broker_with(plain, None, None).await;

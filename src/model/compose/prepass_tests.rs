@@ -134,7 +134,7 @@ fn extended_files_are_looked_at_too() {
     let (found, checked) = prepass_all("vm/compose.yaml", files).unwrap();
     // Compose reads nothing that was not looked at: also the file itself is put in its place.
     let paths: Vec<&str> = checked.iter().map(|file| &*file.path).collect();
-    assert_eq!(paths, ["vm/compose.yaml", "vm/sub/base.yaml"]);
+    assert_eq!(paths, ["vm/sub/base.yaml", "vm/compose.yaml"]);
     assert_eq!(found.problems[0].field, "services.b.build");
     assert!(found.problems[0].message.contains("vm/sub/base.yaml"));
     assert_eq!(found.variables[0].name, "X");

@@ -183,10 +183,11 @@ fn texts() -> Vec<Line> {
         ),
         (
             "limits",
-            "services: {a: {image: x, deploy: {resources: {limits: {cpus: '0.5', memory: 256M}}}, pids_limit: 100, shm_size: 1gb, ulimits: {nofile: 65535}}}",
+            "services: {a: {image: x, deploy: {resources: {limits: {cpus: '0.5', memory: 256M}}}, shm_size: 1gb, ulimits: {nofile: 65535}}}",
             Fine,
             &[],
         ),
+        ("a limit of processes", "services: {a: {image: x, pids_limit: 100}}", Fine, &[]),
         (
             "host.docker.internal",
             "services: {a: {image: x, extra_hosts: ['host.docker.internal:host-gateway']}}",
