@@ -3,7 +3,11 @@
 //! One thread owns the connection; calls are closures sent to it, so nothing blocks the runtime and every call is one
 //! transaction. `synchronous=FULL`: what a call has answered is on the disk.
 
-mod rows;
+mod audit;
+mod extensions;
+mod grants;
+mod ledger;
+mod leftovers;
 mod schema;
 
 use std::{
@@ -18,7 +22,8 @@ use tokio::sync::oneshot;
 
 use crate::model::error::{Error, Reason, Result};
 
-pub use rows::{AuditEntry, StoredGrant};
+pub use audit::AuditEntry;
+pub use grants::StoredGrant;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -53,6 +58,18 @@ impl Store {
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
         Ok(Store { jobs, path: path.into() })
+    }
+
+    /// A random name that this data directory has for good.
+    pub async fn broker_id(&self) -> Result<String> {
+        self.transaction(|t| {
+            t.execute(
+                "INSERT INTO broker SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT * FROM broker)",
+                [],
+            )?;
+            t.query_row("SELECT id FROM broker", [], |row| row.get(0))
+        })
+        .await
     }
 
     /// Runs one transaction.
@@ -108,4 +125,87 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
         _ => format!("{path}: {error}"),
     };
     Error::new(reason, path, message).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        extension::{LedgerEntry, Phase, Record, ResourceKind},
+        grant::{Decisions, Grant},
+        reference::ExtensionId,
+    };
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("longshore.db")).unwrap();
+        (dir, store)
+    }
+
+    fn id(text: &str) -> ExtensionId {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_opening_again() {
+        let (dir, store) = store();
+        let mut installed = store.begin_install(id("a/b"), Record::default()).await.unwrap();
+        installed.phase = Phase::Installed;
+        installed.record.title = "T".into();
+        store.save(&installed).await.unwrap();
+        drop(store);
+        let store = Store::open(&dir.path().join("longshore.db")).unwrap();
+        assert_eq!(store.extension(&id("a/b")).await.unwrap(), Some(installed));
+        assert_eq!(store.extensions("a/b", 10).await.unwrap(), vec![]);
+    }
+
+    #[tokio::test]
+    async fn generations_never_come_twice() {
+        let (_dir, store) = store();
+        for expected in 1..=3 {
+            let installed = store.begin_install(id("a/b"), Record::default()).await.unwrap();
+            assert_eq!(installed.generation, expected);
+            store.forget(&id("a/b")).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn kept_volumes_outlive_their_extension() {
+        let (_dir, store) = store();
+        let entry = |kind, name: &str, keep| LedgerEntry {
+            kind,
+            id: name.into(),
+            name: name.into(),
+            extension: "a/b".into(),
+            generation: 1,
+            service: String::new(),
+            keep,
+            first_seen_ms: 1,
+        };
+        let kept = entry(ResourceKind::Volume, "data", true);
+        store.record(vec![kept.clone(), entry(ResourceKind::Container, "c", false)]).await.unwrap();
+        store.forget(&id("a/b")).await.unwrap();
+        assert_eq!(store.ledger(None).await.unwrap(), vec![kept]);
+    }
+
+    #[tokio::test]
+    async fn decisions_are_replaced() {
+        let (_dir, store) = store();
+        let first = Decisions { allow: vec![Grant::EngineFull], deny: vec![Grant::HostExec("rm".into())] };
+        store.set_decisions(&id("a/b"), first.clone()).await.unwrap();
+        assert_eq!(store.decisions(&id("a/b")).await.unwrap(), first);
+        let second = Decisions { allow: vec![Grant::HostExec("rm".into())], deny: vec![] };
+        store.set_decisions(&id("a/b"), second.clone()).await.unwrap();
+        assert_eq!(store.decisions(&id("a/b")).await.unwrap(), second);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("longshore.db");
+        let garbage = vec![7_u8; 4096];
+        std::fs::write(&path, &garbage).unwrap();
+        assert_eq!(Store::open(&path).unwrap_err().reason(), Reason::StoreDamaged);
+        assert_eq!(std::fs::read(&path).unwrap(), garbage);
+    }
 }

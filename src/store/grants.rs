@@ -1,0 +1,72 @@
+//! What extensions may do.
+
+use rusqlite::params;
+
+use super::{Store, now_ms};
+use crate::model::{
+    error::Result,
+    grant::{Decisions, Grant},
+    reference::ExtensionId,
+};
+
+/// A decision as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredGrant {
+    /// The permission.
+    pub grant: Grant,
+    /// Held or denied.
+    pub allow: bool,
+    /// When, in milliseconds since 1970.
+    pub decided_at_ms: i64,
+}
+
+impl Store {
+    /// The decisions about an extension, ordered by name.
+    pub async fn grants(&self, id: &ExtensionId) -> Result<Vec<StoredGrant>> {
+        let id = id.clone();
+        let rows: Vec<(String, bool, i64)> = self
+            .transaction(move |t| {
+                t.prepare_cached("SELECT name, allow, decided_at_ms FROM grants WHERE extension = ?1 ORDER BY name")?
+                    .query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                    .collect()
+            })
+            .await?;
+        let read = |(name, allow, decided_at_ms): (String, bool, i64)| {
+            Ok(StoredGrant { grant: name.parse()?, allow, decided_at_ms })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// The decisions about an extension, for checking.
+    pub async fn decisions(&self, id: &ExtensionId) -> Result<Decisions> {
+        let (allow, deny): (Vec<_>, Vec<_>) = self.grants(id).await?.into_iter().partition(|stored| stored.allow);
+        let names = |list: Vec<StoredGrant>| list.into_iter().map(|stored| stored.grant).collect();
+        Ok(Decisions { allow: names(allow), deny: names(deny) })
+    }
+
+    /// Replaces the decisions about an extension; one that stays the same keeps its time.
+    pub async fn set_decisions(&self, id: &ExtensionId, decisions: Decisions) -> Result<()> {
+        let id = id.clone();
+        self.transaction(move |t| {
+            let wanted: Vec<(String, bool)> = (decisions.allow.iter().map(|g| (g.to_string(), true)))
+                .chain(decisions.deny.iter().map(|g| (g.to_string(), false)))
+                .collect();
+            let held: Vec<String> = t
+                .prepare_cached("SELECT name FROM grants WHERE extension = ?1")?
+                .query_map([id.as_str()], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for name in held.iter().filter(|name| !wanted.iter().any(|(wanted, _)| wanted == *name)) {
+                t.execute("DELETE FROM grants WHERE extension = ?1 AND name = ?2", params![id.as_str(), name])?;
+            }
+            for (name, allow) in &wanted {
+                t.execute(
+                    "INSERT INTO grants VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+                     SET allow = excluded.allow, decided_at_ms = excluded.decided_at_ms WHERE allow != excluded.allow",
+                    params![id.as_str(), name, allow, now_ms()],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
