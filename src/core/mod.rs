@@ -183,9 +183,9 @@ impl Broker {
     /// undone.
     pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
-        self.hub.shutdown().await;
         self.tasks.close();
-        if tokio::time::timeout(bound, self.tasks.wait()).await.is_err() {
+        let ended = async { tokio::join!(self.hub.shutdown(), self.tasks.wait()) };
+        if tokio::time::timeout(bound, ended).await.is_err() {
             tracing::warn!("work was left unfinished; the next start finishes it");
         }
     }
