@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let descriptors = protox::compile(&files, ["proto"])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("longshore.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Without the constructor `connect`, whose name `BackendService.Connect` has.
+    tonic_prost_build::configure().build_transport(false).bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

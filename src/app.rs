@@ -13,6 +13,7 @@ use crate::{
     exec::{Hub, HubOptions},
     files::layout::Layout,
     model::error::{Error, Reason, Result},
+    proxy,
     store::Store,
 };
 
@@ -66,8 +67,13 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let broker = Broker::new(Parts {
         places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
         limits: Limits {
-            max_body_bytes: config.max_body_bytes,
-            connect_timeout: config.connect_timeout,
+            exchange: proxy::Limits {
+                connect: config.connect_timeout,
+                head: Some(config.head_timeout),
+                idle: config.idle_timeout,
+                total: config.total_timeout,
+                max_body_bytes: config.max_body_bytes,
+            },
             ready_timeout: config.ready_timeout,
         },
         layout,

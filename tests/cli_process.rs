@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
-use tonic::{Request, Response, Status, async_trait, transport::Server};
+use tonic::{Request, Response, Status, Streaming, async_trait, transport::Server};
 
 /// Longest time that any of this may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -94,6 +94,19 @@ impl ExecService for Endless {
 impl BackendService for Endless {
     type LogsStream = Items<pb::LogsResponse>;
     type AttachStream = Items<pb::AttachResponse>;
+    type StreamStream = Items<pb::StreamResponse>;
+    type ConnectStream = Items<pb::ConnectResponse>;
+
+    async fn stream(&self, _: Request<Streaming<pb::StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn connect(
+        &self,
+        _: Request<Streaming<pb::ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     async fn fetch(&self, _: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
         Err(Status::unimplemented(""))

@@ -1,11 +1,11 @@
 //! `BackendService`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, convert, status::status, until_stopped};
+use super::{Streamed, carry, convert, status::status, until_stopped};
 use crate::{
     core::{Broker, LogQuery},
     model::error::{Error, Reason},
@@ -15,8 +15,6 @@ use crate::{
 
 /// Largest body that a caller may ask for. The whole of it is held in memory.
 const MAX_BODY_BYTES: i64 = 64 * 1024 * 1024;
-/// Longest time limit that makes sense: a day.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves `BackendService`.
 pub(super) struct Backends(pub(super) Arc<Broker>);
@@ -26,10 +24,15 @@ impl BackendService for Backends {
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
         let request = request.into_inner();
         let id = convert::extension_id(&request.extension).map_err(status)?;
-        let start_wait = convert::duration("start_wait", request.start_wait, Duration::ZERO, MAX_TIMEOUT);
-        let start_wait = start_wait.map_err(status)?.unwrap_or_default();
-        let limits = fetch_limits(&self.0, &request)?;
-        let fetch = fetch_request(request);
+        let start_wait = carry::start_wait(request.start_wait).map_err(status)?;
+        let limits = carry::limits(&self.0, request.time_limits).map_err(status)?;
+        let limits = proxy::Limits { max_body_bytes: max_body_bytes(&self.0, &request)?, ..limits };
+        let fetch = proxy::Request {
+            method: carry::method(request.method),
+            path: request.path,
+            headers: convert::header_lines(request.headers),
+            body: request.body,
+        };
         let response = self.0.fetch(&id, fetch, limits, start_wait).await.map_err(status)?;
         Ok(Response::new(pb::FetchResponse {
             status: i32::from(response.status),
@@ -37,6 +40,26 @@ impl BackendService for Backends {
             body: response.body,
             trailers: convert::headers(response.trailers),
         }))
+    }
+
+    type StreamStream = Streamed<pb::StreamResponse>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<pb::StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let parts = carry::stream(&self.0, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(until_stopped(parts, self.0.stopping())))
+    }
+
+    type ConnectStream = Streamed<pb::ConnectResponse>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<pb::ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let parts = carry::connect(&self.0, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(until_stopped(parts, self.0.stopping())))
     }
 
     type LogsStream = Streamed<pb::LogsResponse>;
@@ -93,24 +116,13 @@ impl BackendService for Backends {
     }
 }
 
-fn fetch_limits(broker: &Broker, request: &pb::FetchRequest) -> Result<proxy::Limits, Status> {
-    let total = convert::duration("timeout", request.timeout, Duration::from_nanos(1), MAX_TIMEOUT).map_err(status)?;
-    let max_body_bytes = match request.max_body_bytes {
-        0 => broker.limits().max_body_bytes,
-        bytes @ 1..=MAX_BODY_BYTES => bytes.unsigned_abs(),
+fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64, Status> {
+    match request.max_body_bytes {
+        0 => Ok(broker.limits().exchange.max_body_bytes),
+        bytes @ 1..=MAX_BODY_BYTES => Ok(bytes.unsigned_abs()),
         _ => {
             let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
-            return Err(status(Error::new(Reason::RequestInvalid, "max_body_bytes", message)));
+            Err(status(Error::new(Reason::RequestInvalid, "max_body_bytes", message)))
         }
-    };
-    Ok(proxy::Limits { connect: broker.limits().connect_timeout, total, max_body_bytes })
-}
-
-fn fetch_request(request: pb::FetchRequest) -> proxy::Request {
-    proxy::Request {
-        method: if request.method.is_empty() { "GET".to_owned() } else { request.method },
-        path: request.path,
-        headers: convert::header_lines(request.headers),
-        body: request.body,
     }
 }

@@ -5,6 +5,7 @@ mod activation;
 mod authority;
 mod backend;
 mod calls;
+mod carry;
 mod convert;
 mod deadline;
 mod exec;

@@ -131,10 +131,11 @@ fn clipped(text: &str, most: usize) -> String {
 fn with_detail(status: Status, detail: &Detail) -> Status {
     let (name, value) = match detail {
         Detail::GrantsRequired(needs) => ("GrantsRequired", grants_required(needs).encode_to_vec()),
-        Detail::ResponseHead { status, headers, max_body_bytes } => {
+        Detail::BodyTooLarge { status, headers, max_body_bytes } => {
             let headers = headers.iter().map(|(name, value)| convert::header(name.clone(), value.clone())).collect();
             let max_body_bytes = i64::try_from(*max_body_bytes).unwrap_or(i64::MAX);
-            ("ResponseHead", pb::ResponseHead { status: i32::from(*status), headers, max_body_bytes }.encode_to_vec())
+            let head = Some(pb::ResponseHead { status: i32::from(*status), headers });
+            ("BodyTooLarge", pb::BodyTooLarge { head, max_body_bytes }.encode_to_vec())
         }
     };
     let any = Any { type_url: format!("type.googleapis.com/longshore.v1.{name}"), value };

@@ -51,7 +51,7 @@ impl SystemService for System {
             capabilities: info.capabilities.into_iter().map(capability).collect(),
             extensions: i32::try_from(info.extensions).unwrap_or(i32::MAX),
             limits: Some(pb::Limits {
-                max_body_bytes: i64::try_from(limits.max_body_bytes).unwrap_or(i64::MAX),
+                max_body_bytes: i64::try_from(limits.exchange.max_body_bytes).unwrap_or(i64::MAX),
                 max_request_bytes: super::MAX_REQUEST_BYTES as i64,
                 max_descriptors: i64::try_from(info.max_descriptors).unwrap_or(i64::MAX),
             }),

@@ -31,6 +31,13 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a backend may take to accept a connection. Default 5 s.
     pub connect_timeout: Duration,
+    /// How long a backend may take from a connection to the head of its response. Default 1 hour: real backends do
+    /// half-hour backups inside one request.
+    pub head_timeout: Duration,
+    /// How long an exchange with a backend may go without a byte. Default: no limit; event streams are silent for long.
+    pub idle_timeout: Option<Duration>,
+    /// How long a whole exchange with a backend may take. Default: no limit.
+    pub total_timeout: Option<Duration>,
     /// How long a backend may take to become ready. Default 60 s.
     pub ready_timeout: Duration,
     /// Largest response body that Fetch buffers, in bytes. Default 3 MiB: with its head the message stays under the

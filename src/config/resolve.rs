@@ -71,6 +71,9 @@ pub fn resolve(
     };
     let drain = sources.pick("drain_timeout", args.drain_timeout.clone(), value::duration);
     let connect = sources.pick("connect_timeout", None, value::timeout);
+    let head = sources.pick("head_timeout", None, value::timeout);
+    let idle = sources.pick("idle_timeout", None, value::timeout);
+    let total = sources.pick("total_timeout", None, value::timeout);
     let ready = sources.pick("ready_timeout", None, value::timeout);
     let max_body = sources.pick("max_body_bytes", None, value::body_bytes);
     let filter = sources.pick("log.filter", args.log.clone(), value::log_filter);
@@ -86,6 +89,9 @@ pub fn resolve(
         engine_origin,
         drain_timeout: drain.map_or(Duration::from_secs(10), |found| found.0),
         connect_timeout: connect.map_or(Duration::from_secs(5), |found| found.0),
+        head_timeout: head.map_or(Duration::from_secs(3600), |found| found.0),
+        idle_timeout: idle.map(|found| found.0),
+        total_timeout: total.map(|found| found.0),
         ready_timeout: ready.map_or(Duration::from_secs(60), |found| found.0),
         max_body_bytes: max_body.map_or(3 << 20, |found| found.0),
         log: Log {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::Broker;
+use super::{Broker, pools::Pools};
 use crate::model::{
     error::{Error, Reason, Result},
     reference::ExtensionId,
@@ -42,6 +42,7 @@ pub(super) struct StandIn {
 #[derive(Debug)]
 pub struct Attachment {
     attached: Attached,
+    pools: Pools,
     id: ExtensionId,
     number: u64,
 }
@@ -71,7 +72,9 @@ impl Broker {
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         attached.insert(id.clone(), Held { number, stand_in: StandIn { socket, directory } });
-        Ok(Attachment { attached: self.attached.clone(), id: id.clone(), number })
+        drop(attached);
+        self.pools.close(id);
+        Ok(Attachment { attached: self.attached.clone(), pools: self.pools.clone(), id: id.clone(), number })
     }
 }
 
@@ -80,6 +83,7 @@ impl Drop for Attachment {
         let mut attached = self.attached.0.lock().unwrap_or_else(PoisonError::into_inner);
         if attached.get(&self.id).is_some_and(|held| held.number == self.number) {
             attached.remove(&self.id);
+            self.pools.close(&self.id);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         mounts::GUEST_DIR,
         reference::ExtensionId,
     },
-    proxy,
+    proxy::{self, Route},
 };
 
 /// How often a backend that is starting is tried.
@@ -40,13 +40,31 @@ impl Broker {
         start_wait: Duration,
     ) -> Result<proxy::Response> {
         let _memory = self.reserve_body(id, limits.max_body_bytes)?;
-        let limits = proxy::Limits { connect: limits.connect.saturating_add(start_wait), ..limits };
-        proxy::fetch(id.as_str(), || self.dial(id, start_wait), request, &limits).await
+        let limits = with_start(limits, start_wait);
+        let pool = self.pools.of(id);
+        let dial = || self.dial(id, start_wait);
+        proxy::fetch(Route { backend: id.as_str(), pool: Some(&pool), dial }, request, &limits).await
+    }
+
+    /// Begins an HTTP exchange with an extension's backend that goes on piece by piece.
+    pub async fn exchange(
+        &self,
+        id: &ExtensionId,
+        head: &proxy::RequestHead,
+        upload: proxy::Upload,
+        limits: proxy::Limits,
+        start_wait: Duration,
+    ) -> Result<proxy::Exchange> {
+        let limits = with_start(limits, start_wait);
+        let pool = self.pools.of(id);
+        let dial = || self.dial(id, start_wait);
+        proxy::Exchange::open(Route { backend: id.as_str(), pool: Some(&pool), dial }, head, upload, &limits, true)
+            .await
     }
 
     /// Memory for a body that is larger than usual; all of them together are bounded.
     fn reserve_body(&self, id: &ExtensionId, bytes: u64) -> Result<Option<SemaphorePermit<'_>>> {
-        if bytes <= self.limits.max_body_bytes {
+        if bytes <= self.limits.exchange.max_body_bytes {
             return Ok(None);
         }
         let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
@@ -179,6 +197,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Waiting for a backend that starts is a part of getting a connection.
+fn with_start(limits: proxy::Limits, start_wait: Duration) -> proxy::Limits {
+    proxy::Limits { connect: limits.connect.saturating_add(start_wait), ..limits }
 }
 
 /// The backend of an extension that is meant to run.

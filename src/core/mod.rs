@@ -11,6 +11,7 @@ mod late;
 mod logs;
 mod ownership;
 mod package;
+mod pools;
 mod program;
 mod progress;
 mod ready;
@@ -37,6 +38,7 @@ use crate::{
         extension::Installed,
         reference::ExtensionId,
     },
+    proxy,
     store::Store,
 };
 use claims::Claims;
@@ -77,10 +79,8 @@ pub struct Places {
 /// Bounds and defaults of calls.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Largest response body where the caller does not say, in bytes.
-    pub max_body_bytes: u64,
-    /// Time to get a connection to a backend.
-    pub connect_timeout: Duration,
+    /// Time limits of an exchange with a backend, where the caller gives none.
+    pub exchange: proxy::Limits,
     /// Time that a backend is given to become ready where the caller does not say.
     pub ready_timeout: Duration,
 }
@@ -100,6 +100,7 @@ pub struct Broker {
     /// Memory for large bodies that are held whole, in MiB.
     body_mib: Semaphore,
     attached: attach::Attached,
+    pools: pools::Pools,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -138,6 +139,7 @@ impl Broker {
             readers: Semaphore::new(MAX_READERS),
             body_mib: Semaphore::new(MAX_BODY_MIB),
             attached: attach::Attached::default(),
+            pools: pools::Pools::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })

@@ -52,6 +52,7 @@ impl Broker {
     pub(super) async fn remove_all(&self, installed: &Installed) -> Result<Removed> {
         let id = &installed.id;
         self.attached.end(id);
+        self.pools.close(id);
         self.hub.end_all_of(id.as_str()).await;
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
@@ -183,6 +184,7 @@ impl Broker {
 
     /// Ends an extension's programs and stops its containers.
     pub(super) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
+        self.pools.close(id);
         self.hub.end_all_of(id.as_str()).await;
         let ledger = self.store.ledger(Some(id)).await?;
         let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);

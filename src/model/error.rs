@@ -191,8 +191,8 @@ reasons! {
 pub enum Detail {
     /// The grants that are missing.
     GrantsRequired(Vec<Need>),
-    /// The head of a response whose body was too large: status, headers, limit in bytes.
-    ResponseHead {
+    /// A response whose body was too large: its status and headers, and the limit in bytes.
+    BodyTooLarge {
         /// HTTP status.
         status: u16,
         /// Header lines in order.

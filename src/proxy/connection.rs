@@ -2,48 +2,36 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
 };
 
-use http_body::Body;
+use bytes::Bytes;
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 
 use super::{
     headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES},
     progress::Progress,
+    upload::Sending,
     wire::Wire,
 };
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// A connection and what moves its bytes.
-pub(super) struct Connection<S, B>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    B: Body + 'static,
-{
-    sender: SendRequest<B>,
-    /// `None` once the connection has ended.
-    driver: Option<http1::Connection<TokioIo<Wire<S>>, B>>,
+pub(super) struct Connection {
+    sender: SendRequest<Sending>,
+    driver: http1::Connection<TokioIo<Wire<UnixStream>>, Sending>,
+    is_over: bool,
     progress: Arc<Progress>,
 }
 
-impl<S, B> Connection<S, B>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl Connection {
     /// Prepares a fresh stream; sends nothing yet.
-    pub(super) async fn open(stream: S, progress: Arc<Progress>) -> hyper::Result<Self> {
+    pub(super) async fn open(stream: UnixStream, progress: Arc<Progress>) -> hyper::Result<Connection> {
         let io = TokioIo::new(Wire::new(stream, Arc::clone(&progress)));
         let (sender, driver) = http1::Builder::new()
             // Hand-written backends look for `Content-Length` as it is usually written.
@@ -53,34 +41,41 @@ where
             .max_header_size(MAX_HEADER_BYTES)
             .handshake(io)
             .await?;
-        Ok(Connection { sender, driver: Some(driver), progress })
+        Ok(Connection { sender, driver, is_over: false, progress })
     }
 
-    /// Queues a request; the answer comes only while [`Connection::drive`] runs.
+    /// Queues a request; the answer comes only while [`Connection::poll_bytes`] is called.
     pub(super) fn send(
         &mut self,
-        request: http::Request<B>,
-    ) -> impl Future<Output = hyper::Result<http::Response<Incoming>>> + use<S, B> {
+        request: http::Request<Sending>,
+    ) -> impl Future<Output = hyper::Result<http::Response<Incoming>>> + Send + use<> {
         self.sender.send_request(request)
     }
 
-    /// Moves bytes until `exchange`, which waits for something of this connection, is done.
-    pub(super) async fn drive<T>(&mut self, exchange: impl Future<Output = T>) -> T {
-        let mut exchange = pin!(exchange);
-        poll_fn(|cx| {
-            self.poll_bytes(cx);
-            exchange.as_mut().poll(cx)
-        })
-        .await
+    /// Moves what bytes can be moved.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) {
+        // What went wrong reaches the exchange through its own future; here it only says that it is over.
+        if !self.is_over && self.driver.poll_without_shutdown(cx).is_ready() {
+            self.is_over = true;
+        }
     }
 
-    /// Moves bytes until the backend has taken what was queued, or is gone.
-    pub(super) async fn flush(&mut self) {
-        poll_fn(|cx| {
-            self.poll_bytes(cx);
-            if self.driver.is_some() && self.progress.write_pending() { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
+    /// Whether the connection has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Ready when the backend has taken what was queued, or is gone.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_bytes(cx);
+        if !self.is_over && self.progress.write_pending() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Whether the next request can be sent: the last exchange is complete, the backend keeps the connection open, and
+    /// has sent nothing that nobody asked for.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.poll_bytes(&mut Context::from_waker(Waker::noop()));
+        !self.is_over && self.sender.is_ready()
     }
 
     /// How far the request came.
@@ -88,12 +83,14 @@ where
         &self.progress
     }
 
-    fn poll_bytes(&mut self, cx: &mut std::task::Context<'_>) {
-        if let Some(driver) = &mut self.driver {
-            // What went wrong reaches the exchange through its own future; here it only says that it is over.
-            if Pin::new(driver).poll(cx).is_ready() {
-                self.driver = None;
-            }
-        }
+    /// The bare stream of a backend that switched protocols, and what it has sent since.
+    pub(super) async fn into_stream(mut self) -> (UnixStream, Bytes) {
+        poll_fn(|cx| {
+            self.poll_bytes(cx);
+            if self.is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner().into_inner(), parts.read_buf)
     }
 }

@@ -73,6 +73,49 @@ pub fn forwardable(headers: &HeaderMap) -> Vec<HeaderLine> {
         .collect()
 }
 
+/// The name of a trailer as it is announced.
+///
+/// # Errors
+///
+/// `HEADER_INVALID`: not a token, or a header that means nothing after the body.
+pub(super) fn trailer_name(name: &str) -> Result<HeaderValue> {
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| refused(name, "is not the name of a trailer; use letters, digits and - only"))?;
+    if OURS.contains(&parsed.as_str()) || parsed == HOST {
+        return Err(refused(name, "cannot be a trailer; it belongs before the body"));
+    }
+    Ok(HeaderValue::from(parsed))
+}
+
+/// The trailers of a request.
+///
+/// # Errors
+///
+/// `HEADER_INVALID`, as for [`request`] and [`trailer_name`].
+pub fn trailers(lines: &[HeaderLine]) -> Result<HeaderMap> {
+    check_size(lines)?;
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        trailer_name(&line.name)?;
+        let (name, value) = parse(line)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// A protocol to switch to, such as `websocket` or `h2c/1`.
+///
+/// # Errors
+///
+/// `HEADER_INVALID`.
+pub(super) fn protocol(name: &str) -> Result<HeaderValue> {
+    let is_token = |part: &str| !part.is_empty() && HeaderName::from_bytes(part.as_bytes()).is_ok();
+    if !name.splitn(2, '/').all(is_token) {
+        return Err(refused("Upgrade", "must name one protocol, such as websocket"));
+    }
+    HeaderValue::from_str(name).map_err(|_| refused("Upgrade", "must name one protocol, such as websocket"))
+}
+
 fn check_size(lines: &[HeaderLine]) -> Result<()> {
     if lines.len() > MAX_HEADER_LINES {
         let message = format!("there are {} header lines; give at most {MAX_HEADER_LINES}", lines.len());

@@ -1,25 +1,35 @@
-//! Carrying calls to a backend's socket: one HTTP/1.1 request out, its whole answer back.
+//! Carrying calls to a backend's socket.
 //!
-//! The proxy is handed a way to dial and knows nothing of extensions or engines. [`fetch`] is the unary form; what it is
-//! made of (path and header rules, the wire, reading of failures) is what streams and upgrades need as well.
+//! The proxy is handed a way to dial and knows nothing of extensions or engines. An [`Exchange`] is one HTTP/1.1 request
+//! and its answer, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Tunnel`] what is
+//! left of one after the backend switched protocols.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+mod clock;
 mod connection;
+mod exchange;
 mod failure;
 mod fetch;
 pub mod headers;
 pub mod path;
+mod pool;
 mod progress;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod tunnel;
+mod upload;
 mod wire;
 
+pub use exchange::{Exchange, Part, Route};
 pub use fetch::fetch;
+pub use pool::Pool;
+pub use tunnel::{Tunnel, Tunnelled};
+pub use upload::{Length, Piece, Source, Upload};
 
 /// Longest a backend may take to accept a connection, unless configured.
 pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
@@ -46,6 +56,30 @@ pub struct Request {
     pub body: Bytes,
 }
 
+/// One HTTP request without its body.
+#[derive(Debug, Clone, Default)]
+pub struct RequestHead {
+    /// Method, a token such as `GET`; at most 64 bytes.
+    pub method: String,
+    /// Path and query as the caller wrote them; [`path::encode`] makes them legal.
+    pub path: String,
+    /// Header lines in order; [`headers::request`] has the rules.
+    pub headers: Vec<HeaderLine>,
+    /// Names of the trailers that may come after a body of unknown length.
+    pub trailers: Vec<String>,
+    /// Protocol to switch to, such as `websocket`.
+    pub upgrade: Option<String>,
+}
+
+/// Status and headers of an HTTP response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Status, 100 to 999.
+    pub status: u16,
+    /// Header lines without the hop-by-hop ones. Lines of one name stand together, in their order.
+    pub headers: Vec<HeaderLine>,
+}
+
 /// One whole HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -59,15 +93,19 @@ pub struct Response {
     pub trailers: Vec<HeaderLine>,
 }
 
-/// What one fetch may take.
+/// What one exchange may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Time to get a connection.
     pub connect: Duration,
+    /// Time from the connection to the response head.
+    pub head: Option<Duration>,
+    /// Time in which no byte moves either way.
+    pub idle: Option<Duration>,
     /// Time until the whole response is there, dialling included. `None`: no limit; real backends do half-hour backups
     /// inside one request.
     pub total: Option<Duration>,
-    /// Largest response body, in bytes.
+    /// Largest response body that [`fetch`] holds, in bytes.
     pub max_body_bytes: u64,
 }
 
@@ -85,6 +123,6 @@ impl HeaderLine {
 impl Default for Limits {
     /// 5 seconds to connect, no other time limit, 3 MiB of body.
     fn default() -> Self {
-        Limits { connect: DEFAULT_CONNECT, total: None, max_body_bytes: 3 << 20 }
+        Limits { connect: DEFAULT_CONNECT, head: None, idle: None, total: None, max_body_bytes: 3 << 20 }
     }
 }

@@ -6,16 +6,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     sent_bytes: AtomicU64,
+    read_bytes: AtomicU64,
     write_pending: AtomicBool,
     connected: AtomicBool,
     head_seen: AtomicBool,
 }
 
 impl Progress {
+    /// The next request begins on the same connection.
+    pub(super) fn begin(&self) {
+        self.sent_bytes.store(0, Relaxed);
+        self.read_bytes.store(0, Relaxed);
+        self.write_pending.store(false, Relaxed);
+        self.head_seen.store(false, Relaxed);
+    }
+
     /// The backend's kernel took `bytes`; `all` says whether that was everything there was to write.
     pub(super) fn wrote(&self, bytes: usize, all: bool) {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
         self.write_pending.store(!all, Relaxed);
+    }
+
+    /// The backend sent `bytes`.
+    pub(super) fn read(&self, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     /// The backend takes no bytes at present.
@@ -31,9 +45,23 @@ impl Progress {
         self.head_seen.store(true, Relaxed);
     }
 
+    pub(super) fn is_head_seen(&self) -> bool {
+        self.head_seen.load(Relaxed)
+    }
+
     /// Whether any byte of the request left.
     pub(super) fn sent(&self) -> bool {
         self.sent_bytes.load(Relaxed) > 0
+    }
+
+    /// Whether nothing left and nothing came.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.moved_bytes() == 0
+    }
+
+    /// How many bytes moved, either way.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.sent_bytes.load(Relaxed) + self.read_bytes.load(Relaxed)
     }
 
     /// Whether the last write could not place all its bytes.

@@ -35,6 +35,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Wire { stream, progress, opened: false, write_broken: false, early_reader: None }
     }
 
+    /// The stream itself, for what is no HTTP any more.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// Takes note of a write of `len` bytes; a failed one counts as swallowed.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
         let taken = match outcome {
@@ -66,9 +71,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             self.early_reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        let before = buf.filled().len();
         match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Poll::Ready(Ok(())),
-            outcome => Poll::Ready(outcome),
+            outcome => {
+                self.progress.read(buf.filled().len() - before);
+                Poll::Ready(outcome)
+            }
         }
     }
 }

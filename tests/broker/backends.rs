@@ -68,6 +68,10 @@ fn duration(duration: Duration) -> Option<prost_types::Duration> {
     Some(prost_types::Duration::try_from(duration).unwrap())
 }
 
+fn total(total: Option<prost_types::Duration>) -> Option<pb::TimeLimits> {
+    Some(pb::TimeLimits { total, ..Default::default() })
+}
+
 /// A connection with a request on it.
 async fn accept(listener: &UnixListener) -> UnixStream {
     loop {
@@ -258,9 +262,10 @@ async fn a_body_that_is_too_large_tells_its_head(options: BrokerOptions) {
         assert_eq!((reason.as_str(), sent.as_deref()), ("BODY_TOO_LARGE", Some("true")));
         assert_eq!(status.code(), Code::ResourceExhausted);
         let packed = tonic_types::Status::decode(status.details()).unwrap();
-        let detail = packed.details.iter().find(|any| any.type_url.ends_with("/longshore.v1.ResponseHead")).unwrap();
-        let head = pb::ResponseHead::decode(&detail.value[..]).unwrap();
-        assert_eq!((head.status, head.max_body_bytes), (418, 1000));
+        let detail = packed.details.iter().find(|any| any.type_url.ends_with("/longshore.v1.BodyTooLarge")).unwrap();
+        let told = pb::BodyTooLarge::decode(&detail.value[..]).unwrap();
+        let head = told.head.unwrap();
+        assert_eq!((head.status, told.max_body_bytes), (418, 1000));
         assert!(lines(&head.headers).contains(&("x-kind".to_owned(), b"big".to_vec())));
     }
 }
@@ -273,9 +278,9 @@ async fn wrong_fields_are_refused_before_the_backend_hears_of_them(options: Brok
     for (field, request) in [
         ("max_body_bytes", FetchRequest { max_body_bytes: -1, ..get("/") }),
         ("max_body_bytes", FetchRequest { max_body_bytes: LARGEST as i64 + 1, ..get("/") }),
-        ("timeout", FetchRequest { timeout: duration(Duration::ZERO), ..get("/") }),
-        ("timeout", FetchRequest { timeout: negative, ..get("/") }),
-        ("timeout", FetchRequest { timeout: duration(day + Duration::from_nanos(1)), ..get("/") }),
+        ("time_limits.total", FetchRequest { time_limits: total(duration(Duration::ZERO)), ..get("/") }),
+        ("time_limits.total", FetchRequest { time_limits: total(negative), ..get("/") }),
+        ("time_limits.total", FetchRequest { time_limits: total(duration(day + Duration::from_nanos(1))), ..get("/") }),
         ("start_wait", FetchRequest { start_wait: negative, ..get("/") }),
         ("start_wait", FetchRequest { start_wait: duration(day * 2), ..get("/") }),
     ] {
@@ -331,7 +336,7 @@ async fn a_backend_that_fails_is_told_apart(options: BrokerOptions) {
         assert_eq!((reason.as_str(), sent.as_deref()), (wanted, Some("true")), "{answer:?}");
         assert_eq!((status.code(), fact(&status, "subject")), (code, Some(stage.id())), "{answer:?}");
     }
-    let request = FetchRequest { timeout: duration(Duration::from_millis(300)), ..get("/") };
+    let request = FetchRequest { time_limits: total(duration(Duration::from_millis(300))), ..get("/") };
     let begun = Instant::now();
     let silent = async {
         let mut stream = accept(&listener).await;
@@ -394,7 +399,7 @@ async fn a_stopped_backend_is_told_apart(options: BrokerOptions) {
     assert_eq!(stage.broker.get(&stage.id(), "/hello").await.unwrap().status, 200);
     docker(&["pause", &container]);
     // A plain broker would have to enter it, and so learns more than that nothing comes.
-    let request = FetchRequest { timeout: duration(Duration::from_millis(500)), ..get("/hello") };
+    let request = FetchRequest { time_limits: total(duration(Duration::from_millis(500))), ..get("/hello") };
     let told = failure(stage.fetch(request).await).0;
     docker(&["unpause", &container]);
     assert!(["BACKEND_TOO_SLOW", "CONTAINER_PAUSED"].contains(&told.as_str()), "{told}");
@@ -523,7 +528,7 @@ async fn a_restart_under_calls_is_survived(options: BrokerOptions) {
     let begun = Instant::now();
     while !restarting.is_finished() || answered < 20 {
         assert!(begun.elapsed() < SOON * 3, "{failures:?}");
-        match stage.fetch(FetchRequest { timeout: duration(SOON), ..get("/slow?ms=5") }).await {
+        match stage.fetch(FetchRequest { time_limits: total(duration(SOON)), ..get("/slow?ms=5") }).await {
             Ok(told) => answered += i32::from(told.status == 200 && restarting.is_finished()),
             Err(status) => failures.push(reason(&status)),
         }

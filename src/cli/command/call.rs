@@ -66,7 +66,9 @@ impl Call {
             path: self.path.clone(),
             headers: self.headers.iter().map(header).collect(),
             body: self.read_body(console).await?.into(),
-            timeout: self.timeout.and_then(|time| time.try_into().ok()),
+            time_limits: self
+                .timeout
+                .map(|total| pb::TimeLimits { total: total.try_into().ok(), ..Default::default() }),
             start_wait: self.wait.and_then(|time| time.try_into().ok()),
             max_body_bytes: MAX_BODY_BYTES as i64,
         };

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
-use tonic::{Code, Request, Response, Status, async_trait, transport::Server};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait, transport::Server};
 
 use crate::pb::{
     self, backend_service_server as backend, exec_service_server as exec, exited::Outcome,
@@ -214,6 +214,16 @@ impl extension::ExtensionService for Services {
 impl backend::BackendService for Services {
     type LogsStream = Items<pb::LogsResponse>;
     type AttachStream = Items<pb::AttachResponse>;
+    type StreamStream = Items<pb::StreamResponse>;
+    type ConnectStream = Items<pb::ConnectResponse>;
+
+    async fn stream(&self, _: Request<Streaming<pb::StreamRequest>>) -> Answer<Self::StreamStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn connect(&self, _: Request<Streaming<pb::ConnectRequest>>) -> Answer<Self::ConnectStream> {
+        Err(Status::unimplemented(""))
+    }
 
     /// `/echo` answers with the body, any other path is a status.
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Answer<pb::FetchResponse> {

@@ -14,7 +14,7 @@ async fn at_once() {
 async fn before_anything_was_sent() {
     let (near, far) = UnixStream::pair().unwrap();
     drop(far);
-    let error = fetch("org/ext", || async { Ok(near) }, get("/"), &Limits::default()).await.unwrap_err();
+    let error = fetch(route(only(near)), get("/"), &Limits::default()).await.unwrap_err();
     assert_failed(&error, Reason::BackendBrokeBeforeHead, false);
 }
 

@@ -158,7 +158,7 @@ fn survives(head: &'static [u8], pieces: &[Vec<u8>], method: &str, body: usize) 
         let mut request = post(vec![b'x'; body]);
         request.method = method.into();
         let limits = Limits { max_body_bytes: 64, ..Limits::default() };
-        let outcome = timeout(PATIENCE, fetch("org/ext", || async { Ok(near) }, request, &limits)).await;
+        let outcome = timeout(PATIENCE, fetch(route(only(near)), request, &limits)).await;
         match outcome.expect("the fetch hangs") {
             Ok(response) => assert!(response.status >= 200 && response.body.len() <= 64),
             Err(error) => assert!(

@@ -29,7 +29,7 @@ async fn an_announced_body_is_refused_before_it_comes() {
     let error = backend.fetch_within(get("/"), &body_limit(10)).await.unwrap_err();
     assert_failed(&error, Reason::BodyTooLarge, true);
     let headers = vec![("content-length".into(), b"11".to_vec()), ("x-a".into(), b"b".to_vec())];
-    assert_eq!(error.detail(), Some(&Detail::ResponseHead { status: 200, headers, max_body_bytes: 10 }));
+    assert_eq!(error.detail(), Some(&Detail::BodyTooLarge { status: 200, headers, max_body_bytes: 10 }));
     assert!(error.message().contains("max_body_bytes"));
     assert!(backend.end().await);
 }
@@ -45,7 +45,7 @@ async fn a_body_of_unknown_length_is_cut_at_the_limit() {
         });
         let error = backend.fetch_within(get("/"), &body_limit(100_000)).await.unwrap_err();
         assert_failed(&error, Reason::BodyTooLarge, true);
-        assert!(matches!(error.detail(), Some(Detail::ResponseHead { status: 201, .. })));
+        assert!(matches!(error.detail(), Some(Detail::BodyTooLarge { status: 201, .. })));
         backend.end().await;
     }
 }
@@ -112,17 +112,17 @@ async fn interim_answers_without_end_are_too_slow_and_starve_nobody() {
 async fn dialling_has_its_own_limit() {
     let limits = Limits { connect: Duration::from_millis(50), ..Limits::default() };
     let dial = std::future::pending::<Result<UnixStream>>;
-    let error = fetch("org/ext", dial, get("/"), &limits).await.unwrap_err();
+    let error = fetch(route(dial), get("/"), &limits).await.unwrap_err();
     assert_failed(&error, Reason::BackendTooSlow, false);
     assert!(error.message().contains("accept the connection"));
-    let error = fetch("org/ext", dial, get("/"), &time_limit(50)).await.unwrap_err();
+    let error = fetch(route(dial), get("/"), &time_limit(50)).await.unwrap_err();
     assert_failed(&error, Reason::BackendTooSlow, false);
 }
 
 #[tokio::test]
 async fn what_dialling_says_is_passed_on_as_not_sent() {
     let dial = || async { Err::<UnixStream, _>(Error::new(Reason::BackendRefused, "org/ext", "refused")) };
-    let error = fetch("org/ext", dial, get("/"), &Limits::default()).await.unwrap_err();
+    let error = fetch(route(dial), get("/"), &Limits::default()).await.unwrap_err();
     assert_failed(&error, Reason::BackendRefused, false);
 }
 
@@ -134,6 +134,6 @@ async fn a_wrong_request_is_never_dialled() {
         [(get("http://host/"), Reason::PathInvalid), (header, Reason::HeaderInvalid), (method, Reason::MethodInvalid)]
     {
         let dial = || async { panic!("dialled") as Result<UnixStream> };
-        assert_failed(&fetch("org/ext", dial, request, &Limits::default()).await.unwrap_err(), reason, false);
+        assert_failed(&fetch(route(dial), request, &Limits::default()).await.unwrap_err(), reason, false);
     }
 }

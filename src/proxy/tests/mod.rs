@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{HeaderLine, Limits, Request, Response, fetch};
+use super::{HeaderLine, Limits, Request, Response, Route, fetch};
 use crate::model::error::{Error, Reason, Result};
 
 mod cancel;
@@ -18,6 +18,9 @@ mod closing;
 mod framing;
 mod hostile;
 mod limits;
+mod reuse;
+mod streams;
+mod tunnels;
 mod upload;
 
 /// Nothing here may take this long.
@@ -49,8 +52,8 @@ impl<T: Send + 'static> Backend<T> {
 
     async fn fetch_within(&self, request: Request, limits: &Limits) -> Result<Response> {
         let socket = self.socket();
-        let dial = || async { Ok(UnixStream::connect(socket).await.unwrap()) };
-        timeout(PATIENCE, fetch("org/ext", dial, request, limits)).await.expect("the fetch hangs")
+        let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+        timeout(PATIENCE, fetch(route(dial), request, limits)).await.expect("the fetch hangs")
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -60,6 +63,16 @@ impl<T: Send + 'static> Backend<T> {
     async fn end(self) -> T {
         timeout(PATIENCE, self.task).await.expect("the backend hangs").unwrap()
     }
+}
+
+fn route<D>(dial: D) -> Route<'static, D> {
+    Route { backend: "org/ext", pool: None, dial }
+}
+
+/// A way to one stream that is there already.
+fn only(stream: UnixStream) -> impl Fn() -> std::future::Ready<Result<UnixStream>> {
+    let stream = std::sync::Mutex::new(Some(stream));
+    move || std::future::ready(Ok(stream.lock().unwrap().take().expect("dialled once")))
 }
 
 fn get(path: &str) -> Request {

@@ -1,0 +1,213 @@
+//! Exchanges with a backend piece by piece: `Stream` and `Connect`.
+//!
+//! Nothing is spawned and nothing queued: the response stream, when it is asked for its next message, moves bytes both
+//! ways. A caller that does not read so stops the backend, and one that does not write is waited for.
+
+use std::{pin::pin, task::Poll, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream::poll_fn};
+use tonic::{Status, Streaming};
+
+use super::{convert, status::status};
+use crate::{
+    core::Broker,
+    model::error::{Error, Reason, Result},
+    pb::{self, connect_request, connect_response, stream_request, stream_response},
+    proxy::{self, Exchange, Length, Part, Piece, Source, Tunnel, Tunnelled, Upload},
+};
+
+/// Longest time limit that makes sense: a day.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Least time limit.
+const MIN_TIMEOUT: Duration = Duration::from_nanos(1);
+/// Methods whose requests have no body unless a length is given.
+const BODILESS: [&str; 5] = ["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"];
+
+/// The time limits of a request, with the broker's own where it has none.
+pub(super) fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limits> {
+    let asked = asked.unwrap_or_default();
+    let limit = |field, value| convert::duration(field, value, MIN_TIMEOUT, MAX_TIMEOUT);
+    let own = &broker.limits().exchange;
+    Ok(proxy::Limits {
+        connect: limit("time_limits.connect", asked.connect)?.unwrap_or(own.connect),
+        head: limit("time_limits.head", asked.head)?.or(own.head),
+        idle: limit("time_limits.idle", asked.idle)?.or(own.idle),
+        total: limit("time_limits.total", asked.total)?.or(own.total),
+        max_body_bytes: own.max_body_bytes,
+    })
+}
+
+/// How long to wait for a backend that starts.
+pub(super) fn start_wait(asked: Option<prost_types::Duration>) -> Result<Duration> {
+    Ok(convert::duration("start_wait", asked, Duration::ZERO, MAX_TIMEOUT)?.unwrap_or_default())
+}
+
+/// The method of a request.
+pub(super) fn method(asked: String) -> String {
+    if asked.is_empty() { "GET".to_owned() } else { asked }
+}
+
+/// `BackendService.Stream`.
+pub(super) async fn stream(
+    broker: &Broker,
+    mut requests: Streaming<pb::StreamRequest>,
+) -> Result<impl Stream<Item = Result<pb::StreamResponse, Status>> + use<>> {
+    let first = first_of(&mut requests).await?;
+    let Some(stream_request::Part::Head(head)) = first.and_then(|first| first.part) else {
+        return Err(out_of_order("the first message must hold `head`"));
+    };
+    let begun = Begun::of(broker, head, None)?;
+    let pieces = requests.map(|request| match request.map_err(broken_off)?.part {
+        Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
+        Some(stream_request::Part::Trailers(trailers)) => {
+            Ok(Piece::Trailers(proxy::headers::trailers(&convert::header_lines(trailers.headers))?))
+        }
+        Some(stream_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data or trailers")),
+        None => Err(out_of_order("the message is empty; send data or trailers")),
+    });
+    let mut exchange = begun.open(broker, Box::pin(pieces)).await?;
+    Ok(poll_fn(move |cx| {
+        let part = std::task::ready!(exchange.poll_next(cx));
+        Poll::Ready(part.map(|part| Ok(pb::StreamResponse { part: Some(streamed(part.map_err(status)?)) })))
+    }))
+}
+
+/// `BackendService.Connect`.
+pub(super) async fn connect(
+    broker: &Broker,
+    mut requests: Streaming<pb::ConnectRequest>,
+) -> Result<impl Stream<Item = Result<pb::ConnectResponse, Status>> + use<>> {
+    let first = first_of(&mut requests).await?;
+    let Some(connect_request::Part::Head(connect)) = first.and_then(|first| first.part) else {
+        return Err(out_of_order("the first message must hold `head`"));
+    };
+    let Some(head) = connect.request else {
+        return Err(convert::invalid("head.request", "say what to ask the backend for"));
+    };
+    if head.content_length.is_some_and(|length| length != 0) {
+        return Err(convert::invalid("head.request.content_length", "a request to switch protocols has no body"));
+    }
+    let protocol = if connect.protocol.is_empty() { "websocket".to_owned() } else { connect.protocol };
+    let head = pb::RequestHead { content_length: Some(0), ..head };
+    let mut exchange =
+        Begun::of(broker, head, Some(protocol))?.open(broker, Box::pin(futures_util::stream::empty())).await?;
+    let answer = loop {
+        match exchange.next().await {
+            Some(Ok(Part::Interim(_))) => {}
+            Some(Ok(Part::Head(head))) => break head,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(Part::Data(_) | Part::End(_))) | None => return Err(Error::bug("an answer without a head")),
+        }
+    };
+    let switched = answer.status == http::StatusCode::SWITCHING_PROTOCOLS.as_u16();
+    let bytes = requests.map(|request| match request.map_err(broken_off)?.part {
+        Some(connect_request::Part::Data(data)) => Ok(Piece::Data(data)),
+        Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
+        None => Err(out_of_order("the message is empty; send data")),
+    });
+    let mut rest = if switched {
+        Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))
+    } else {
+        Rest::Body(exchange)
+    };
+    let head = connect_response::Part::Head(response_head(answer));
+    let parts = futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)));
+    Ok(parts.map(|part| Ok(pb::ConnectResponse { part: Some(part.map_err(status)?) })))
+}
+
+/// What follows the head of an answer to `Connect`.
+enum Rest {
+    Tunnel(Tunnel),
+    Body(Exchange),
+}
+
+impl Rest {
+    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<connect_response::Part>>> {
+        use connect_response::Part as Told;
+        match self {
+            Rest::Tunnel(tunnel) => tunnel.poll_next(cx).map(|next| {
+                next.map(|next| {
+                    Ok(match next? {
+                        Tunnelled::Data(data) => Told::Data(data),
+                        Tunnelled::End => Told::End(true),
+                    })
+                })
+            }),
+            Rest::Body(exchange) => exchange.poll_next(cx).map(|next| {
+                next.map(|part| match part? {
+                    Part::Data(data) => Ok(Told::Data(data)),
+                    Part::End(_) => Ok(Told::End(true)),
+                    Part::Interim(_) | Part::Head(_) => Err(Error::bug("an answer with two heads")),
+                })
+            }),
+        }
+    }
+}
+
+/// A request whose head was read.
+struct Begun {
+    extension: crate::model::reference::ExtensionId,
+    head: proxy::RequestHead,
+    length: Length,
+    limits: proxy::Limits,
+    start_wait: Duration,
+}
+
+impl Begun {
+    fn of(broker: &Broker, head: pb::RequestHead, upgrade: Option<String>) -> Result<Begun> {
+        let extension = convert::extension_id(&head.extension)?;
+        let limits = limits(broker, head.time_limits)?;
+        let start_wait = start_wait(head.start_wait)?;
+        let method = method(head.method);
+        let length = match head.content_length {
+            Some(bytes) => Length::Known(
+                u64::try_from(bytes)
+                    .map_err(|_| convert::invalid("content_length", "content_length must not be below 0"))?,
+            ),
+            None if BODILESS.contains(&&*method) => Length::Known(0),
+            None => Length::Unknown,
+        };
+        if length != Length::Unknown && !head.trailers.is_empty() {
+            return Err(convert::invalid(
+                "trailers",
+                "trailers need a body of unknown length; leave content_length out",
+            ));
+        }
+        let headers = convert::header_lines(head.headers);
+        let head = proxy::RequestHead { method, path: head.path, headers, trailers: head.trailers, upgrade };
+        Ok(Begun { extension, head, length, limits, start_wait })
+    }
+
+    async fn open(self, broker: &Broker, source: Source) -> Result<Exchange> {
+        let upload = Upload::pieces(source, self.length);
+        broker.exchange(&self.extension, &self.head, upload, self.limits, self.start_wait).await
+    }
+}
+
+fn streamed(part: Part) -> stream_response::Part {
+    use stream_response::Part as Told;
+    match part {
+        Part::Interim(head) => Told::Interim(response_head(head)),
+        Part::Head(head) => Told::Head(response_head(head)),
+        Part::Data(data) => Told::Data(data),
+        Part::End(trailers) => Told::End(pb::Trailers { headers: convert::headers(trailers) }),
+    }
+}
+
+fn response_head(head: proxy::Head) -> pb::ResponseHead {
+    pb::ResponseHead { status: i32::from(head.status), headers: convert::headers(head.headers) }
+}
+
+async fn first_of<T>(requests: &mut Streaming<T>) -> Result<Option<T>> {
+    let first = pin!(requests.message()).await;
+    first.map_err(broken_off)
+}
+
+fn out_of_order(message: &str) -> Error {
+    Error::new(Reason::RequestInvalid, "part", message)
+}
+
+/// The caller's side failed: it is gone, or sent what cannot be read.
+fn broken_off(status: Status) -> Error {
+    Error::new(Reason::RequestInvalid, "", format!("the request cannot be read on: {}", status.message()))
+}

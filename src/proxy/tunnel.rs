@@ -1,0 +1,129 @@
+//! Raw bytes both ways, after a backend switched protocols.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{io::AsyncWrite, net::UnixStream};
+use tokio_util::io::poll_read_buf;
+
+use super::{Source, upload::Piece};
+use crate::model::error::Result;
+
+/// How much is read at a time, in bytes.
+const READ_BYTES: usize = 64 << 10;
+
+/// A stream to a backend whose one direction is fed from a [`Source`] while the other is read.
+pub struct Tunnel {
+    stream: UnixStream,
+    /// What the backend sent behind its head.
+    ahead: Bytes,
+    buffer: BytesMut,
+    source: Option<Source>,
+    unsent: Bytes,
+    sending: Sending,
+    backend_ended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Open,
+    /// Everything is sent; the backend is still to be told.
+    Closing,
+    Over,
+}
+
+/// What comes out of a tunnel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Tunnelled {
+    /// Bytes from the backend.
+    Data(Bytes),
+    /// The backend sends no more; it may still read.
+    End,
+}
+
+impl Tunnel {
+    /// Over a stream; `ahead` is what was read from it already.
+    pub(super) fn new(stream: UnixStream, ahead: Bytes) -> Tunnel {
+        Tunnel {
+            stream,
+            ahead,
+            buffer: BytesMut::new(),
+            source: None,
+            unsent: Bytes::new(),
+            sending: Sending::Over,
+            backend_ended: false,
+        }
+    }
+
+    /// From where the bytes for the backend come. At its end the backend is told that no more come.
+    #[must_use]
+    pub fn fed_by(mut self, source: Source) -> Tunnel {
+        (self.source, self.sending) = (Some(source), Sending::Open);
+        self
+    }
+
+    /// Moves bytes both ways; `None` when both directions have ended, or the backend is gone.
+    ///
+    /// # Errors
+    ///
+    /// What the source says.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(Tunnelled::Data(std::mem::take(&mut self.ahead)))));
+        }
+        if self.backend_ended {
+            return if self.sending == Sending::Over { Poll::Ready(None) } else { Poll::Pending };
+        }
+        match ready!(self.poll_read(cx)) {
+            // A backend that is gone has ended as well; what it sent was delivered before.
+            Ok(0) | Err(_) => {
+                self.backend_ended = true;
+                Poll::Ready(Some(Ok(Tunnelled::End)))
+            }
+            Ok(_) => Poll::Ready(Some(Ok(Tunnelled::Data(self.buffer.split().freeze())))),
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(READ_BYTES);
+        poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if !self.unsent.is_empty() {
+                match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent)) {
+                    Ok(bytes) => self.unsent.advance(bytes),
+                    // The backend takes no more; what it still sends is delivered.
+                    Err(_) => (self.unsent, self.source, self.sending) = (Bytes::new(), None, Sending::Over),
+                }
+                continue;
+            }
+            match self.sending {
+                Sending::Over => return Poll::Ready(Ok(())),
+                Sending::Closing => {
+                    let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                    self.sending = Sending::Over;
+                }
+                Sending::Open => {
+                    let next = match &mut self.source {
+                        Some(source) => ready!(source.as_mut().poll_next(cx)),
+                        None => None,
+                    };
+                    match next.transpose()? {
+                        Some(Piece::Data(data)) => self.unsent = data,
+                        Some(Piece::Trailers(_)) => {}
+                        None => (self.source, self.sending) = (None, Sending::Closing),
+                    }
+                }
+            }
+        }
+    }
+}
