@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::{deadline, peer::Peer, status};
+use super::{deadline, passthrough, peer::Peer, status};
 use crate::model::error::{Error, Reason};
 
 /// Descriptors that are kept for the calls that are open: each may still need a few.
@@ -154,16 +154,17 @@ where
         }
         let (call, cut) = (self.calls.begin(), self.calls.0.cut.clone());
         let deadline = deadline::of(request.headers());
-        let is_ours = request.uri().path().starts_with("/longshore.");
+        let is_ours = passthrough::is_ours(request.uri().path());
+        let passes = passthrough::passes(&request);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let mut deadline = deadline.map(|after| Box::pin(tokio::time::sleep(after)));
             let response = tokio::select! {
-                response = answer => status::reasoned(response?, is_ours),
+                response = answer => if passes { response? } else { status::reasoned(response?, is_ours) },
                 () = cut.cancelled() => status::stopping().into_http(),
                 () = deadline::passed(&mut deadline) => status::deadline_exceeded().into_http(),
             };
-            let stopping = if is_ours { &call.0.0.cut } else { &call.0.0.stopping };
+            let stopping = if is_ours || passes { &call.0.0.cut } else { &call.0.0.stopping };
             let stopping = Box::pin(stopping.clone().cancelled_owned());
             Ok(response.map(|body| Body::new(CountedBody { body: Some(body), deadline, stopping, _call: call })))
         })

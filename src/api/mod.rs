@@ -14,6 +14,7 @@ mod grant;
 pub mod listener;
 mod ownership;
 mod page;
+mod passthrough;
 mod peer;
 mod process;
 mod status;
@@ -39,6 +40,8 @@ use crate::{
     pb,
 };
 use calls::{Calls, CallsLayer};
+use passthrough::PassThroughLayer;
+use tower::layer::util::{Identity, Stack};
 
 /// Largest message that the broker reads: a body for a backend, and some room.
 pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
@@ -195,7 +198,7 @@ fn router<H>(
     broker: &Arc<Broker>,
     health: H,
     calls: Calls,
-) -> Result<tonic::transport::server::Router<tower::layer::util::Stack<CallsLayer, tower::layer::util::Identity>>>
+) -> Result<tonic::transport::server::Router<Stack<PassThroughLayer, Stack<CallsLayer, Identity>>>>
 where
     H: tower::Service<
             http::Request<tonic::body::Body>,
@@ -226,6 +229,7 @@ where
         .max_encoding_message_size(MAX_REQUEST_BYTES);
     Ok(Server::builder()
         .layer(CallsLayer::new(calls))
+        .layer(PassThroughLayer(broker.clone()))
         .max_concurrent_streams(MAX_STREAMS)
         .max_frame_size(MAX_FRAME_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)

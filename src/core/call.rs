@@ -41,9 +41,9 @@ impl Broker {
     ) -> Result<proxy::Response> {
         let _memory = self.reserve_body(id, limits.max_body_bytes)?;
         let limits = with_start(limits, start_wait);
-        let pool = self.pools.of(id);
+        let ways = self.pools.of(id);
         let dial = || self.dial(id, start_wait);
-        proxy::fetch(Route { backend: id.as_str(), pool: Some(&pool), dial }, request, &limits).await
+        proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), dial }, request, &limits).await
     }
 
     /// Begins an HTTP exchange with an extension's backend that goes on piece by piece.
@@ -56,10 +56,21 @@ impl Broker {
         start_wait: Duration,
     ) -> Result<proxy::Exchange> {
         let limits = with_start(limits, start_wait);
-        let pool = self.pools.of(id);
+        let ways = self.pools.of(id);
         let dial = || self.dial(id, start_wait);
-        proxy::Exchange::open(Route { backend: id.as_str(), pool: Some(&pool), dial }, head, upload, &limits, true)
+        proxy::Exchange::open(Route { backend: id.as_str(), pool: Some(&ways.http), dial }, head, upload, &limits, true)
             .await
+    }
+
+    /// Carries a gRPC call to an extension's backend as it is.
+    pub async fn forward(
+        &self,
+        id: &ExtensionId,
+        call: http::Request<proxy::CarriedBody>,
+    ) -> Result<http::Response<proxy::Answer>> {
+        let ways = self.pools.of(id);
+        let dial = || self.dial(id, Duration::ZERO);
+        proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
     }
 
     /// Memory for a body that is larger than usual; all of them together are bounded.

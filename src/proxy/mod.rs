@@ -2,7 +2,7 @@
 //!
 //! The proxy is handed a way to dial and knows nothing of extensions or engines. An [`Exchange`] is one HTTP/1.1 request
 //! and its answer, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Tunnel`] what is
-//! left of one after the backend switched protocols.
+//! left of one after the backend switched protocols. [`forward`] carries gRPC calls over HTTP/2, untouched.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ mod exchange;
 mod failure;
 mod fetch;
 pub mod headers;
+mod lanes;
 pub mod path;
 mod pool;
 mod progress;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use exchange::{Exchange, Part, Route};
 pub use fetch::fetch;
+pub use lanes::{Answer, CarriedBody, Lanes, forward};
 pub use pool::Pool;
 pub use tunnel::{Tunnel, Tunnelled};
 pub use upload::{Length, Piece, Source, Upload};

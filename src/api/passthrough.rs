@@ -1,0 +1,164 @@
+//! gRPC calls that go through to an extension's backend: those with the header `longshore-extension` (design section 6).
+//!
+//! Only `/longshore.*` stays ours, so no backend can stand in for it. Everything else of such a call, reflection and
+//! health included, is the backend's: messages, metadata, trailers and deadline are carried as they are.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Uri, header::HOST, uri::PathAndQuery};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::{convert, status::status};
+use crate::{
+    core::Broker,
+    model::{
+        error::{Error, Reason, Result},
+        reference::ExtensionId,
+    },
+    proxy::{Answer, CarriedBody},
+};
+
+/// Whose backend a call is for.
+const EXTENSION: &str = "longshore-extension";
+/// How the headers begin that no backend sees.
+const OURS: &str = "longshore-";
+
+/// Whether a call, for all its headers, is ours to answer.
+pub(super) fn is_ours(path: &str) -> bool {
+    path.starts_with("/longshore.")
+}
+
+/// Whether a call goes to a backend.
+pub(super) fn passes<B>(request: &http::Request<B>) -> bool {
+    request.headers().contains_key(EXTENSION) && !is_ours(request.uri().path())
+}
+
+/// Puts [`PassThrough`] around a service.
+#[derive(Clone)]
+pub(super) struct PassThroughLayer(pub(super) Arc<Broker>);
+
+impl<S> Layer<S> for PassThroughLayer {
+    type Service = PassThrough<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PassThrough { inner, broker: Arc::clone(&self.0) }
+    }
+}
+
+/// Carries the calls that are a backend's; the others are the inner service's.
+#[derive(Clone)]
+pub(super) struct PassThrough<S> {
+    inner: S,
+    broker: Arc<Broker>,
+}
+
+impl<S> Service<http::Request<Body>> for PassThrough<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if !passes(&request) {
+            return Box::pin(self.inner.call(request));
+        }
+        let broker = Arc::clone(&self.broker);
+        Box::pin(async move {
+            Ok(match carry(&broker, request).await {
+                Ok(response) => response,
+                Err(error) => status(error).into_http(),
+            })
+        })
+    }
+}
+
+async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Response<Body>> {
+    let (mut head, body) = request.into_parts();
+    let id = extension(&head.headers)?;
+    remove_ours(&mut head.headers);
+    head.headers.remove(HOST);
+    head.uri = localhost(head.uri.path_and_query())?;
+    head.version = http::Version::HTTP_2;
+    head.extensions.clear();
+    let call = http::Request::from_parts(head, CarriedBody::new(body.map_err(Into::into)));
+    let mut response = broker.forward(&id, call).await?;
+    // What begins like ours is ours to say.
+    remove_ours(response.headers_mut());
+    Ok(response.map(|answer| Body::new(Carried { answer: Some(answer), id })))
+}
+
+/// The extension that a call names.
+fn extension(headers: &HeaderMap) -> Result<ExtensionId> {
+    let mut named = headers.get_all(EXTENSION).iter();
+    let (Some(name), None) = (named.next(), named.next()) else {
+        return Err(Error::new(Reason::RequestInvalid, EXTENSION, "the header longshore-extension is given twice"));
+    };
+    let text = name.to_str().map_err(|_| {
+        Error::new(Reason::RequestInvalid, EXTENSION, "the header longshore-extension must be an id, such as org/name")
+    })?;
+    convert::extension_id(text)
+}
+
+fn remove_ours(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+fn localhost(path: Option<&PathAndQuery>) -> Result<Uri> {
+    let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let uri = Uri::builder().scheme("http").authority("localhost").path_and_query(path).build();
+    uri.map_err(|error| Error::new(Reason::PathInvalid, "path", format!("the method's path is refused: {error}")))
+}
+
+/// The body of a backend's answer; one that breaks off ends with a status that says so.
+struct Carried {
+    answer: Option<Answer>,
+    id: ExtensionId,
+}
+
+impl HttpBody for Carried {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
+        let error = match std::task::ready!(Pin::new(answer).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => error,
+        };
+        self.answer = None;
+        let message = "the backend closed the connection before its answer was complete";
+        let broke = Error::new(Reason::BackendBrokeInBody, self.id.as_str(), message).caused_by(error).sent(true);
+        Poll::Ready(Some(Ok(Frame::trailers(status(broke).into_http::<()>().into_parts().0.headers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}

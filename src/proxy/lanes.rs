@@ -1,0 +1,262 @@
+//! HTTP/2 connections to a backend, for gRPC calls that pass through as they are.
+//!
+//! Many calls share a connection. Another is opened when a backend takes no more calls on those there are, so that calls
+//! that stay open for long never hold back the others.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{failure, progress::Progress};
+use crate::model::error::{Error, Reason, Result};
+
+/// Calls on one connection, where the backend allows that many; more would share too little of it each.
+const MAX_CALLS: usize = 128;
+/// How much a backend may send ahead of who reads it: for a call, and for a connection.
+const CALL_WINDOW_BYTES: u32 = 1 << 20;
+const LANE_WINDOW_BYTES: u32 = 8 << 20;
+/// Frames of a backend up to this size are taken in one piece.
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+/// Headers of an answer, as HTTP/2 counts them.
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Bytes of a call that wait to be written.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// When to try again what the backend took nothing of.
+const RETRY: Duration = Duration::from_millis(100);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a call that is carried.
+pub type CarriedBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The HTTP/2 connections of one backend.
+#[derive(Default)]
+pub struct Lanes(Mutex<Shelf>);
+
+#[derive(Default)]
+struct Shelf {
+    lanes: Vec<Lane>,
+    is_closed: bool,
+}
+
+#[derive(Clone)]
+struct Lane {
+    sender: http2::SendRequest<CarriedBody>,
+    load: Arc<Load>,
+}
+
+/// The calls on a connection.
+struct Load {
+    calls: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// A call on a connection, counted until it is dropped.
+struct Place(Arc<Load>);
+
+/// The body of an answer. Dropping it cancels the call at the backend.
+pub struct Answer {
+    body: Incoming,
+    _place: Place,
+}
+
+impl Lanes {
+    /// No new calls; those that are open go on.
+    pub fn close(&self) {
+        let mut shelf = self.lock();
+        shelf.is_closed = true;
+        shelf.lanes.clear();
+    }
+
+    /// A connection with room for one call more.
+    fn take(&self) -> Option<(Lane, Place)> {
+        let mut shelf = self.lock();
+        shelf.lanes.retain(|lane| !lane.sender.is_closed());
+        shelf.lanes.iter().find_map(|lane| Some((lane.clone(), lane.load.enter()?)))
+    }
+
+    fn put(&self, lane: &Lane) {
+        let mut shelf = self.lock();
+        if !shelf.is_closed {
+            shelf.lanes.push(lane.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a call and gives its answer, both as they are.
+///
+/// # Errors
+///
+/// What `dial` says; `BACKEND_TOO_SLOW` where it takes longer than `connect`; `RESPONSE_INVALID` where the backend does
+/// not speak HTTP/2; `BACKEND_BROKE_BEFORE_HEAD`. Each says whether any of the call was sent.
+pub async fn forward<D, F>(
+    backend: &str,
+    lanes: &Lanes,
+    dial: D,
+    connect: Duration,
+    mut call: http::Request<CarriedBody>,
+) -> Result<http::Response<Answer>>
+where
+    D: Fn() -> F,
+    F: Future<Output = Result<UnixStream>>,
+{
+    loop {
+        let (mut lane, place, is_used) = match lanes.take() {
+            Some((lane, place)) => (lane, place, true),
+            None => {
+                let lane = open(backend, &dial, connect).await?;
+                lanes.put(&lane);
+                let place = lane.load.enter_anyway();
+                (lane, place, false)
+            }
+        };
+        match lane.sender.try_send_request(call).await {
+            Ok(answer) => return Ok(answer.map(|body| Answer { body, _place: place })),
+            Err(mut failed) => match failed.take_message() {
+                // It had been closed, and nothing was sent: another may be open.
+                Some(unsent) if is_used => call = unsent,
+                unsent => return Err(before_head(backend, failed.into_error(), unsent.is_none())),
+            },
+        }
+    }
+}
+
+async fn open<D, F>(backend: &str, dial: &D, connect: Duration) -> Result<Lane>
+where
+    D: Fn() -> F,
+    F: Future<Output = Result<UnixStream>>,
+{
+    let progress = Progress::default();
+    let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
+    let stream = dialled.map_err(|error| error.sent(false))?;
+    let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(LANE_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| before_head(backend, error, false))?;
+    let load = Arc::new(Load { calls: AtomicUsize::new(0), most: AtomicUsize::new(MAX_CALLS) });
+    let lane = Lane { sender, load: Arc::clone(&load) };
+    tokio::spawn(async move {
+        let mut driver = pin!(driver);
+        // What went wrong reaches the calls.
+        let _ = poll_fn(|cx| {
+            let ended = driver.as_mut().poll(cx);
+            load.most.store(driver.current_max_send_streams().clamp(1, MAX_CALLS), Relaxed);
+            ended
+        })
+        .await;
+    });
+    Ok(lane)
+}
+
+fn before_head(backend: &str, error: hyper::Error, sent: bool) -> Error {
+    let reset = h2_reason(&error);
+    let refused = |reason, message: &str| Error::new(reason, backend, message);
+    let failure = match reset {
+        // RFC 9113 8.7: nothing of a refused call was looked at.
+        Some(h2::Reason::REFUSED_STREAM) => {
+            let message = "the backend refused the call without looking at it; try again";
+            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
+        }
+        Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR | h2::Reason::HTTP_1_1_REQUIRED) => {
+            refused(Reason::ResponseInvalid, "the backend does not speak gRPC: its answer is not HTTP/2")
+        }
+        Some(reason) => {
+            let message = format!("the backend ended the call before it answered: {reason}");
+            refused(Reason::BackendBrokeBeforeHead, &message)
+        }
+        None if sent => {
+            let message = "the backend closed the connection before it answered; it may have acted on the call";
+            refused(Reason::BackendBrokeBeforeHead, message)
+        }
+        None => {
+            let message = "the backend closed the connection before it took any of the call; try again";
+            refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY)
+        }
+    };
+    failure.caused_by(error).sent(sent)
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            return error.reason();
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+// === impl Load ===
+
+impl Load {
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let most = self.most.load(Relaxed);
+        let entered = self.calls.fetch_update(Relaxed, Relaxed, |calls| (calls < most).then_some(calls + 1));
+        entered.ok().map(|_| Place(Arc::clone(self)))
+    }
+
+    fn enter_anyway(self: &Arc<Self>) -> Place {
+        self.calls.fetch_add(1, Relaxed);
+        Place(Arc::clone(self))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Relaxed);
+    }
+}
+
+// === impl Answer ===
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("open", &self.lock().lanes.len()).finish()
+    }
+}
