@@ -51,7 +51,7 @@ fn program(target: ExecTarget, argv: &[&str], env: &[(&str, &str)]) -> RunReques
 /// Forks twice into a session of its own, kills its keeper and the one above, and calls the broker all the while.
 const WILD: &str = r#"
     resident=$(sed -n 's/^PPid:\t//p' /proc/$PPID/status)
-    calls='while :; do "$CLI" --socket "$SOCKET" --json info >>"$OUT" 2>&1 && echo SUCCEEDED >>"$OUT"; done'
+    calls='while [ -S "$SOCKET" ]; do "$CLI" --socket "$SOCKET" --json info >>"$OUT" 2>&1 && echo SUCCEEDED >>"$OUT"; done'
     (setsid sh -c "$calls" &)
     (setsid sh -c "(setsid sh -c '$calls' &)" &)
     while ! grep -q error "$OUT" 2>/dev/null; do sleep 0.02; done
