@@ -1,5 +1,7 @@
 //! What an extension leaves so that it cannot be removed.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::support::{BrokerOptions, Stage, as_both, no_traces};
 
@@ -15,8 +17,10 @@ async fn files_of_root_go_wherever_they_are(options: BrokerOptions) {
     );
     let stage = Stage::without_wait(composed(&file), options).await;
     let directory = stage.extension_dir();
+    // The last thing that the script does.
+    let data = directory.join("generations/1/compose/data");
     for _ in 0..100 {
-        if stage.guest_dir().join("root").symlink_metadata().is_ok() {
+        if data.metadata().is_ok_and(|found| found.mode() & 0o777 == 0) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
