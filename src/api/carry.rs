@@ -108,7 +108,7 @@ pub(super) async fn connect(
     let mut rest = if switched {
         Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))
     } else {
-        Rest::Body(exchange)
+        Rest::Body(Box::new(exchange))
     };
     let head = connect_response::Part::Head(response_head(answer));
     let parts = futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)));
@@ -118,7 +118,7 @@ pub(super) async fn connect(
 /// What follows the head of an answer to `Connect`.
 enum Rest {
     Tunnel(Tunnel),
-    Body(Exchange),
+    Body(Box<Exchange>),
 }
 
 impl Rest {

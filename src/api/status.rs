@@ -17,13 +17,13 @@ use crate::{
     pb,
 };
 
-/// Longest message of an error. A status travels in HTTP/2 trailers, which clients bound to 8 or 16 KiB in all, and the
-/// message travels twice, once percent-encoded.
-const MAX_MESSAGE_BYTES: usize = 2048;
+/// Longest message of an error. A status travels in HTTP/2 trailers, of which clients take 8 KiB in all, and the message
+/// travels twice: in base64, and percent-encoded, in which form it takes no more than this either.
+const MAX_MESSAGE_BYTES: usize = 1536;
 /// Longest subject.
 const MAX_SUBJECT_BYTES: usize = 256;
 /// Longest detail of our own.
-const MAX_DETAIL_BYTES: usize = 3072;
+const MAX_DETAIL_BYTES: usize = 2560;
 /// The domain of every reason.
 const DOMAIN: &str = "longshore.dev";
 
@@ -118,13 +118,30 @@ fn grants_required(needs: &[Need]) -> pb::GrantsRequired {
     pb::GrantsRequired { grants: needs.iter().map(|need| convert::need(need, false)).take_while(fits).collect() }
 }
 
-/// At most so many bytes of a text, cut between characters.
+/// The header lines, as many as fit.
+fn fitting(headers: &[(String, Vec<u8>)]) -> Vec<pb::Header> {
+    let mut room = MAX_DETAIL_BYTES;
+    let headers = headers.iter().take_while(|(name, value)| {
+        let fits = name.len() + value.len() < room;
+        room = room.saturating_sub(name.len() + value.len());
+        fits
+    });
+    headers.map(|(name, value)| convert::header(name.clone(), value.clone())).collect()
+}
+
+/// So much of a text that it takes at most so many bytes when it is percent-encoded.
 fn clipped(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
+    let mut room = most;
+    let end = text.char_indices().find(|(_, c)| {
+        let size = if matches!(c, ' '..='~') && *c != '%' { 1 } else { 3 * c.len_utf8() };
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        !fits
+    });
+    match end {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", &text[..end])
 }
 
 /// Adds a detail of our own to those that the standard ones are packed with.
@@ -132,7 +149,7 @@ fn with_detail(status: Status, detail: &Detail) -> Status {
     let (name, value) = match detail {
         Detail::GrantsRequired(needs) => ("GrantsRequired", grants_required(needs).encode_to_vec()),
         Detail::BodyTooLarge { status, headers, max_body_bytes } => {
-            let headers = headers.iter().map(|(name, value)| convert::header(name.clone(), value.clone())).collect();
+            let headers = fitting(headers);
             let max_body_bytes = i64::try_from(*max_body_bytes).unwrap_or(i64::MAX);
             let head = Some(pb::ResponseHead { status: i32::from(*status), headers });
             ("BodyTooLarge", pb::BodyTooLarge { head, max_body_bytes }.encode_to_vec())

@@ -26,14 +26,16 @@ pub(super) struct Fetched {
 struct Replaced {
     name: Reference,
     before: String,
-    now: String,
+    /// What it stands for now; `None` where that image was there before under another name, or nameless.
+    came: Option<String>,
 }
 
 impl Fetched {
-    /// Notes that a name may stand for another image than it did.
-    pub(super) fn replaced(&mut self, name: &Reference, before: &str, now: &str) {
+    /// Notes that a name may stand for another image than it did; `is_new` where nobody had that image before.
+    pub(super) fn replaced(&mut self, name: &Reference, before: &str, now: &str, is_new: bool) {
         if before != now {
-            self.replaced.push(Replaced { name: name.clone(), before: before.to_owned(), now: now.to_owned() });
+            let came = is_new.then(|| now.to_owned());
+            self.replaced.push(Replaced { name: name.clone(), before: before.to_owned(), came });
         }
     }
 }
@@ -49,14 +51,8 @@ impl Broker {
 
     /// Takes the images out of the engine again. What is in use stays.
     pub(super) async fn discard(&self, fetched: Fetched) {
-        for Replaced { name, before, now } in &fetched.replaced {
-            let restored = match self.engine.tag(before, name).await {
-                Ok(()) => self.take_out(now).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = restored {
-                tracing::warn!(%error, image = %name, "an image's name was not put back to what it stood for");
-            }
+        for replaced in &fetched.replaced {
+            self.give_back(replaced).await;
         }
         for image in &fetched.images {
             if let Err(error) = self.take_out(image).await {
@@ -66,6 +62,31 @@ impl Broker {
         }
         if let Err(error) = self.store.settle_fetched(fetched.images).await {
             tracing::warn!(%error, "cannot record that fetched images went again");
+        }
+    }
+
+    /// Gives names back that an archive took and that are not what was installed: it named them, nobody asked for them.
+    pub(super) async fn give_back_others(&self, fetched: &mut Fetched, installed: &str) {
+        for replaced in std::mem::take(&mut fetched.replaced) {
+            if replaced.name.to_string() != installed {
+                self.give_back(&replaced).await;
+            }
+        }
+    }
+
+    /// Has a name stand for what it stood for, and removes what it stood for meanwhile, unless that has other names.
+    async fn give_back(&self, replaced: &Replaced) {
+        let Replaced { name, before, came } = replaced;
+        let restored = async {
+            self.engine.tag(before, name).await?;
+            let Some(came) = came else { return Ok(()) };
+            match self.engine.image(came).await? {
+                Some(image) if image.names.is_empty() => self.take_out(came).await,
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = restored.await {
+            tracing::warn!(%error, image = %name, "an image's name was not put back to what it stood for");
         }
     }
 

@@ -174,6 +174,7 @@ impl Broker {
         }
         installed.record.fetched_images = made.fetched.images.clone();
         self.audit(request, installed, &decisions).await;
+        self.give_back_others(&mut made.fetched, &installed.record.reference).await;
         let mut finished = installed.clone();
         finished.phase = Phase::Installed;
         // Last of all: whoever sees it installed may do with it what they want.

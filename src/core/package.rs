@@ -108,9 +108,10 @@ impl Broker {
                 return Err(Error::new(Reason::ImageNotFound, name, message));
             }
             (before, _) => {
+                let known = self.engine.all_images().await?;
                 let now = self.pull(&reference, before.is_none(), fetched, report).await?;
                 if let Some(before) = before {
-                    fetched.replaced(&reference, &before.id, &now.id);
+                    fetched.replaced(&reference, &before.id, &now.id, !known.contains_key(&now.id));
                 }
                 now
             }
@@ -167,10 +168,10 @@ impl Broker {
         let came = loaded.references.iter().map(Reference::to_string).chain(loaded.nameless.clone());
         self.note_fetched(fetched, came.filter(|name| !before.contains_key(name)).collect()).await?;
         for name in &loaded.references {
-            if let (Some(before), Some(now)) =
+            if let (Some(before_id), Some(now)) =
                 (before.get(&name.to_string()), self.engine.image(&name.to_string()).await?)
             {
-                fetched.replaced(name, before, &now.id);
+                fetched.replaced(name, before_id, &now.id, !before.contains_key(&now.id));
             }
         }
         let (found, reference) = chosen(&loaded, reference, &subject)?;
@@ -181,7 +182,7 @@ impl Broker {
         let name = reference.to_string();
         if name != found {
             match before.get(&name) {
-                Some(before) => fetched.replaced(&reference, before, &image.id),
+                Some(id) => fetched.replaced(&reference, id, &image.id, !before.contains_key(&image.id)),
                 None => self.note_fetched(fetched, vec![name]).await?,
             }
             self.engine.tag(&image.id, &reference).await?;
@@ -328,12 +329,13 @@ impl Package {
 
     /// Reads one file of at most `limit` bytes. `None` where there is no such file.
     pub(super) async fn read(&self, path: &str, scratch: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-        const NAME: &str = "read";
+        // Errors name it.
+        let name = path.rsplit('/').next().unwrap_or(path);
         let limits = Limits { max_bytes: limit, ..Limits::default() };
-        let Some(extracted) = self.extract(path, Placement::Into(NAME.into()), scratch, limits).await? else {
+        let Some(extracted) = self.extract(path, Placement::Into(name.into()), scratch, limits).await? else {
             return Ok(None);
         };
-        let file = scratch.join(NAME);
+        let file = scratch.join(name);
         if extracted.is_dir {
             return Ok(None);
         }

@@ -20,6 +20,44 @@ use crate::{
 /// When to try again after an extension changed under a program that was starting.
 const CHANGED_RETRY: Duration = Duration::from_millis(200);
 
+/// Beginnings of variables that make a program run other code.
+const LOADING_PREFIXES: [&str; 13] = [
+    "LD_",
+    "DYLD_",
+    "PYTHON",
+    "PERL5",
+    "RUBY",
+    "NODE_",
+    "GIT_",
+    "BASH_FUNC_",
+    "JAVA_",
+    "JDK_",
+    "GCONV_",
+    "CORECLR_",
+    "LUA_INIT",
+];
+/// Variables that do.
+const LOADING: [&str; 18] = [
+    "BASH_ENV",
+    "ENV",
+    "IFS",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "ZDOTDIR",
+    "PROMPT_COMMAND",
+    "PAGER",
+    "EDITOR",
+    "VISUAL",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "PERLLIB",
+    "OPENSSL_CONF",
+    "SSH_ASKPASS",
+    "DOTNET_STARTUP_HOOKS",
+    "PHP_INI_SCAN_DIR",
+];
+
 /// Where a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -166,15 +204,7 @@ fn check_runs(installed: &Installed) -> Result<()> {
 /// Refuses variables that make a program of the machine run other code: the grant is for that program. One that the
 /// extension brought is its own code in any case.
 fn check_variables(request: &RunRequest) -> Result<()> {
-    let loads = |name: &str| {
-        let prefixes =
-            ["LD_", "DYLD_", "PYTHON", "PERL5", "RUBY", "NODE_", "GIT_", "BASH_FUNC_", "JAVA_", "JDK_", "GCONV_"];
-        prefixes.iter().any(|prefix| name.starts_with(prefix))
-            || matches!(
-                name,
-                "BASH_ENV" | "ENV" | "IFS" | "SHELLOPTS" | "PROMPT_COMMAND" | "PAGER" | "EDITOR" | "VISUAL"
-            )
-    };
+    let loads = |name: &str| LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || LOADING.contains(&name);
     match request.env.iter().find(|(name, _)| loads(name)) {
         None => Ok(()),
         Some((name, _)) => {

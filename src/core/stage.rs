@@ -3,7 +3,7 @@
 //! Inspect, Validate and Install all do this; only Install goes on. Problems are gathered, not thrown: Validate wants all
 //! of them at once.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path};
 
 use super::{
     Broker, InstallPhase, Report,
@@ -362,17 +362,26 @@ async fn read_compose(directory: &Path, name: &str) -> Result<(Prepass, Vec<comp
         let dir = cap_std::fs::Dir::open_ambient_dir(&directory, cap_std::ambient_authority());
         let dir = dir.map_err(|e| Error::bug("the directory of the compose file is gone").caused_by(e))?;
         compose::prepass_all(&name, |file| {
-            dir.read(file).map_err(|e| Error::new(Reason::ComposeInvalid, file, format!("{file}: {e}")))
+            let read = || {
+                let mut text = Vec::new();
+                // One byte more tells that it is too large.
+                dir.open(file)?.take(MAX_TEXT_BYTES + 1).read_to_end(&mut text)?;
+                Ok(text)
+            };
+            read().map_err(|e: std::io::Error| Error::new(Reason::ComposeInvalid, file, format!("{file}: {e}")))
         })
     })
     .await
 }
 
 fn finish(directory: &Path, prepass: Prepass, checked: Vec<compose::CheckedFile>) -> Result<Prepass> {
-    // Compose reads it whole, and takes many times its size to do so.
-    if std::fs::metadata(directory.join(".env")).is_ok_and(|found| found.len() > MAX_TEXT_BYTES) {
-        let message = format!(".env is larger than {MAX_TEXT_BYTES} bytes");
-        return Err(Error::new(Reason::ComposeInvalid, ".env", message));
+    // Compose reads them whole, and takes many times their size to do so.
+    let texts = prepass.texts.iter().map(String::as_str).chain([".env"]);
+    let is_large =
+        |file: &&str| std::fs::metadata(directory.join(file)).is_ok_and(|found| found.len() > MAX_TEXT_BYTES);
+    if let Some(large) = texts.into_iter().find(is_large) {
+        let message = format!("{large} is larger than {MAX_TEXT_BYTES} bytes");
+        return Err(Error::new(Reason::ComposeInvalid, large, message));
     }
     for file in checked {
         let path = directory.join(&file.path);

@@ -63,7 +63,12 @@ impl BackendContainer {
 pub(super) struct Blueprint {
     backend: BackendRecord,
     kind: BlueprintKind,
-    /// Names of containers, networks and volumes that will exist.
+    names: Names,
+}
+
+/// Names of containers, networks and volumes that will exist.
+#[derive(Default)]
+struct Names {
     containers: Vec<String>,
     networks: Vec<String>,
     volumes: Vec<String>,
@@ -128,9 +133,11 @@ impl Broker {
                 Ok(Some(Blueprint {
                     backend,
                     kind: BlueprintKind::Image(image),
-                    containers: vec![format!("{project}-{IMAGE_SERVICE}")],
-                    networks: vec![format!("{project}_default")],
-                    volumes: vec![],
+                    names: Names {
+                        containers: vec![format!("{project}-{IMAGE_SERVICE}")],
+                        networks: vec![format!("{project}_default")],
+                        volumes: vec![],
+                    },
                 }))
             }
             BackendDraft::Compose(prepass) => {
@@ -154,9 +161,7 @@ impl Broker {
                         built: true,
                     },
                     kind: BlueprintKind::Compose { docker_host_image: record.reference.clone() },
-                    containers: plan.container_names,
-                    networks: plan.networks,
-                    volumes: plan.volumes,
+                    names: Names { containers: plan.container_names, networks: plan.networks, volumes: plan.volumes },
                 }))
             }
         }
@@ -180,10 +185,10 @@ impl Broker {
         report: &Report,
     ) -> Result<()> {
         self.sweep_late().await?;
-        self.check_names(installed, &blueprint).await?;
+        self.check_names(installed, &blueprint.backend.project, &blueprint.names).await?;
         let existing = self.engine.volumes().await?;
         let is_new = |name: &&String| !existing.iter().any(|volume| volume.name == **name);
-        installed.record.made_volumes = blueprint.volumes.iter().filter(is_new).cloned().collect();
+        installed.record.made_volumes = blueprint.names.volumes.iter().filter(is_new).cloned().collect();
         installed.record.backend = Some(blueprint.backend.clone());
         self.store.save(installed).await?;
         report.phase(InstallPhase::Starting, &blueprint.backend.project);
@@ -195,7 +200,7 @@ impl Broker {
             }
         };
         // Whatever was made goes on the ledger, also when the rest failed.
-        let recorded = self.record_made(installed, &blueprint.volumes, &existing).await;
+        let recorded = self.record_made(installed, &blueprint.names.volumes, &existing).await;
         started.and(recorded)
     }
 
@@ -209,6 +214,8 @@ impl Broker {
         }
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         if files.compose_file().is_file() {
+            // Somebody may have come since it was installed, whom Compose would take for ours.
+            self.check_names(installed, &backend.project, &Names::default()).await?;
             let existing = self.engine.volumes().await?;
             self.compose_up(installed, &installed.record.reference, self.limits.ready_timeout).await?;
             let ledger = self.store.ledger(Some(&installed.id)).await?;
@@ -336,26 +343,23 @@ impl Broker {
 
     /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
     /// it. So it must not be there (design section 5). Volumes that this extension left are its own.
-    async fn check_names(&self, installed: &Installed, blueprint: &Blueprint) -> Result<()> {
-        let project = &blueprint.backend.project;
-        let of_project = |labels: &HashMap<String, String>| labels.get(PROJECT_LABEL) == Some(project);
+    async fn check_names(&self, installed: &Installed, project: &str, names: &Names) -> Result<()> {
+        let of_project = |labels: &HashMap<String, String>| labels.get(PROJECT_LABEL).is_some_and(|of| of == project);
         let ledger = self.store.ledger(Some(&installed.id)).await?;
         let ours = |kind, id: &str| ledger.iter().any(|entry| entry.kind == kind && entry.id == id);
         let mut taken = Vec::new();
         for c in self.engine.containers(&[]).await? {
-            if (of_project(&c.labels) || blueprint.containers.contains(&c.name))
-                && !ours(ResourceKind::Container, &c.id)
-            {
+            if (of_project(&c.labels) || names.containers.contains(&c.name)) && !ours(ResourceKind::Container, &c.id) {
                 taken.push(format!("container {}", c.name));
             }
         }
         for n in self.engine.networks().await? {
-            if (of_project(&n.labels) || blueprint.networks.contains(&n.name)) && !ours(ResourceKind::Network, &n.id) {
+            if (of_project(&n.labels) || names.networks.contains(&n.name)) && !ours(ResourceKind::Network, &n.id) {
                 taken.push(format!("network {}", n.name));
             }
         }
         for v in self.engine.volumes().await? {
-            let named = v.name.starts_with(&format!("{project}_")) || blueprint.volumes.contains(&v.name);
+            let named = v.name.starts_with(&format!("{project}_")) || names.volumes.contains(&v.name);
             let left = v.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if (of_project(&v.labels) || named) && !left && !ours(ResourceKind::Volume, &v.name) {
                 taken.push(format!("volume {}", v.name));

@@ -148,7 +148,8 @@ impl Broker {
         Ok(all.iter().any(|other| other.id != *id && uses(other)))
     }
 
-    /// Starts the containers of a disabled extension. Errors: GRANTS_REQUIRED, EXTENSION_BUSY, ENGINE_UNAVAILABLE.
+    /// Starts the containers of a disabled extension. Errors: GRANTS_REQUIRED, PROJECT_NAME_TAKEN, EXTENSION_BUSY,
+    /// ENGINE_UNAVAILABLE.
     pub async fn enable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
         let broker = self.clone();
         let work = async move {

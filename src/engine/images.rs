@@ -26,6 +26,8 @@ use crate::model::{
 pub struct Image {
     /// Content id, `sha256:…`.
     pub id: String,
+    /// The names that stand for it.
+    pub names: Vec<String>,
     /// Labels.
     pub labels: HashMap<String, String>,
     /// Operating system it is built for.
@@ -85,6 +87,7 @@ impl Engine {
         let inspected = self.client()?.inspect_image(name).await.map_err(|e| self.refused(name, e));
         Ok(found(inspected)?.map(|image| Image {
             id: image.id.unwrap_or_default(),
+            names: image.repo_tags.unwrap_or_default(),
             labels: image.config.and_then(|config| config.labels).unwrap_or_default(),
             os: image.os.unwrap_or_default(),
             arch: image.architecture.unwrap_or_default(),

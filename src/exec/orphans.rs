@@ -49,8 +49,9 @@ fn adopted() -> Vec<Pid> {
     tree::children().into_iter().filter(|child| is_foreign(*child)).collect()
 }
 
-/// Whether a child was not started by this process. What we start stays in our session; every program of an extension
-/// has one of its own, and no process can join another's.
+/// Whether a child was not started by this process. What we start stays in our session; keepers and programs of
+/// extensions have sessions of their own, and no process can join another's. A keeper that was stopped would not end by
+/// itself, and what it keeps would come here when nobody looks any more.
 fn is_foreign(child: Pid) -> bool {
     match (getsid(Some(child)), getsid(None)) {
         (Ok(theirs), Ok(ours)) => theirs != ours,

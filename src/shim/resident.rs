@@ -16,7 +16,7 @@ use rustix::{
     fs::{Mode, OFlags, open},
     process::{
         DumpableBehavior, Pid, Signal, getpid, getppid, kill_process, set_child_subreaper, set_dumpable_behavior,
-        set_parent_process_death_signal,
+        set_parent_process_death_signal, setsid,
     },
 };
 
@@ -86,7 +86,11 @@ impl Resident {
         let parent = getpid();
         // SAFETY: this process has a single thread, so the child's memory is whole and it may do all the parent may.
         match unsafe { libc::fork() } {
-            0 => return Some(Role::Worker { channel, parent }),
+            0 => {
+                // By its session it is told from what the broker itself starts, should this process be killed.
+                let _ = setsid();
+                return Some(Role::Worker { channel, parent });
+            }
             pid if pid > 0 => self.workers.extend(Pid::from_raw(pid)),
             _ => {
                 let message = format!("no process could be made: {}", io::Error::last_os_error());

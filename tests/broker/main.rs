@@ -8,6 +8,7 @@ mod backends;
 mod clients;
 mod first_call;
 mod guest;
+mod hostile;
 mod installing;
 mod layering;
 mod limits;

@@ -333,7 +333,7 @@ const WILD: &str = "trap '' TERM HUP INT; B=; [ -x /bin/busybox ] && [ ! -e /usr
     ($B setsid sleep 300 &); (sh -c 'trap \"\" TERM; (sleep 300 &) ; sleep 300' &) ; sleep 300 & sleep 0.2; echo up; wait";
 
 /// How many processes on this machine have `marker` in their environment.
-fn count_marked(marker: &str) -> usize {
+pub(crate) fn count_marked(marker: &str) -> usize {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let marked = |entry: &fs::DirEntry| {
         let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
@@ -342,7 +342,7 @@ fn count_marked(marker: &str) -> usize {
     entries.filter(marked).count()
 }
 
-async fn wait_until_none(marker: &str) {
+pub(crate) async fn wait_until_none(marker: &str) {
     let begun = Instant::now();
     while count_marked(marker) > 0 {
         assert!(begun.elapsed() < SOON, "{} live on", count_marked(marker));

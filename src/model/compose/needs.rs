@@ -29,6 +29,8 @@ const DEFAULT_CAPABILITIES: [&str; 11] = [
 const NAMESPACES: [&str; 6] = ["network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup"];
 /// Log drivers that keep the log on this machine. With any other the engine, which is root, sends to wherever it is told.
 const LOCAL_LOGS: [&str; 5] = ["", "none", "local", "json-file", "journald"];
+/// Has the engine use a bridge that may be there for others: virtual machines, the network the host is in.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// Fields that need `backend.privileged` as soon as they hold anything.
 const RAISING: [&str; 4] = ["devices", "device_cgroup_rules", "cgroup_parent", "gpus"];
 
@@ -54,6 +56,10 @@ pub(super) fn of_service(field: &str, service: &Map<String, Value>, context: &Co
     }
     if strings(service.get("cap_add")).any(|name| raises(&name)) {
         findings.need(Grant::BackendPrivileged, format!("{field}.cap_add"));
+    }
+    if service.get("external_links").is_some_and(is_something) {
+        // A link tells the variables of the container it leads to.
+        findings.need(Grant::EngineFull, format!("{field}.external_links"));
     }
     if strings(service.get("volumes_from")).any(|from| from.starts_with("container:")) {
         findings.need(Grant::EngineFull, format!("{field}.volumes_from"));
@@ -85,6 +91,11 @@ pub(super) fn of_networks(file: &Map<String, Value>, findings: &mut Findings) {
         } else if is_external(entry) {
             // Somebody else's containers are in it.
             findings.need(Grant::EngineFull, format!("networks.{key}.external"));
+        } else if !matches!(driver.as_str(), "" | "default" | "bridge" | "none" | "null") {
+            findings.need(Grant::EngineFull, format!("networks.{key}.driver"));
+        }
+        if entry.get("driver_opts").and_then(|options| options.get(BRIDGE_NAME)).is_some() {
+            findings.need(Grant::BackendPrivileged, format!("networks.{key}.driver_opts"));
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Prepass {
     /// All files beside this one that it names, as paths below its directory ([`prepass_all`] adds those of the files it
     /// extends).
     pub files: Vec<String>,
+    /// Those of them that Compose itself reads, whole.
+    pub texts: Vec<String>,
     /// What Compose must be given instead of the author's text; empty where there are problems.
     pub canonical: String,
     /// What is wrong. A file with any of these is not given to Compose.
@@ -87,6 +89,7 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
     let named = refused::find(&root);
     found.problems.extend(named.problems);
     found.files = named.files;
+    found.texts = named.texts;
     found.extends = refused::extended(&root);
     read_variables(&root, &mut found);
     if !found.problems.is_empty() {
@@ -122,6 +125,7 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
         };
         waiting.extend(beside(&path, &inner.extends));
         first.files.extend(beside(&path, &inner.files));
+        first.texts.extend(beside(&path, &inner.texts));
         for variable in &inner.variables {
             variables::add(&mut first.variables, &variable.name, variable.has_default, &variable.field);
         }

@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) problems: Vec<Problem>,
     /// The files beside it that it names, as they are written.
     pub(super) files: Vec<String>,
+    /// Those of them that Compose itself reads; what is mounted it does not.
+    pub(super) texts: Vec<String>,
 }
 
 /// Finds everything in the file that is refused, and the files that it names.
@@ -140,7 +142,12 @@ fn check_path(node: &Node, field: &str, found: &mut Found) {
 fn name_file(path: &str, field: &str, node: &Node, found: &mut Found) {
     match outside(path) {
         Some(why) => found.problems.push(Problem::at(field, node.place, why)),
-        None => found.files.push(path.to_owned()),
+        None => {
+            if !field.starts_with("secrets.") && !field.starts_with("configs.") {
+                found.texts.push(path.to_owned());
+            }
+            found.files.push(path.to_owned());
+        }
     }
 }
 

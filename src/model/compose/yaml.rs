@@ -161,7 +161,9 @@ impl<'a> Merge<'a> {
 /// an anchor that contains itself.
 pub(super) fn read(bytes: &[u8]) -> Result<Rc<Node>, Problem> {
     if bytes.len() > MAX_TEXT_BYTES {
-        return Err(Problem::of_text(format!("holds {} bytes; at most {MAX_TEXT_BYTES} are read", bytes.len())));
+        return Err(Problem::of_text(format!(
+            "holds more than {MAX_TEXT_BYTES} bytes, which is the most that is read"
+        )));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::of_text("is not UTF-8 text"))?;
     let mut text = Indented::new(text.strip_prefix('\u{feff}').unwrap_or(text));
