@@ -12,7 +12,7 @@ use super::{
     value,
 };
 
-/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except [`HANDED_OUT`].
+/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of extensions are given.
 pub const VARIABLES: &[&str] = &[
     "LONGSHORE_SOCKET",
     "LONGSHORE_DATA_DIR",
