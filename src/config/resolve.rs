@@ -12,7 +12,8 @@ use super::{
     value,
 };
 
-/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of extensions are given.
+/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
+/// extensions are given.
 pub const VARIABLES: &[&str] = &[
     "LONGSHORE_SOCKET",
     "LONGSHORE_DATA_DIR",
