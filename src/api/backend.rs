@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{Streamed, convert, status::status, until_stopped};
 use crate::{
     core::{Broker, LogQuery},
-    model::error::{Error, Reason},
+    model::{error::Result, reference::ExtensionId},
     pb::{self, backend_service_server::BackendService},
     proxy,
 };
@@ -25,10 +25,7 @@ pub(super) struct Backends(pub(super) Arc<Broker>);
 impl BackendService for Backends {
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
         let request = request.into_inner();
-        let id = convert::extension_id(&request.extension).map_err(status)?;
-        let start_wait = convert::duration("start_wait", request.start_wait, Duration::ZERO, MAX_TIMEOUT);
-        let start_wait = start_wait.map_err(status)?.unwrap_or_default();
-        let limits = fetch_limits(&self.0, &request)?;
+        let (id, limits, start_wait) = fetch_terms(&self.0, &request).map_err(|error| status(error.sent(false)))?;
         let fetch = fetch_request(request);
         let response = self.0.fetch(&id, fetch, limits, start_wait).await.map_err(status)?;
         Ok(Response::new(pb::FetchResponse {
@@ -93,14 +90,21 @@ impl BackendService for Backends {
     }
 }
 
-fn fetch_limits(broker: &Broker, request: &pb::FetchRequest) -> Result<proxy::Limits, Status> {
-    let total = convert::duration("timeout", request.timeout, Duration::from_nanos(1), MAX_TIMEOUT).map_err(status)?;
+/// Whom to call, within which limits, and how long to wait for it to start.
+fn fetch_terms(broker: &Broker, request: &pb::FetchRequest) -> Result<(ExtensionId, proxy::Limits, Duration)> {
+    let id = convert::extension_id(&request.extension)?;
+    let start_wait = convert::duration("start_wait", request.start_wait, Duration::ZERO, MAX_TIMEOUT)?;
+    Ok((id, fetch_limits(broker, request)?, start_wait.unwrap_or_default()))
+}
+
+fn fetch_limits(broker: &Broker, request: &pb::FetchRequest) -> Result<proxy::Limits> {
+    let total = convert::duration("timeout", request.timeout, Duration::from_nanos(1), MAX_TIMEOUT)?;
     let max_body_bytes = match request.max_body_bytes {
         0 => broker.limits().max_body_bytes,
         bytes @ 1..=MAX_BODY_BYTES => bytes.unsigned_abs(),
         _ => {
             let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
-            return Err(status(Error::new(Reason::RequestInvalid, "max_body_bytes", message)));
+            return Err(convert::invalid("max_body_bytes", message));
         }
     };
     Ok(proxy::Limits { connect: broker.limits().connect_timeout, total, max_body_bytes })

@@ -147,6 +147,7 @@ impl Broker {
                 self.stage_compose(package, path, &manifest, accepted, &mut staged).await?;
             }
         }
+        manifest::place_findings(&mut staged.problems, &text);
         staged.manifest = Some(manifest);
         Ok(staged)
     }
