@@ -166,7 +166,7 @@ start_broker() {
 install_image() {
 	step 'Build the image. It is made from scratch: no registry is asked.'
 	# The old builder leaves nothing behind once the image is gone; the new one keeps a cache.
-	show docker build --tag "$reference" "$root"
+	show env DOCKER_BUILDKIT=0 docker build --tag "$reference" "$root"
 	DOCKER_BUILDKIT=0 docker build --tag "$reference" "$root" >"$scratch/build.log" 2>&1 ||
 		{ cat "$scratch/build.log" >&2 && fail 'the image cannot be built'; }
 	tail -n 1 "$scratch/build.log"

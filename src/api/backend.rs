@@ -1,6 +1,6 @@
 //! `BackendService`.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Streamed, carry, convert, status::status, until_stopped};
 use crate::{
     core::{Broker, LogQuery},
-    model::error::{Error, Reason},
+    model::{error::Result, reference::ExtensionId},
     pb::{self, backend_service_server::BackendService},
     proxy,
 };
@@ -23,10 +23,7 @@ pub(super) struct Backends(pub(super) Arc<Broker>);
 impl BackendService for Backends {
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
         let request = request.into_inner();
-        let id = convert::extension_id(&request.extension).map_err(status)?;
-        let start_wait = carry::start_wait(request.start_wait).map_err(status)?;
-        let limits = carry::limits(&self.0, request.time_limits).map_err(status)?;
-        let limits = proxy::Limits { max_body_bytes: max_body_bytes(&self.0, &request)?, ..limits };
+        let (id, limits, start_wait) = fetch_terms(&self.0, &request).map_err(|error| status(error.sent(false)))?;
         let fetch = proxy::Request {
             method: carry::method(request.method),
             path: request.path,
@@ -116,13 +113,21 @@ impl BackendService for Backends {
     }
 }
 
-fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64, Status> {
+/// Whom to call, within which limits, and how long to wait for it to start.
+fn fetch_terms(broker: &Broker, request: &pb::FetchRequest) -> Result<(ExtensionId, proxy::Limits, Duration)> {
+    let id = convert::extension_id(&request.extension)?;
+    let limits = carry::limits(broker, request.time_limits)?;
+    let limits = proxy::Limits { max_body_bytes: max_body_bytes(broker, request)?, ..limits };
+    Ok((id, limits, carry::start_wait(request.start_wait)?))
+}
+
+fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64> {
     match request.max_body_bytes {
         0 => Ok(broker.limits().exchange.max_body_bytes),
         bytes @ 1..=MAX_BODY_BYTES => Ok(bytes.unsigned_abs()),
         _ => {
             let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
-            Err(status(Error::new(Reason::RequestInvalid, "max_body_bytes", message)))
+            Err(convert::invalid("max_body_bytes", message))
         }
     }
 }

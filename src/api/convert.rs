@@ -46,7 +46,10 @@ pub(super) fn duration(
     most: Duration,
 ) -> Result<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
-    let wrong = || invalid(field, format!("{field} must lie between {least:?} and {most:?}"));
+    let wrong = || {
+        let [least, most] = [least, most].map(humantime::format_duration);
+        invalid(field, format!("{field} must lie between {least} and {most}"))
+    };
     let value = Duration::try_from(value).map_err(|_| wrong())?;
     if value < least || value > most {
         return Err(wrong());

@@ -2,12 +2,11 @@
 
 use super::{text::shell_word, view::grant::NeedView};
 
-/// Advice by reason. `EXT` stands for what the command was about.
+/// Advice by reason. `EXT` stands for what the command was about, `ID` for whom the failure concerns.
 const TABLE: &[(&str, &str)] = &[
     ("REFERENCE_INVALID", "an extension is named as org/name, an image as org/name:tag"),
-    ("GRANT_INVALID", "see what it needs with: longshore grants EXT"),
     ("EXTENSION_NOT_FOUND", "see what is installed with: longshore ls"),
-    ("EXTENSION_INSTALLED", "remove it first with: longshore rm EXT"),
+    ("EXTENSION_INSTALLED", "remove it first with: longshore rm ID"),
     ("EXTENSION_BUSY", "another command is changing it; try again when that is done"),
     ("IMAGE_NOT_FOUND", "check the name, or build or pull the image first"),
     ("PULL_FAILED", "check the network; for a private registry run: docker login"),
@@ -23,7 +22,10 @@ const TABLE: &[(&str, &str)] = &[
     ("ENGINE_UNAVAILABLE", "start the container engine; `longshore info` shows where the broker looks for it"),
     ("RESOURCE_AMBIGUOUS", "give more digits of the id"),
     ("NO_BACKEND", "see what it consists of with: longshore inspect EXT"),
-    ("NO_SOCKET", "its metadata.json has to expose a socket: vm.exposes.socket"),
+    (
+        "NO_SOCKET",
+        "metadata.json names the socket at vm.exposes.socket; see what the backend says with: longshore logs EXT",
+    ),
     ("SERVICE_NOT_FOUND", "see its services with: longshore inspect EXT"),
     ("BACKEND_STOPPED", "start it with: longshore enable EXT, or stand in for it with: longshore dev EXT"),
     ("BACKEND_STARTING", "wait for it with: --wait 30s"),
@@ -43,15 +45,19 @@ const TABLE: &[(&str, &str)] = &[
     ("BUG", "the broker's own output has the details; please report it"),
 ];
 
-/// What to do about a failure with that reason; `None` where the message says it all.
-pub(super) fn for_reason(reason: &str, subject: &str, missing: &[NeedView]) -> Option<String> {
+/// What to do about a failure with that reason; `None` where the message says it all. `subject` is what the command was
+/// about, `concerned` whom the broker's error names.
+pub(super) fn for_reason(reason: &str, subject: &str, concerned: &str, missing: &[NeedView]) -> Option<String> {
     if !missing.is_empty() {
         let flags: Vec<String> = missing.iter().map(|need| format!(" --allow {}", shell_word(&need.name))).collect();
         return Some(format!("grant it with: longshore grants {}{}", shell_word(subject), flags.concat()));
     }
     let (_, advice) = TABLE.iter().find(|(known, _)| *known == reason)?;
-    let subject = if subject.is_empty() { "EXTENSION".into() } else { shell_word(subject) };
-    Some(advice.replace("EXT", &subject))
+    let [subject, concerned] =
+        [subject, concerned].map(|name| if name.is_empty() { "EXTENSION".into() } else { shell_word(name) });
+    // One or the other: a name may hold the other's mark.
+    let (mark, name) = if advice.ends_with("ID") { ("ID", concerned) } else { ("EXT", subject) };
+    Some(advice.replace(mark, &name))
 }
 
 #[cfg(test)]
@@ -68,11 +74,13 @@ mod tests {
 
     #[test]
     fn advice_names_the_extension() {
-        let advice = for_reason("BACKEND_STOPPED", "org/x", &[]);
+        let advice = for_reason("BACKEND_STOPPED", "org/x", "", &[]);
         assert_eq!(
             advice.as_deref(),
             Some("start it with: longshore enable org/x, or stand in for it with: longshore dev org/x")
         );
-        assert_eq!(for_reason("", "org/x", &[]), None);
+        let advice = for_reason("EXTENSION_INSTALLED", "./EXTRA", "org/x", &[]);
+        assert_eq!(advice.as_deref(), Some("remove it first with: longshore rm org/x"));
+        assert_eq!(for_reason("", "org/x", "org/x", &[]), None);
     }
 }

@@ -22,6 +22,8 @@ struct Inner {
     message: String,
     /// `ErrorInfo.reason`; empty where the failure is ours.
     reason: String,
+    /// Whom it concerns, as the broker says; may be empty.
+    concerned: String,
     advice: Option<String>,
     missing: Vec<NeedView>,
     not_found: bool,
@@ -119,7 +121,7 @@ impl Failure {
     /// Fills in what to do, now that it is known whom the command was about.
     pub(super) fn about(mut self, subject: &str) -> Self {
         if self.0.advice.is_none() {
-            self.0.advice = advice::for_reason(&self.0.reason, subject, &self.0.missing);
+            self.0.advice = advice::for_reason(&self.0.reason, subject, &self.0.concerned, &self.0.missing);
         }
         self
     }
@@ -172,8 +174,9 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let mut inner = Inner { exit: 1, not_found: status.code() == Code::NotFound, ..Inner::default() };
         match status.get_details_error_info() {
-            Some(info) => {
+            Some(mut info) => {
                 inner.reason = info.reason;
+                inner.concerned = info.metadata.remove("subject").unwrap_or_default();
                 inner.message = status.message().to_owned();
             }
             None => (inner.message, inner.advice) = without_reason(&status),

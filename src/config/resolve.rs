@@ -12,7 +12,8 @@ use super::{
     value,
 };
 
-/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake.
+/// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
+/// extensions are given.
 pub const VARIABLES: &[&str] = &[
     "LONGSHORE_SOCKET",
     "LONGSHORE_DATA_DIR",
@@ -26,6 +27,10 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_READY_TIMEOUT",
     "LONGSHORE_MAX_BODY_BYTES",
 ];
+
+/// Variables that programs of extensions are given. A broker that one of them starts, as an author's test may, inherits
+/// them.
+const HANDED_OUT: &[&str] = &["LONGSHORE_EXTENSION", "LONGSHORE_BACKEND_SOCKET"];
 
 /// The control socket's file name in the runtime directory.
 pub(super) const SOCKET_NAME: &str = "longshore.sock";
@@ -179,7 +184,8 @@ fn names(key: &str) -> (String, String) {
 
 fn unknown_variables(env: &BTreeMap<String, String>) -> Vec<Mistake> {
     env.keys()
-        .filter(|name| name.starts_with("LONGSHORE_") && !VARIABLES.contains(&name.as_str()))
+        .filter(|name| name.starts_with("LONGSHORE_"))
+        .filter(|name| !VARIABLES.contains(&name.as_str()) && !HANDED_OUT.contains(&name.as_str()))
         .map(|name| Mistake {
             origin: name.clone(),
             text: format!("unknown variable{}", value::suggestion(name, VARIABLES)),

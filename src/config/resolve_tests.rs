@@ -96,6 +96,12 @@ fn the_engine_is_never_one_by_accident() {
 }
 
 #[test]
+fn what_programs_of_extensions_are_given_is_no_mistake() {
+    let variables = [("LONGSHORE_EXTENSION", "org/name"), ("LONGSHORE_BACKEND_SOCKET", "/tmp/backend.sock")];
+    assert!(run(&[], &variables, "").is_ok());
+}
+
+#[test]
 fn all_mistakes_at_once_each_with_its_place() {
     let file = "sokcet = \"/x\"\ndata_dir = \"relative\"\nready_timeout = 60\nmax_body_bytes = \"3MiB\"\nengine = [1]\n\
                 drain_timeout = \"0\"\n[log]\nformt = \"json\"\nfilter = \"a=b=c\"\n[unknown]\nx = 1\n";

@@ -201,8 +201,7 @@ impl Broker {
             }
             Ok(_) => {
                 let message = format!(
-                    "the backend of {id} runs and has not made its socket {socket} in {GUEST_DIR}; its logs may \
-                     say why: longshore logs {id}"
+                    "the backend of {id} runs and has not made its socket {socket} in {GUEST_DIR}; its logs may say why"
                 );
                 Error::new(Reason::NoSocket, id.as_str(), message)
             }

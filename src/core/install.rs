@@ -220,8 +220,7 @@ fn already(existing: &Installed, package: &Package) -> Result<crate::model::refe
         return Ok(existing.id.clone());
     }
     let id = &existing.id;
-    let message =
-        format!("{id} {} is installed already; uninstall it first: longshore rm {id}", existing.record.version);
+    let message = format!("{id} {} is installed already; uninstall it first", existing.record.version);
     Err(Error::new(Reason::ExtensionInstalled, id.as_str(), message))
 }
 

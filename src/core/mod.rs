@@ -3,6 +3,7 @@
 mod attach;
 mod call;
 mod claims;
+mod compose;
 mod fetched;
 mod grants;
 mod info;

@@ -75,7 +75,10 @@ pub struct ResourceFilter {
 }
 
 impl Broker {
-    /// The engine's objects with their owners, ordered by kind and name.
+    /// The engine's objects with their owners, ordered by kind and name. Of an extension that is not installed there may
+    /// still be what was kept of it, or what claims to be its own.
+    ///
+    /// Errors: EXTENSION_NOT_FOUND, ENGINE_UNAVAILABLE.
     pub async fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>> {
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
         let ledger = self.store.ledger(None).await?;
@@ -106,6 +109,9 @@ impl Broker {
             Some(owner) => extension.is_none_or(|extension| owner.extension == extension),
             None => extension.is_none() && !filter.owned_only,
         });
+        if let (Some(id), true) = (&filter.extension, resources.is_empty()) {
+            self.installed(id).await?;
+        }
         resources.sort_by(|a, b| (a.kind, &a.name, &a.id).cmp(&(b.kind, &b.name, &b.id)));
         Ok(resources)
     }

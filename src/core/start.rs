@@ -4,9 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Broker, InstallPhase, Report,
+    compose::Planned,
     fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
-    stage::{BackendDraft, Planned},
+    stage::BackendDraft,
 };
 use crate::{
     engine::{BackendSpec, ContainerDetails, Volume},

@@ -122,7 +122,7 @@ reasons! {
 
     /// The extension has no backend.
     NoBackend = "NO_BACKEND" => State;
-    /// The extension's manifest exposes no socket.
+    /// The extension's manifest exposes no socket, or its backend runs and has not made it.
     NoSocket = "NO_SOCKET" => State;
     /// The backend has no service of that name.
     ServiceNotFound = "SERVICE_NOT_FOUND" => NotFound;

@@ -284,8 +284,9 @@ async fn wrong_fields_are_refused_before_the_backend_hears_of_them(options: Brok
         ("start_wait", FetchRequest { start_wait: negative, ..get("/") }),
         ("start_wait", FetchRequest { start_wait: duration(day * 2), ..get("/") }),
     ] {
-        let (reason, _, status) = failure(stage.fetch(request).await);
+        let (reason, sent, status) = failure(stage.fetch(request).await);
         assert_eq!((reason.as_str(), fact(&status, "subject").as_deref()), ("REQUEST_INVALID", Some(field)));
+        assert_eq!(sent.as_deref(), Some("false"));
         assert_eq!(status.code(), Code::InvalidArgument);
     }
     for path in ["", "x", "//evil/x", "/\\evil", "http://evil/", "/a\r\nX: y", "/a\0", "/\u{7f}", "*"] {

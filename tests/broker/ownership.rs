@@ -73,7 +73,8 @@ async fn everything_an_extension_has_is_listed_as_its_own() {
         assert_eq!(reason(&error), "PAGE_TOKEN_INVALID");
         by_every_name(&broker, &all[1]).await;
         broker.uninstall(&image.id, true).await.unwrap();
-        assert_eq!(resources(&broker, mine).await, []);
+        let error = broker.ownership().await.list_resources(mine).await.unwrap_err();
+        assert_eq!(reason(&error), "EXTENSION_NOT_FOUND");
         no_traces(&broker, &image.id).await;
     }
 }

@@ -190,6 +190,18 @@ impl Node<'_> {
     }
 }
 
+/// Line and column of the value that a JSON pointer leads to, for what is found once the files are looked at; `None`
+/// where there is none.
+pub(super) fn place_of(bytes: &[u8], pointer: &str) -> Option<(u32, u32)> {
+    let (reader, root) = Reader::open(bytes).ok()?;
+    let found = pointer.split('/').skip(1).try_fold(root.raw, |raw, token| match kind(raw) {
+        "an object" => members(raw)?.into_iter().rev().find(|(key, _)| pointer_token(key) == token).map(|(_, raw)| raw),
+        "an array" => elements(raw)?.get(token.parse::<usize>().ok()?).copied(),
+        _ => None,
+    });
+    Some(place(&reader.line_starts, reader.offset(found?)))
+}
+
 /// A piece of the author's text, quoted, shortened, control characters escaped.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN_CHARS) {

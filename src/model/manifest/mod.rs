@@ -81,6 +81,18 @@ pub fn parse(bytes: &[u8], os: HostOs) -> Parsed {
     Parsed { manifest, problems: reader.finish() }
 }
 
+/// Fills in line and column of findings about `metadata.json` that name a field and no place, and puts all findings about
+/// it first, in the order of the file.
+pub fn place_findings(problems: &mut [Problem], text: &[u8]) {
+    for problem in problems.iter_mut().filter(|problem| problem.file == json::FILE && problem.line == 0) {
+        (problem.line, problem.column) = json::place_of(text, &problem.field).unwrap_or_default();
+    }
+    problems.sort_by_key(|problem| match problem.file.as_str() {
+        json::FILE => (false, problem.line, problem.column),
+        _ => (true, 0, 0),
+    });
+}
+
 fn read<'a>(reader: &mut Reader<'a>, root: &Node<'a>, os: HostOs) -> Option<Manifest> {
     let object = reader.object(root, &ROOT)?;
     let tab = object.get("ui").map(|node| ui::read(reader, node)).unwrap_or_default();

@@ -6,7 +6,7 @@ mod text;
 mod ui;
 mod vm;
 
-use super::{HostOs, Manifest, PLUGIN_IMAGE, Parsed, Problem, SocketName, Source, parse};
+use super::{HostOs, Manifest, PLUGIN_IMAGE, Parsed, Problem, SocketName, Source, parse, place_findings};
 use crate::model::problem::{Severity, first_error};
 
 /// A backend and nothing else wrong.
@@ -108,4 +108,21 @@ fn nothing_at_all_is_an_error() {
     }
     finds(&format!("{{{VM}}}"), &[]);
     finds(&format!("{{{UI}}}"), &[]);
+}
+
+#[test]
+fn what_is_found_in_the_files_is_given_its_place() {
+    let text =
+        b"{ \"icon\": \"i.svg\",\n  \"host\": { \"binaries\": [ {},\n    { \"linux\": [ { \"path\": \"/x\" } ] } ] } }";
+    let mut problems = [
+        Problem::warning("", "a.label", "w"),
+        Problem::error("metadata.json", "/host/binaries/1/linux/0/path", "x"),
+        Problem::error("compose.yaml", "services", "y"),
+        Problem::warning("metadata.json", "/icon", "z"),
+        Problem::note("metadata.json", "/none", "n"),
+    ];
+    place_findings(&mut problems, text);
+    let told: Vec<String> =
+        problems.iter().map(|found| format!("{}:{}:{}", found.message, found.line, found.column)).collect();
+    assert_eq!(told, ["n:0:0", "z:1:11", "x:3:28", "w:0:0", "y:0:0"]);
 }
