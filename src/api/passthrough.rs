@@ -91,15 +91,15 @@ where
 async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Response<Body>> {
     let (mut head, body) = request.into_parts();
     let id = extension(&head.headers)?;
-    remove_ours(&mut head.headers);
-    head.headers.remove(HOST);
+    head.headers = without(head.headers, |name| is_of_us(name) || name == HOST);
     head.uri = localhost(head.uri.path_and_query())?;
     head.version = http::Version::HTTP_2;
     head.extensions.clear();
     let call = http::Request::from_parts(head, CarriedBody::new(body.map_err(Into::into)));
     let mut response = broker.forward(&id, call).await?;
     // What begins like ours is ours to say.
-    remove_ours(response.headers_mut());
+    let headers = std::mem::take(response.headers_mut());
+    *response.headers_mut() = without(headers, is_of_us);
     Ok(response.map(|answer| Body::new(Carried { answer: Some(answer), id })))
 }
 
@@ -115,11 +115,20 @@ fn extension(headers: &HeaderMap) -> Result<ExtensionId> {
     convert::extension_id(text)
 }
 
-fn remove_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
+fn is_of_us(name: &HeaderName) -> bool {
+    name.as_str().starts_with(OURS)
+}
+
+/// The others, in their order; taking single ones out would change it.
+fn without(headers: HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    if !headers.keys().any(&goes) {
+        return headers;
     }
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| !goes(name)) {
+        kept.append(name, value.clone());
+    }
+    kept
 }
 
 fn localhost(path: Option<&PathAndQuery>) -> Result<Uri> {

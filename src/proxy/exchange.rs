@@ -162,6 +162,9 @@ impl Exchange {
     /// Waits until there is something to tell.
     async fn first(&mut self) -> Result<()> {
         poll_fn(|cx| {
+            if let Poll::Ready(error) = self.upload.poll_excess(cx) {
+                return Poll::Ready(Err(error.sent(self.progress.sent())));
+            }
             let answered = self.poll_answer(cx);
             if answered.is_pending() && !self.interim.is_empty() { Poll::Ready(Ok(())) } else { answered }
         })
@@ -179,7 +182,10 @@ impl Exchange {
 
     /// See [`Exchange::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
-        let next = self.poll_part(cx);
+        let next = match self.upload.poll_excess(cx) {
+            Poll::Ready(error) => Poll::Ready(Some(Err(error.sent(self.progress.sent())))),
+            Poll::Pending => self.poll_part(cx),
+        };
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
             self.state = State::Over;
             self.connection = None;

@@ -6,10 +6,11 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
+    io::{self, IoSlice},
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -20,7 +21,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+    time::timeout,
+};
 
 use super::{failure, progress::Progress};
 use crate::model::error::{Error, Reason, Result};
@@ -60,10 +65,12 @@ struct Lane {
     load: Arc<Load>,
 }
 
-/// The calls on a connection.
+/// What a connection is at.
 struct Load {
     calls: AtomicUsize,
     most: AtomicUsize,
+    /// The backend answered as HTTP/1 does.
+    is_http1: AtomicBool,
 }
 
 /// A call on a connection, counted until it is dropped.
@@ -134,7 +141,7 @@ where
             Err(mut failed) => match failed.take_message() {
                 // It had been closed, and nothing was sent: another may be open.
                 Some(unsent) if is_used => call = unsent,
-                unsent => return Err(before_head(backend, failed.into_error(), unsent.is_none())),
+                unsent => return Err(before_head(backend, failed.into_error(), unsent.is_none(), &lane.load)),
             },
         }
     }
@@ -148,6 +155,9 @@ where
     let progress = Progress::default();
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
     let stream = dialled.map_err(|error| error.sent(false))?;
+    let (calls, most, is_http1) = (AtomicUsize::new(0), AtomicUsize::new(MAX_CALLS), AtomicBool::new(false));
+    let load = Arc::new(Load { calls, most, is_http1 });
+    let stream = Listening { stream, load: Arc::clone(&load), heard: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -157,8 +167,7 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| before_head(backend, error, false))?;
-    let load = Arc::new(Load { calls: AtomicUsize::new(0), most: AtomicUsize::new(MAX_CALLS) });
+        .map_err(|error| before_head(backend, error, false, &load))?;
     let lane = Lane { sender, load: Arc::clone(&load) };
     tokio::spawn(async move {
         let mut driver = pin!(driver);
@@ -173,16 +182,18 @@ where
     Ok(lane)
 }
 
-fn before_head(backend: &str, error: hyper::Error, sent: bool) -> Error {
+fn before_head(backend: &str, error: hyper::Error, sent: bool, load: &Load) -> Error {
     let reset = h2_reason(&error);
+    let is_http1 = load.is_http1.load(Relaxed);
     let refused = |reason, message: &str| Error::new(reason, backend, message);
     let failure = match reset {
+        _ if is_http1 => refused(Reason::ResponseInvalid, "the backend does not speak gRPC: it answers as HTTP/1 does"),
         // RFC 9113 8.7: nothing of a refused call was looked at.
         Some(h2::Reason::REFUSED_STREAM) => {
             let message = "the backend refused the call without looking at it; try again";
             return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
         }
-        Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR | h2::Reason::HTTP_1_1_REQUIRED) => {
+        Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) => {
             refused(Reason::ResponseInvalid, "the backend does not speak gRPC: its answer is not HTTP/2")
         }
         Some(reason) => {
@@ -239,10 +250,7 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -252,6 +260,54 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+// === impl Listening ===
+
+/// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2.
+struct Listening {
+    stream: UnixStream,
+    load: Arc<Load>,
+    heard: bool,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let came = &buf.filled()[before..];
+        if !self.heard && !came.is_empty() {
+            self.heard = true;
+            self.load.is_http1.store(came.starts_with(b"HTTP/"), Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

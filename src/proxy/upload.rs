@@ -105,6 +105,23 @@ impl Upload {
         self.lock().failure.take()
     }
 
+    /// Ready when more comes than was announced; the connection asks for no more than that.
+    pub(super) fn poll_excess(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut state = self.lock();
+        if state.left != Length::Known(0) || !state.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        loop {
+            let piece = match state.poll_piece(cx) {
+                Poll::Pending | Poll::Ready(Ok(None)) => return Poll::Pending,
+                Poll::Ready(piece) => piece,
+            };
+            if let Err(error) = piece.and_then(|piece| state.account(piece.as_ref())) {
+                return Poll::Ready(error);
+            }
+        }
+    }
+
     /// Whether all of it was taken.
     pub(super) fn is_over(&self) -> bool {
         self.lock().is_over()

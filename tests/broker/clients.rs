@@ -121,7 +121,7 @@ fn the_reasons_in_the_api_are_those_of_the_table() {
 // === clients ===
 
 /// A file of this repository.
-fn own(path: &str) -> PathBuf {
+pub(crate) fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -133,7 +133,7 @@ fn clients() -> PathBuf {
     )
 }
 
-fn client(program: &str) -> Command {
+pub(crate) fn client(program: &str) -> Command {
     let path = clients().join(program);
     assert!(path.exists(), "{} is missing; `make test` installs it", path.display());
     let mut command = Command::new(path);
@@ -141,7 +141,7 @@ fn client(program: &str) -> Command {
     command
 }
 
-fn succeeds(command: &mut Command) -> String {
+pub(crate) fn succeeds(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");

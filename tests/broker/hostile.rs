@@ -64,13 +64,6 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(below).collect()
 }
 
-/// The most memory that the broker has had at a time.
-fn peak_kib(broker: &Broker) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// A container of the user's own, removed with its volumes when dropped.
 struct Stranger(String);
 

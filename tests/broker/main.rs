@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod backends;
+mod carrying;
 mod clients;
 mod first_call;
 mod guest;
@@ -13,6 +14,7 @@ mod installing;
 mod layering;
 mod limits;
 mod ownership;
+mod passthrough;
 mod programs;
 mod recovery;
 mod registry;

@@ -546,19 +546,13 @@ async fn logs_are_told_as_they_were_written(options: BrokerOptions) {
     assert_eq!(all.into_keys().collect::<Vec<_>>(), [key("job", out)]);
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 async fn a_slow_reader_gets_every_byte(options: BrokerOptions) {
     const ALL: i64 = 200 << 20;
     let stage = stage(options).await;
     run(&stage, shell(ExecTarget::Host, "true")).await;
     for target in BOTH {
         run(&stage, shell(target, "true")).await;
-        let before = resident_kib(stage.broker.pid());
+        let before = stage.broker.resident_kib();
         let busybox = if target == ExecTarget::Host { "" } else { "/bin/busybox" };
         let script = format!("{busybox} yes 0123456789abcde | {busybox} head -c {ALL}");
         let mut stream = start(&stage, shell(target, &script)).await.unwrap();
@@ -575,7 +569,7 @@ async fn a_slow_reader_gets_every_byte(options: BrokerOptions) {
                     if read > (ALL / 11) * (pauses + 1) {
                         pauses += 1;
                         tokio::time::sleep(Duration::from_millis(100)).await;
-                        most = most.max(resident_kib(stage.broker.pid()));
+                        most = most.max(stage.broker.resident_kib());
                     }
                 }
                 Event::Drained(drained) => break drained,

@@ -1,13 +1,13 @@
 //! `longshore inspect`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::{Broker, socket_path},
         console::Console,
         failure::Failure,
         source::{Pull, find_installed, is_source, read_source},
@@ -37,7 +37,7 @@ impl Inspect {
         };
         match installed {
             Some(extension) if console.wants_json() => console.print_json(&extension).await?,
-            Some(extension) => console.print(&extension_text(&extension)).await?,
+            Some(extension) => console.print(&extension_text(&extension, &socket_path(options).0)).await?,
             None => {
                 let inspection = self.look_at_source(&broker).await?;
                 match console.wants_json() {
@@ -55,7 +55,7 @@ impl Inspect {
     }
 }
 
-fn extension_text(it: &ExtensionView) -> String {
+fn extension_text(it: &ExtensionView, control: &Path) -> String {
     let mut table = Table::of_pairs();
     table.add(["Extension:", &it.id]);
     add_texts(&mut table, &it.version, &it.title, &it.description, &it.vendor);
@@ -74,6 +74,9 @@ fn extension_text(it: &ExtensionView) -> String {
     if let Some(backend) = &it.backend {
         table.add(["Backend:", &format!("service {}, project {}", or_dash(&backend.service), backend.project)]);
         table.add(["Socket:", or_dash(&backend.socket)]);
+        if !backend.socket.is_empty() {
+            table.add(["If gRPC:", &grpcurl(&it.id, control)]);
+        }
         if backend.attached {
             table.add(["", "a local process stands in for the containers"]);
         }
@@ -87,6 +90,18 @@ fn extension_text(it: &ExtensionView) -> String {
         table.add(["Warning:", warning]);
     }
     table.render()
+}
+
+/// A line that lists the services of a backend which speaks gRPC, to be copied.
+fn grpcurl(id: &str, control: &Path) -> String {
+    let control = shell_word(&control.display().to_string());
+    format!("grpcurl -plaintext -unix -H 'longshore-extension: {id}' {control} list")
+}
+
+/// A word as a shell takes it whole.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 fn inspection_text(it: &InspectionView) -> String {

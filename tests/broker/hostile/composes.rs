@@ -182,14 +182,14 @@ async fn what_is_too_much_is_named(options: BrokerOptions) {
         assert!(error.message().contains(word) && error.message().contains("1048576"), "{word}: {}", error.message());
     }
     // A file of gibibytes that takes no place is not read to its end.
-    let before = peak_kib(&broker);
+    let before = broker.peak_kib();
     let files: [(&str, &[u8]); 2] = [("metadata.json", COMPOSED.as_bytes()), ("vm/docker-compose.yml", b"")];
     let source = laid_out(&broker, "longshore-test/large:1", &files);
     let Some(pb::source::Source::Directory(directory)) = &source.source else { panic!() };
     let sparse = Path::new(&directory.path).join("vm/docker-compose.yml");
     fs::OpenOptions::new().write(true).open(sparse).unwrap().set_len(512 << 20).unwrap();
     install(&broker, &source, &[]).await.unwrap_err();
-    assert!(peak_kib(&broker) < before + (100 << 10), "{} KiB before, {} KiB then", before, peak_kib(&broker));
+    assert!(broker.peak_kib() < before + (100 << 10), "{} KiB before, {} KiB then", before, broker.peak_kib());
     assert_eq!(fs::read_dir(broker.data_dir().join("staging")).unwrap().count(), 0);
 }
 

@@ -136,7 +136,7 @@ async fn bodies_are_bounded_all_together() {
         [("HTTP/1.1 200 OK\r\nContent-Length: 16777216\r\n\r\n", true), ("HTTP/1.1 200 OK\r\n\r\n", false)]
     {
         let backend = serve(stage.listen(), head.to_owned());
-        let before = peak_kib(&stage.broker);
+        let before = stage.broker.peak_kib();
         let fetches = (0..100)
             .map(|_| stage.fetch(FetchRequest { path: "/".into(), max_body_bytes: 16 << 20, ..Default::default() }));
         let all = futures_util::future::join_all(fetches);
@@ -155,7 +155,7 @@ async fn bodies_are_bounded_all_together() {
             }
         }
         assert_eq!(whole > 0, fits);
-        let grown = peak_kib(&stage.broker) - before;
+        let grown = stage.broker.peak_kib() - before;
         assert!(grown < MAX_GROWTH_KIB, "it grew by {} MiB", grown >> 10);
         backend.abort();
         let _ = backend.await;

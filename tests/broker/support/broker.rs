@@ -159,6 +159,22 @@ impl Broker {
         self.process.as_ref().expect("it runs").id()
     }
 
+    /// The memory it holds now.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most memory it has held at a time.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Kills it with -9.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
