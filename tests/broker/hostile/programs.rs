@@ -79,7 +79,8 @@ async fn a_program_that_kills_its_keepers_is_held(options: BrokerOptions) {
         let script = WILD.replace("$ORDER", order);
         let run = start(&broker, &id, program(ExecTarget::Host, &["/bin/sh", "-c", &script], &env)).await.unwrap();
         let (told, outcome) = tokio::time::timeout(SOON, end(run)).await.expect("it is told");
-        assert_eq!(told, "up\n", "{outcome:?}");
+        // The shell may have the time to say which of its children was killed.
+        assert!(told.starts_with("up\n"), "{told:?} {outcome:?}");
         assert!(!matches!(outcome, Some(Outcome::Code(_))), "{outcome:?}");
         wait_until_none(&marker).await;
         let said = fs::read_to_string(&out).unwrap();
