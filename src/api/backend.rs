@@ -45,7 +45,7 @@ impl BackendService for Backends {
         &self,
         request: Request<Streaming<pb::StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let parts = carry::stream(&self.0, request.into_inner()).await.map_err(status)?;
+        let parts = carry::stream(self.0.clone(), request.into_inner());
         Ok(Response::new(until_stopped(parts, self.0.stopping())))
     }
 
@@ -55,7 +55,7 @@ impl BackendService for Backends {
         &self,
         request: Request<Streaming<pb::ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let parts = carry::connect(&self.0, request.into_inner()).await.map_err(status)?;
+        let parts = carry::connect(self.0.clone(), request.into_inner());
         Ok(Response::new(until_stopped(parts, self.0.stopping())))
     }
 

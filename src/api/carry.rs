@@ -3,9 +3,9 @@
 //! Nothing is spawned and nothing queued: the response stream, when it is asked for its next message, moves bytes both
 //! ways. A caller that does not read so stops the backend, and one that does not write is waited for.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
-use futures_util::{Stream, StreamExt, stream::poll_fn};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream::poll_fn};
 use tonic::{Status, Streaming};
 
 use super::{convert, status::status};
@@ -47,16 +47,23 @@ pub(super) fn method(asked: String) -> String {
     if asked.is_empty() { "GET".to_owned() } else { asked }
 }
 
-/// `BackendService.Stream`.
-pub(super) async fn stream(
-    broker: &Broker,
-    mut requests: Streaming<pb::StreamRequest>,
-) -> Result<impl Stream<Item = Result<pb::StreamResponse, Status>> + use<>> {
-    let first = first_of(&mut requests).await?;
+/// `BackendService.Stream`. Answers at once: there are callers that send nothing before they are answered.
+pub(super) fn stream(
+    broker: Arc<Broker>,
+    requests: Streaming<pb::StreamRequest>,
+) -> impl Stream<Item = Result<pb::StreamResponse, Status>> {
+    let parts = futures_util::stream::once(begin_stream(broker, requests)).map_ok(|mut exchange| {
+        poll_fn(move |cx| exchange.poll_next(cx)).map_ok(|part| pb::StreamResponse { part: Some(streamed(part)) })
+    });
+    parts.try_flatten().map_err(status)
+}
+
+async fn begin_stream(broker: Arc<Broker>, mut requests: Streaming<pb::StreamRequest>) -> Result<Exchange> {
+    let first = requests.message().await.map_err(broken_off)?;
     let Some(stream_request::Part::Head(head)) = first.and_then(|first| first.part) else {
         return Err(out_of_order("the first message must hold `head`"));
     };
-    let begun = Begun::of(broker, head, None)?;
+    let begun = Begun::of(&broker, head, None).map_err(|error| error.sent(false))?;
     let pieces = requests.map(|request| match request.map_err(broken_off)?.part {
         Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
         Some(stream_request::Part::Trailers(trailers)) => {
@@ -65,19 +72,26 @@ pub(super) async fn stream(
         Some(stream_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data or trailers")),
         None => Err(out_of_order("the message is empty; send data or trailers")),
     });
-    let mut exchange = begun.open(broker, Box::pin(pieces)).await?;
-    Ok(poll_fn(move |cx| {
-        let part = std::task::ready!(exchange.poll_next(cx));
-        Poll::Ready(part.map(|part| Ok(pb::StreamResponse { part: Some(streamed(part.map_err(status)?)) })))
-    }))
+    begun.open(&broker, Box::pin(pieces)).await
 }
 
 /// `BackendService.Connect`.
-pub(super) async fn connect(
-    broker: &Broker,
+pub(super) fn connect(
+    broker: Arc<Broker>,
+    requests: Streaming<pb::ConnectRequest>,
+) -> impl Stream<Item = Result<pb::ConnectResponse, Status>> {
+    let parts = futures_util::stream::once(begin_connect(broker, requests)).map_ok(|(head, mut rest)| {
+        let head = connect_response::Part::Head(response_head(head));
+        futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)))
+    });
+    parts.try_flatten().map_ok(|part| pb::ConnectResponse { part: Some(part) }).map_err(status)
+}
+
+async fn begin_connect(
+    broker: Arc<Broker>,
     mut requests: Streaming<pb::ConnectRequest>,
-) -> Result<impl Stream<Item = Result<pb::ConnectResponse, Status>> + use<>> {
-    let first = first_of(&mut requests).await?;
+) -> Result<(proxy::Head, Rest)> {
+    let first = requests.message().await.map_err(broken_off)?;
     let Some(connect_request::Part::Head(connect)) = first.and_then(|first| first.part) else {
         return Err(out_of_order("the first message must hold `head`"));
     };
@@ -89,8 +103,8 @@ pub(super) async fn connect(
     }
     let protocol = if connect.protocol.is_empty() { "websocket".to_owned() } else { connect.protocol };
     let head = pb::RequestHead { content_length: Some(0), ..head };
-    let mut exchange =
-        Begun::of(broker, head, Some(protocol))?.open(broker, Box::pin(futures_util::stream::empty())).await?;
+    let begun = Begun::of(&broker, head, Some(protocol)).map_err(|error| error.sent(false))?;
+    let mut exchange = begun.open(&broker, Box::pin(futures_util::stream::empty())).await?;
     let answer = loop {
         match exchange.next().await {
             Some(Ok(Part::Interim(_))) => {}
@@ -99,20 +113,15 @@ pub(super) async fn connect(
             Some(Ok(Part::Data(_) | Part::End(_))) | None => return Err(Error::bug("an answer without a head")),
         }
     };
-    let switched = answer.status == http::StatusCode::SWITCHING_PROTOCOLS.as_u16();
+    if answer.status != http::StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+        return Ok((answer, Rest::Body(Box::new(exchange))));
+    }
     let bytes = requests.map(|request| match request.map_err(broken_off)?.part {
         Some(connect_request::Part::Data(data)) => Ok(Piece::Data(data)),
         Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
         None => Err(out_of_order("the message is empty; send data")),
     });
-    let mut rest = if switched {
-        Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))
-    } else {
-        Rest::Body(Box::new(exchange))
-    };
-    let head = connect_response::Part::Head(response_head(answer));
-    let parts = futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)));
-    Ok(parts.map(|part| Ok(pb::ConnectResponse { part: Some(part.map_err(status)?) })))
+    Ok((answer, Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))))
 }
 
 /// What follows the head of an answer to `Connect`.
@@ -196,11 +205,6 @@ fn streamed(part: Part) -> stream_response::Part {
 
 fn response_head(head: proxy::Head) -> pb::ResponseHead {
     pb::ResponseHead { status: i32::from(head.status), headers: convert::headers(head.headers) }
-}
-
-async fn first_of<T>(requests: &mut Streaming<T>) -> Result<Option<T>> {
-    let first = pin!(requests.message()).await;
-    first.map_err(broken_off)
 }
 
 fn out_of_order(message: &str) -> Error {

@@ -157,7 +157,7 @@ where
     let stream = dialled.map_err(|error| error.sent(false))?;
     let (calls, most, is_http1) = (AtomicUsize::new(0), AtomicUsize::new(MAX_CALLS), AtomicBool::new(false));
     let load = Arc::new(Load { calls, most, is_http1 });
-    let stream = Listening { stream, load: Arc::clone(&load), heard: false };
+    let stream = Listening { stream, load: Arc::clone(&load), heard: false, write_broken: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -265,11 +265,25 @@ impl Body for Answer {
 
 // === impl Listening ===
 
-/// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2.
+/// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2. A write that fails is no
+/// failure yet: what the backend said before it closed, such as that it took no more calls, is still to be read.
 struct Listening {
     stream: UnixStream,
     load: Arc<Load>,
     heard: bool,
+    write_broken: bool,
+}
+
+impl Listening {
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Err(_)) => {
+                self.write_broken = true;
+                Poll::Ready(Ok(len))
+            }
+            outcome => outcome,
+        }
+    }
 }
 
 impl AsyncRead for Listening {
@@ -287,7 +301,11 @@ impl AsyncRead for Listening {
 
 impl AsyncWrite for Listening {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.write_broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(outcome, buf.len())
     }
 
     fn poll_write_vectored(
@@ -295,7 +313,12 @@ impl AsyncWrite for Listening {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.write_broken {
+            return Poll::Ready(Ok(len));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(outcome, len)
     }
 
     fn is_write_vectored(&self) -> bool {

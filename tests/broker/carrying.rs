@@ -161,8 +161,10 @@ async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions)
     let stage = Stage::idle(options).await;
     for answers in [false, true] {
         let listener = stage.listen();
+        let (reached, is_reached) = tokio::sync::oneshot::channel();
         let backend = tokio::spawn(async move {
             let (mut stream, _) = accept(&listener).await;
+            reached.send(()).unwrap();
             if answers {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nx").await.unwrap();
             }
@@ -170,13 +172,13 @@ async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions)
             // It ends, or is reset.
             let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is closed");
         });
-        let call = stream(&stage, head(&stage, "POST", "/"));
+        let (sender, answer) = stream(&stage, head(&stage, "POST", "/")).await;
+        let mut answer = answer.unwrap();
+        is_reached.await.unwrap();
         if answers {
-            let (_sender, answer) = call.await;
-            assert_eq!(status_of(&mut answer.unwrap()).await, 200);
-        } else {
-            assert!(timeout(Duration::from_millis(500), call).await.is_err());
+            assert_eq!(status_of(&mut answer).await, 200);
         }
+        drop((sender, answer));
         backend.await.unwrap();
     }
 }
@@ -217,6 +219,7 @@ async fn upgraded_connections_carry_bytes(options: BrokerOptions) {
         // Half-closed by the caller; answered all the same.
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         stream.write_all(b"bye").await.unwrap();
+        drop(stream);
         let (mut refused, _) = accept(&listener).await;
         refused.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\nnope").await.unwrap();
     });

@@ -19,10 +19,21 @@ as_both!(
     a_backend_that_comes_back_is_called_again,
 );
 
-/// Health and reflection of the backend's own, until the task is aborted.
-fn serve(stage: &Stage) -> tokio::task::JoinHandle<()> {
+/// A backend; it says good-bye to its callers when it is stopped.
+struct Serving(tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<()>);
+
+impl Serving {
+    async fn stop(self) {
+        self.0.send(()).unwrap();
+        self.1.await.unwrap();
+    }
+}
+
+/// Health and reflection of the backend's own.
+fn serve(stage: &Stage) -> Serving {
     let listener = stage.listen();
-    tokio::spawn(async move {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status("backend", tonic_health::ServingStatus::Serving).await;
         let reflection = || {
@@ -33,10 +44,13 @@ fn serve(stage: &Stage) -> tokio::task::JoinHandle<()> {
             .add_service(health)
             .add_service(reflection().build_v1().unwrap())
             .add_service(reflection().build_v1alpha().unwrap())
-            .serve_with_incoming(UnixListenerStream::new(listener))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                let _ = stopped.await;
+            })
             .await
             .unwrap();
-    })
+    });
+    Serving(stop, task)
 }
 
 async fn check(stage: &Stage, service: &str) -> Result<i32, tonic::Status> {
@@ -64,7 +78,7 @@ async fn grpcurl_sees_the_backends_own_services(options: BrokerOptions) {
     let mut own = HealthClient::new(stage.broker.channel().await);
     let asked = HealthCheckRequest { service: "backend".into() };
     assert_eq!(own.check(asked).await.unwrap_err().code(), Code::NotFound);
-    serving.abort();
+    drop(serving);
 }
 
 async fn grpcio_calls_grpcio(options: BrokerOptions) {
@@ -90,18 +104,8 @@ async fn a_backend_that_comes_back_is_called_again(options: BrokerOptions) {
         for _ in 0..3 {
             assert_eq!(check(&stage, "backend").await.unwrap(), 1);
         }
-        serving.abort();
-        let _ = serving.await;
-        let failed = async {
-            loop {
-                // A connection that tonic keeps serves on for a moment.
-                match check(&stage, "backend").await {
-                    Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                    Err(error) => return error,
-                }
-            }
-        };
-        let error = tokio::time::timeout(Duration::from_secs(20), failed).await.expect("the backend is gone");
+        tokio::time::timeout(Duration::from_secs(20), serving.stop()).await.expect("it lets go");
+        let error = check(&stage, "backend").await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable, "{error:?}");
     }
     let disabled = pb::DisableRequest { extension: stage.id() };
@@ -109,7 +113,7 @@ async fn a_backend_that_comes_back_is_called_again(options: BrokerOptions) {
     assert_eq!(check(&stage, "backend").await.unwrap(), 1);
     stage.broker.extensions().await.disable(disabled).await.unwrap();
     assert_eq!(reason(&check(&stage, "backend").await.unwrap_err()), "BACKEND_STOPPED");
-    serving.abort();
+    drop(serving);
 }
 
 /// The line that the CLI shows is one that works.
@@ -129,5 +133,5 @@ async fn the_cli_prints_a_line_for_grpcurl() {
     shell.args(["-c", &line]);
     let listed = tokio::task::spawn_blocking(move || succeeds(&mut shell)).await.unwrap();
     assert!(listed.contains("grpc.health.v1.Health"), "{listed}");
-    serving.abort();
+    drop(serving);
 }
