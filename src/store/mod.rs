@@ -42,6 +42,7 @@ impl Store {
     ///
     /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_UNWRITABLE.
     pub fn open(path: &Path) -> Result<Store> {
+        check_writable(path)?;
         let mut connection = Connection::open(path).map_err(|e| failed(path, e))?;
         if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path, e))? {
             let message =
@@ -104,6 +105,19 @@ impl Store {
 /// Now, in milliseconds since 1970.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Looks before SQLite does: that would lay files beside a database which it may not write, with the same rights, and these
+/// would stay when the user has mended them.
+fn check_writable(path: &Path) -> Result<()> {
+    match std::fs::OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let path = path.display().to_string();
+            let message = format!("{path} cannot be written: {error}");
+            Err(Error::new(Reason::StoreUnwritable, path, message).caused_by(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn failed(path: &Path, error: rusqlite::Error) -> Error {

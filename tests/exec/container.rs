@@ -187,7 +187,7 @@ async fn it_runs_where_little_is_allowed() {
             in_container(with_env(shell("trap '' TERM; (setsid sleep 300 &); echo up; sleep 300"), "MARK", &marker));
         let mut tree = link.run(&tree).await.unwrap();
         wait_for(&mut tree, "up").await;
-        assert!(count_marked(&marker) >= 2);
+        wait_until_marked(&marker, 2).await;
         drop(tree);
         wait_until_none_marked(&marker).await;
     }
@@ -214,7 +214,7 @@ async fn dropping_a_run_ends_the_whole_tree() {
         let marker = marker();
         let mut tree = link.run(&in_container(with_env(shell(WILD_TREE), "MARK", &marker))).await.unwrap();
         wait_for(&mut tree, "up").await;
-        assert!(count_marked(&marker) >= 8);
+        wait_until_marked(&marker, 8).await;
         drop(tree);
         wait_until_none_marked(&marker).await;
     }
@@ -383,7 +383,7 @@ async fn a_killed_broker_leaves_nothing() {
             .unwrap();
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(broker.stdout.take().unwrap()));
         assert!(lines.any(|line| line.unwrap().contains("READY")));
-        assert!(count_marked(&format!("IN_TREE={marker}")) >= 8);
+        wait_until_marked(&format!("IN_TREE={marker}"), 8).await;
         broker.kill().unwrap();
         broker.wait().unwrap();
         wait_until_none_marked(&marker).await;

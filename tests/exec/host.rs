@@ -215,7 +215,7 @@ async fn what_outlives_its_call_lives_until_its_owner_ends() {
     told(link.run(&stranger).await.unwrap()).await;
     // Longer than its pipe could hold without a reader would not be needed: a closed pipe would have ended it at once.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(count_marked(&marker) >= 2);
+    wait_until_marked(&marker, 2).await;
     assert_eq!(hub.end_all_of("test/extension").await, 0);
     assert_eq!(count_marked(&marker), 1);
     assert_eq!(hub.shutdown().await, 0);
@@ -307,7 +307,7 @@ async fn a_killed_broker_leaves_nothing() {
             .unwrap();
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(broker.stdout.take().unwrap()));
         assert!(lines.any(|line| line.unwrap().contains("READY")));
-        assert!(count_marked(&format!("IN_TREE={marker}")) >= 9);
+        wait_until_marked(&format!("IN_TREE={marker}"), 9).await;
         broker.kill().unwrap();
         assert_eq!(broker.wait().unwrap().signal(), Some(9));
         wait_until_none_marked(&marker).await;

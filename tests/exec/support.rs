@@ -96,6 +96,15 @@ pub(crate) fn count_marked(marker: &str) -> usize {
     pids().iter().filter(|pid| marked(pid)).count()
 }
 
+/// A process in the middle of an `exec` has no environment for a moment.
+pub(crate) async fn wait_until_marked(marker: &str, least: usize) {
+    let begin = Instant::now();
+    while count_marked(marker) < least {
+        assert!(begin.elapsed() < Duration::from_secs(5), "only {} live", count_marked(marker));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub(crate) async fn wait_until_none_marked(marker: &str) {
     let begin = Instant::now();
     while count_marked(marker) > 0 {
