@@ -22,7 +22,7 @@ use super::{
     Head, HeaderLine, Limits, Pool, RequestHead, clock::Clock, connection::Connection, failure, headers,
     progress::Progress, request, response, tunnel::Tunnel, upload::Upload,
 };
-use crate::model::error::{Error, Result};
+use crate::model::error::{Error, Reason, Result};
 
 /// How long a backend that has answered may go on without taking more of the request body.
 const LATE_READER: Duration = Duration::from_millis(250);
@@ -114,7 +114,7 @@ impl Exchange {
         };
         let mut exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
         match exchange.first().await {
-            Err(_) if is_reused && exchange.progress.is_untouched() => {
+            Err(error) if is_reused && is_stale(&error) && exchange.progress.is_untouched() => {
                 let mut clock = Clock::start(limits);
                 let connection = dial(&route, &mut clock, limits).await?;
                 exchange = Exchange::on(&route, connection, &built, exchange.upload.clone(), clock, with_interim);
@@ -286,11 +286,14 @@ impl Exchange {
         mut body: Incoming,
         mut framing: response::Framing,
     ) -> (State, Poll<Option<Result<Part>>>) {
+        let mut asked = false;
         loop {
             if let Some(connection) = &mut self.connection {
                 connection.poll_bytes(cx);
             }
             let frame = match Pin::new(&mut body).poll_frame(cx) {
+                // The connection gives out nothing before it was asked; it may have it at hand.
+                Poll::Pending if !std::mem::replace(&mut asked, true) => continue,
                 Poll::Pending => {
                     let passed = self.clock.poll_passed(&self.backend, &self.progress, cx);
                     return (State::Body(body, framing), passed.map(|error| Some(Err(error))));
@@ -345,6 +348,11 @@ impl Exchange {
             pool.put(connection);
         }
     }
+}
+
+/// Whether a connection turned out closed.
+fn is_stale(error: &Error) -> bool {
+    error.reason() == Reason::BackendBrokeBeforeHead
 }
 
 async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<Connection>
