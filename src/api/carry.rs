@@ -106,7 +106,7 @@ pub(super) async fn connect(
         None => Err(out_of_order("the message is empty; send data")),
     });
     let mut rest = if switched {
-        Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))
+        Rest::Tunnel(Box::new(exchange.into_tunnel().await?.fed_by(Box::pin(bytes))))
     } else {
         Rest::Body(Box::new(exchange))
     };
@@ -117,7 +117,7 @@ pub(super) async fn connect(
 
 /// What follows the head of an answer to `Connect`.
 enum Rest {
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     Body(Box<Exchange>),
 }
 
