@@ -23,6 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shim", &["model"]),
     ("model", &[]),
     ("pb", &[]),
+    // Doors into each parser; not in the program.
+    ("fuzzing", &["api", "engine", "model", "proxy", "shim"]),
     ("lib", &[]),
 ];
 
