@@ -9,6 +9,9 @@ pub mod core;
 pub mod engine;
 pub mod exec;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod model;
 pub mod pb;
 pub mod proxy;

@@ -8,6 +8,7 @@ use longshore::pb::{
     backend_service_server::{BackendService, BackendServiceServer},
     exec_service_server::{ExecService, ExecServiceServer},
     run_response::Event,
+    stream_response::Part,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
@@ -98,7 +99,10 @@ impl BackendService for Endless {
     type ConnectStream = Items<pb::ConnectResponse>;
 
     async fn stream(&self, _: Request<Streaming<pb::StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
-        Err(Status::unimplemented(""))
+        let head = Part::Head(pb::ResponseHead { status: 200, headers: Vec::new() });
+        let data = std::iter::repeat_with(|| Part::Data(vec![b'x'; 100_000].into()));
+        let parts = std::iter::once(head).chain(data).map(|part| pb::StreamResponse { part: Some(part) });
+        Ok(Response::new(endless(parts, Guard(self.0.clone()))))
     }
 
     async fn connect(
@@ -135,6 +139,26 @@ async fn ctrl_c_ends_the_call_and_exits_with_130() {
     signal(&child, Signal::INT);
     let status = timeout(LIMIT, child.wait()).await.unwrap().unwrap();
     assert_eq!((status.code(), status.signal()), (Some(130), None));
+    broker.is_told_of_the_end().await;
+}
+
+/// A body without end is passed on and not kept; Ctrl-C ends the call.
+#[tokio::test]
+async fn call_passes_bodies_on_and_ends_with_ctrl_c() {
+    let mut broker = Broker::start();
+    let mut child = broker.run(&["call", "a/b", "GET", "/"]);
+    let stdout = child.stdout.as_mut().unwrap();
+    let mut block = vec![0; 1 << 20];
+    for _ in 0..200 {
+        stdout.read_exact(&mut block).await.unwrap();
+        assert!(block.iter().all(|byte| *byte == b'x'));
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < 80 << 10, "{peak_kib} KiB for 200 MiB");
+    signal(&child, Signal::INT);
+    assert_eq!(timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(130));
     broker.is_told_of_the_end().await;
 }
 

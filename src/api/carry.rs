@@ -121,12 +121,12 @@ async fn begin_connect(
         Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
         None => Err(out_of_order("the message is empty; send data")),
     });
-    Ok((answer, Rest::Tunnel(exchange.into_tunnel().await?.fed_by(Box::pin(bytes)))))
+    Ok((answer, Rest::Tunnel(Box::new(exchange.into_tunnel().await?.fed_by(Box::pin(bytes))))))
 }
 
 /// What follows the head of an answer to `Connect`.
 enum Rest {
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     Body(Box<Exchange>),
 }
 

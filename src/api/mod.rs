@@ -2,7 +2,10 @@
 //! stops.
 
 mod activation;
+#[cfg(not(any(test, feature = "fuzzing")))]
 mod authority;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod authority;
 mod backend;
 mod calls;
 mod carry;

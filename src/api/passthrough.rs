@@ -90,6 +90,10 @@ where
 
 async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Response<Body>> {
     let (mut head, body) = request.into_parts();
+    if head.method != http::Method::POST {
+        let message = "a gRPC call is a POST; send other requests with BackendService.Stream";
+        return Err(Error::new(Reason::MethodInvalid, "method", message).sent(false));
+    }
     let id = extension(&head.headers)?;
     head.headers = without(head.headers, |name| is_of_us(name) || name == HOST);
     head.uri = localhost(head.uri.path_and_query())?;

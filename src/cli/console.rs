@@ -142,6 +142,11 @@ impl Console {
         }
         Ok(bytes)
     }
+
+    /// Standard input, from now on the caller's.
+    pub(super) fn take_input(&mut self) -> Box<dyn AsyncRead + Send + Unpin> {
+        std::mem::replace(&mut self.input, Box::new(tokio::io::empty()))
+    }
 }
 
 /// One JSON value and a line end. The control characters that JSON lets through are escaped as well: JSON is read on

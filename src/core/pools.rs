@@ -26,13 +26,23 @@ pub(super) struct Ways {
     pub(super) grpc: Lanes,
 }
 
+impl Ways {
+    fn is_empty(&self) -> bool {
+        self.http.idle() == 0 && self.grpc.open() == 0
+    }
+}
+
 impl Pools {
     /// Those of an extension; taken before it is looked where its calls go.
     pub(super) fn of(&self, id: &ExtensionId) -> Arc<Ways> {
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match pools.get(id) {
             Some(ways) => Arc::clone(ways),
-            None => Arc::clone(pools.entry(id.clone()).or_default()),
+            None => {
+                // Calls can name what is not there: nothing is kept for those.
+                pools.retain(|_, ways| Arc::strong_count(ways) > 1 || !ways.is_empty());
+                Arc::clone(pools.entry(id.clone()).or_default())
+            }
         }
     }
 

@@ -160,6 +160,23 @@ impl Frames {
     }
 }
 
+/// What the engine's stream `bytes` holds when it comes in pieces of `size`; for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn taken_apart(bytes: &[u8], size: usize) -> (Vec<u8>, bool) {
+    let (mut frames, mut all) = (Frames::new(false), Vec::new());
+    for piece in bytes.chunks(size) {
+        frames.feed(Bytes::copy_from_slice(piece));
+        loop {
+            match frames.next() {
+                Ok(Some(chunk)) => all.extend_from_slice(&chunk.data),
+                Ok(None) => break,
+                Err(_) => return (all, false),
+            }
+        }
+    }
+    (all, true)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

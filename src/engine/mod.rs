@@ -19,6 +19,8 @@ use futures_util::StreamExt;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use images::{Image, ImageReader, Loaded, Transfer};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
 

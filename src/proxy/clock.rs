@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,12 +26,24 @@ pub(super) struct Clock {
     moved: (Instant, u64),
 }
 
+/// A clock and what it looks at.
+pub(super) struct Watch {
+    pub(super) backend: Arc<str>,
+    pub(super) clock: Clock,
+    pub(super) progress: Arc<Progress>,
+}
+
 impl Clock {
     /// Starts now.
     pub(super) fn start(limits: &Limits) -> Clock {
         let started = Instant::now();
         let Limits { head, idle, total, .. } = *limits;
         Clock { started, connected: None, head, idle, total, sleep: None, moved: (started, 0) }
+    }
+
+    /// For another connection: the total goes on, the rest begins anew.
+    pub(super) fn again(self) -> Clock {
+        Clock { connected: None, ..self }
     }
 
     /// A connection is there.
@@ -76,6 +89,12 @@ impl Clock {
                 None => self.sleep = Some(Box::pin(sleep_until(due))),
             }
         }
+    }
+
+    /// The error of a total that is used up, for where nothing is waited for. Costs nothing without such a limit.
+    pub(super) fn spent(&self, backend: &str, progress: &Progress) -> Option<Error> {
+        let total = self.total.filter(|total| self.started.elapsed() >= *total)?;
+        Some(failure::too_slow(backend, total, progress))
     }
 
     /// The limit that passes next unless something happens.

@@ -75,7 +75,7 @@ impl Connection {
     /// has sent nothing that nobody asked for.
     pub(super) fn is_idle(&mut self) -> bool {
         self.poll_bytes(&mut Context::from_waker(Waker::noop()));
-        !self.is_over && self.sender.is_ready()
+        !self.is_over && self.sender.is_ready() && !self.progress.is_write_broken()
     }
 
     /// How far the request came.

@@ -19,8 +19,14 @@ use tokio::{
 };
 
 use super::{
-    Head, HeaderLine, Limits, Pool, RequestHead, clock::Clock, connection::Connection, failure, headers,
-    progress::Progress, request, response, tunnel::Tunnel, upload::Upload,
+    Head, HeaderLine, Limits, Pool, RequestHead,
+    clock::{Clock, Watch},
+    connection::Connection,
+    failure, headers,
+    progress::Progress,
+    request, response,
+    tunnel::Tunnel,
+    upload::Upload,
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -70,6 +76,8 @@ pub struct Exchange {
 enum State {
     /// Nothing has come but interim answers.
     Waiting(Answer),
+    /// No head will come, and why is not told yet.
+    Failed(Box<Error>),
     /// The head is there and not told yet.
     Headed(Box<http::Response<Incoming>>),
     Body(Incoming, response::Framing),
@@ -113,16 +121,23 @@ impl Exchange {
             None => dial(&route, &mut clock, limits).await?,
         };
         let mut exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
-        match exchange.first().await {
-            Err(error) if is_reused && is_stale(&error) && exchange.progress.is_untouched() => {
-                let mut clock = Clock::start(limits);
-                let connection = dial(&route, &mut clock, limits).await?;
-                exchange = Exchange::on(&route, connection, &built, exchange.upload.clone(), clock, with_interim);
-                exchange.first().await?;
-            }
-            other => other?,
+        let mut begun = exchange.first(is_reused).await;
+        if is_reused && exchange.is_stale(&begun) {
+            let Exchange { upload, clock, .. } = exchange;
+            let mut clock = clock.again();
+            let connection = dial(&route, &mut clock, limits).await?;
+            exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
+            begun = exchange.first(false).await;
         }
-        Ok(exchange)
+        begun.map(|()| exchange)
+    }
+
+    /// Whether the connection was of no use: nothing of the request left, so what came is no answer to it. What is wrong
+    /// with the request itself, or took too long, is not for another connection to mend.
+    fn is_stale(&self, begun: &Result<()>) -> bool {
+        let is_backends =
+            |error: &Error| matches!(error.reason(), Reason::BackendBrokeBeforeHead | Reason::ResponseInvalid);
+        !self.progress.sent() && begun.as_ref().err().is_none_or(is_backends)
     }
 
     fn on<D>(
@@ -159,14 +174,25 @@ impl Exchange {
         }
     }
 
-    /// Waits until there is something to tell.
-    async fn first(&mut self) -> Result<()> {
+    /// Waits until there is something to tell, or until it is clear that nothing will come of a reused connection.
+    async fn first(&mut self, is_reused: bool) -> Result<()> {
         poll_fn(|cx| {
             if let Poll::Ready(error) = self.upload.poll_excess(cx) {
                 return Poll::Ready(Err(error.sent(self.progress.sent())));
             }
             let answered = self.poll_answer(cx);
-            if answered.is_pending() && !self.interim.is_empty() { Poll::Ready(Ok(())) } else { answered }
+            let is_deaf = is_reused && self.progress.is_write_broken() && !self.progress.sent();
+            if !self.interim.is_empty() || is_deaf {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(answered);
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Failed(error) => Poll::Ready(Err(*error)),
+                other => {
+                    self.state = other;
+                    Poll::Ready(Ok(()))
+                }
+            }
         })
         .await
     }
@@ -206,7 +232,8 @@ impl Exchange {
     pub async fn into_tunnel(mut self) -> Result<Tunnel> {
         let connection = self.connection.take().ok_or_else(|| Error::bug("a tunnel without a connection"))?;
         let (stream, ahead) = connection.into_stream().await;
-        Ok(Tunnel::new(stream, ahead))
+        self.progress.switched();
+        Ok(Tunnel::new(stream, ahead, Watch { backend: self.backend, clock: self.clock, progress: self.progress }))
     }
 
     /// Waits, for a moment, until a backend that answered early has taken the body that it was sent.
@@ -221,23 +248,14 @@ impl Exchange {
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
         loop {
-            if let State::Waiting(_) = self.state {
-                let answered = self.poll_answer(cx);
-                if let Some(head) = self.interim.pop() {
-                    return Poll::Ready(Some(Ok(Part::Interim(head))));
-                }
-                if let Err(error) = ready!(answered) {
-                    return Poll::Ready(Some(Err(error)));
-                }
+            let answered = self.poll_answer(cx);
+            if let Some(head) = self.interim.pop() {
+                return Poll::Ready(Some(Ok(Part::Interim(head))));
             }
+            ready!(answered);
             match std::mem::replace(&mut self.state, State::Over) {
-                State::Headed(response) => {
-                    if let Some(head) = self.interim.pop() {
-                        self.state = State::Headed(response);
-                        return Poll::Ready(Some(Ok(Part::Interim(head))));
-                    }
-                    return Poll::Ready(Some(self.head(*response)));
-                }
+                State::Failed(error) => return Poll::Ready(Some(Err(*error))),
+                State::Headed(response) => return Poll::Ready(Some(self.head(*response))),
                 State::Body(body, framing) => {
                     let (body, part) = self.poll_body(cx, body, framing);
                     self.state = body;
@@ -250,24 +268,24 @@ impl Exchange {
         }
     }
 
-    /// Moves bytes until the head is there.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let State::Waiting(answer) = &mut self.state else { return Poll::Ready(Ok(())) };
+    /// Moves bytes until the head is there, or never will be.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Waiting(answer) = &mut self.state else { return Poll::Ready(()) };
         if let Some(connection) = &mut self.connection {
             connection.poll_bytes(cx);
         }
-        match answer.as_mut().poll(cx) {
-            Poll::Pending => self.clock.poll_passed(&self.backend, &self.progress, cx).map(Err),
+        self.state = match answer.as_mut().poll(cx) {
+            Poll::Pending => State::Failed(Box::new(ready!(self.clock.poll_passed(&self.backend, &self.progress, cx)))),
             Poll::Ready(Ok(response)) => {
                 self.progress.head_seen();
-                self.state = State::Headed(Box::new(response));
-                Poll::Ready(Ok(()))
+                State::Headed(Box::new(response))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(match self.upload.take_failure() {
+            Poll::Ready(Err(error)) => State::Failed(Box::new(match self.upload.take_failure() {
                 Some(wrong) => wrong.sent(self.progress.sent()),
                 None => failure::before_head(&self.backend, error, &self.progress),
             })),
-        }
+        };
+        Poll::Ready(())
     }
 
     fn head(&mut self, response: http::Response<Incoming>) -> Result<Part> {
@@ -287,6 +305,10 @@ impl Exchange {
         mut framing: response::Framing,
     ) -> (State, Poll<Option<Result<Part>>>) {
         let mut asked = false;
+        // A body that always has more is never waited for.
+        if let Some(error) = self.clock.spent(&self.backend, &self.progress) {
+            return (State::Over, Poll::Ready(Some(Err(error))));
+        }
         loop {
             if let Some(connection) = &mut self.connection {
                 connection.poll_bytes(cx);
@@ -329,6 +351,10 @@ impl Exchange {
             self.give_back();
             return Poll::Ready(());
         }
+        // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
+        if self.progress.is_write_broken() || self.clock.poll_passed(&self.backend, &self.progress, cx).is_ready() {
+            return Poll::Ready(());
+        }
         let mut patience = match patience {
             Some(patience) => patience,
             None => Box::pin(sleep(LATE_READER)),
@@ -348,11 +374,6 @@ impl Exchange {
             pool.put(connection);
         }
     }
-}
-
-/// Whether a connection turned out closed.
-fn is_stale(error: &Error) -> bool {
-    error.reason() == Reason::BackendBrokeBeforeHead
 }
 
 async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<Connection>

@@ -10,13 +10,17 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{body::Incoming, client::conn::http2};
@@ -24,7 +28,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
-    time::timeout,
+    sync::{Mutex as AsyncMutex, Notify},
+    time::{sleep, timeout},
 };
 
 use super::{failure, progress::Progress};
@@ -41,6 +46,10 @@ const MAX_FRAME_BYTES: u32 = 1 << 20;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// Bytes of a call that wait to be written.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// How long a new connection is listened to before it is used: a backend begins by saying how many calls it takes.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
+/// A connection that is not used for this long, or up to twice as long, is closed.
+const IDLE_TIME: Duration = Duration::from_secs(30);
 /// When to try again what the backend took nothing of.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -51,11 +60,16 @@ pub type CarriedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The HTTP/2 connections of one backend.
 #[derive(Default)]
-pub struct Lanes(Mutex<Shelf>);
+pub struct Lanes {
+    shelf: Arc<Mutex<Shelf>>,
+    /// One connection is made at a time: calls that come at once share it.
+    opening: AsyncMutex<()>,
+}
 
 #[derive(Default)]
 struct Shelf {
     lanes: Vec<Lane>,
+    has_sweeper: bool,
     is_closed: bool,
 }
 
@@ -66,11 +80,19 @@ struct Lane {
 }
 
 /// What a connection is at.
+#[derive(Default)]
 struct Load {
     calls: AtomicUsize,
     most: AtomicUsize,
+    /// A call began since somebody last looked.
+    was_used: AtomicBool,
     /// The backend answered as HTTP/1 does.
     is_http1: AtomicBool,
+    /// What a backend says first was read.
+    is_settled: AtomicBool,
+    /// Who drives the connection, until it is settled.
+    driver: AtomicWaker,
+    settled: Notify,
 }
 
 /// A call on a connection, counted until it is dropped.
@@ -90,6 +112,11 @@ impl Lanes {
         shelf.lanes.clear();
     }
 
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.lock().lanes.len()
+    }
+
     /// A connection with room for one call more.
     fn take(&self) -> Option<(Lane, Place)> {
         let mut shelf = self.lock();
@@ -99,13 +126,34 @@ impl Lanes {
 
     fn put(&self, lane: &Lane) {
         let mut shelf = self.lock();
-        if !shelf.is_closed {
-            shelf.lanes.push(lane.clone());
+        if shelf.is_closed {
+            return;
+        }
+        shelf.lanes.push(lane.clone());
+        if !std::mem::replace(&mut shelf.has_sweeper, true) {
+            tokio::spawn(sweep(Arc::clone(&self.shelf)));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shelf)
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes what is not used; runs only while there is a connection.
+async fn sweep(shelf: Arc<Mutex<Shelf>>) {
+    loop {
+        sleep(IDLE_TIME).await;
+        let mut shelf = lock(&shelf);
+        shelf.lanes.retain(|lane| !lane.sender.is_closed() && lane.load.is_wanted());
+        shelf.has_sweeper = !shelf.lanes.is_empty();
+        if !shelf.has_sweeper {
+            return;
+        }
     }
 }
 
@@ -127,15 +175,7 @@ where
     F: Future<Output = Result<UnixStream>>,
 {
     loop {
-        let (mut lane, place, is_used) = match lanes.take() {
-            Some((lane, place)) => (lane, place, true),
-            None => {
-                let lane = open(backend, &dial, connect).await?;
-                lanes.put(&lane);
-                let place = lane.load.enter_anyway();
-                (lane, place, false)
-            }
-        };
+        let (mut lane, place, is_used) = enter(backend, lanes, &dial, connect).await?;
         match lane.sender.try_send_request(call).await {
             Ok(answer) => return Ok(answer.map(|body| Answer { body, _place: place })),
             Err(mut failed) => match failed.take_message() {
@@ -147,6 +187,27 @@ where
     }
 }
 
+/// A place on a connection, and whether others had been there before.
+async fn enter<D, F>(backend: &str, lanes: &Lanes, dial: &D, connect: Duration) -> Result<(Lane, Place, bool)>
+where
+    D: Fn() -> F,
+    F: Future<Output = Result<UnixStream>>,
+{
+    if let Some((lane, place)) = lanes.take() {
+        return Ok((lane, place, true));
+    }
+    let _opening = timeout(connect, lanes.opening.lock())
+        .await
+        .map_err(|_| failure::too_slow(backend, connect, &Progress::default()))?;
+    if let Some((lane, place)) = lanes.take() {
+        return Ok((lane, place, true));
+    }
+    let lane = open(backend, dial, connect).await?;
+    let place = lane.load.enter_anyway();
+    lanes.put(&lane);
+    Ok((lane, place, false))
+}
+
 async fn open<D, F>(backend: &str, dial: &D, connect: Duration) -> Result<Lane>
 where
     D: Fn() -> F,
@@ -155,8 +216,7 @@ where
     let progress = Progress::default();
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
     let stream = dialled.map_err(|error| error.sent(false))?;
-    let (calls, most, is_http1) = (AtomicUsize::new(0), AtomicUsize::new(MAX_CALLS), AtomicBool::new(false));
-    let load = Arc::new(Load { calls, most, is_http1 });
+    let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
     let stream = Listening { stream, load: Arc::clone(&load), heard: false, write_broken: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -173,12 +233,18 @@ where
         let mut driver = pin!(driver);
         // What went wrong reaches the calls.
         let _ = poll_fn(|cx| {
+            load.driver.register(cx.waker());
+            let is_settled = load.is_settled.load(Acquire);
             let ended = driver.as_mut().poll(cx);
             load.most.store(driver.current_max_send_streams().clamp(1, MAX_CALLS), Relaxed);
+            if is_settled || ended.is_ready() {
+                load.settled.notify_one();
+            }
             ended
         })
         .await;
     });
+    let _ = timeout(FIRST_WORDS, lane.load.settled.notified()).await;
     Ok(lane)
 }
 
@@ -191,6 +257,11 @@ fn before_head(backend: &str, error: hyper::Error, sent: bool, load: &Load) -> E
         // RFC 9113 8.7: nothing of a refused call was looked at.
         Some(h2::Reason::REFUSED_STREAM) => {
             let message = "the backend refused the call without looking at it; try again";
+            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
+        }
+        // RFC 9113 6.8: nor was one that began after the last that the backend says it takes before it goes away.
+        Some(_) if is_remote_go_away(&error) => {
+            let message = "the backend went away without looking at the call; try again";
             return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
         }
         Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) => {
@@ -213,10 +284,18 @@ fn before_head(backend: &str, error: hyper::Error, sent: bool, load: &Load) -> E
 }
 
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    h2_error(error)?.reason()
+}
+
+fn is_remote_go_away(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote())
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(error) = inner.downcast_ref::<h2::Error>() {
-            return error.reason();
+            return Some(error);
         }
         cause = inner.source();
     }
@@ -229,11 +308,19 @@ impl Load {
     fn enter(self: &Arc<Self>) -> Option<Place> {
         let most = self.most.load(Relaxed);
         let entered = self.calls.fetch_update(Relaxed, Relaxed, |calls| (calls < most).then_some(calls + 1));
+        self.was_used.store(true, Relaxed);
         entered.ok().map(|_| Place(Arc::clone(self)))
+    }
+
+    /// Whether there are calls, or were since this was last asked.
+    fn is_wanted(&self) -> bool {
+        let was_used = self.was_used.swap(false, Relaxed);
+        was_used || self.calls.load(Relaxed) > 0
     }
 
     fn enter_anyway(self: &Arc<Self>) -> Place {
         self.calls.fetch_add(1, Relaxed);
+        self.was_used.store(true, Relaxed);
         Place(Arc::clone(self))
     }
 }
@@ -294,6 +381,10 @@ impl AsyncRead for Listening {
         if !self.heard && !came.is_empty() {
             self.heard = true;
             self.load.is_http1.store(came.starts_with(b"HTTP/"), Relaxed);
+        }
+        // Nothing more is there for now: what came before was taken in.
+        if self.heard && read.is_pending() && !self.load.is_settled.swap(true, AcqRel) {
+            self.load.driver.wake();
         }
         read
     }

@@ -10,6 +10,9 @@ pub(super) struct Progress {
     write_pending: AtomicBool,
     connected: AtomicBool,
     head_seen: AtomicBool,
+    /// For good: the backend takes nothing any more.
+    write_broken: AtomicBool,
+    switched: AtomicBool,
 }
 
 impl Progress {
@@ -30,6 +33,21 @@ impl Progress {
     /// The backend sent `bytes`.
     pub(super) fn read(&self, bytes: usize) {
         self.read_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The backend takes nothing any more; what is written from now on goes nowhere.
+    pub(super) fn write_broke(&self) {
+        self.write_pending.store(false, Relaxed);
+        self.write_broken.store(true, Relaxed);
+    }
+
+    pub(super) fn is_write_broken(&self) -> bool {
+        self.write_broken.load(Relaxed)
+    }
+
+    /// The backend speaks another protocol from now on.
+    pub(super) fn switched(&self) {
+        self.switched.store(true, Relaxed);
     }
 
     /// The backend takes no bytes at present.
@@ -54,11 +72,6 @@ impl Progress {
         self.sent_bytes.load(Relaxed) > 0
     }
 
-    /// Whether nothing left and nothing came.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.moved_bytes() == 0
-    }
-
     /// How many bytes moved, either way.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.sent_bytes.load(Relaxed) + self.read_bytes.load(Relaxed)
@@ -72,6 +85,7 @@ impl Progress {
     /// What is being waited for, in words.
     pub(super) fn waiting_for(&self) -> &'static str {
         match (self.connected.load(Relaxed), self.head_seen.load(Relaxed)) {
+            _ if self.switched.load(Relaxed) => "end the connection, or use it,",
             (false, _) => "accept the connection",
             (true, false) => "answer",
             (true, true) => "finish its response body",

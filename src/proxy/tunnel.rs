@@ -7,10 +7,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{io::AsyncWrite, net::UnixStream};
 use tokio_util::io::poll_read_buf;
 
-use super::{Source, upload::Piece};
+use super::{
+    Source,
+    clock::Watch,
+    upload::{MAX_EMPTY, Piece},
+};
 use crate::model::error::Result;
 
 /// How much is read at a time, in bytes.
@@ -26,6 +31,7 @@ pub struct Tunnel {
     unsent: Bytes,
     sending: Sending,
     backend_ended: bool,
+    watch: Watch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +53,7 @@ pub enum Tunnelled {
 
 impl Tunnel {
     /// Over a stream; `ahead` is what was read from it already.
-    pub(super) fn new(stream: UnixStream, ahead: Bytes) -> Tunnel {
+    pub(super) fn new(stream: UnixStream, ahead: Bytes, watch: Watch) -> Tunnel {
         Tunnel {
             stream,
             ahead,
@@ -56,6 +62,7 @@ impl Tunnel {
             unsent: Bytes::new(),
             sending: Sending::Over,
             backend_ended: false,
+            watch,
         }
     }
 
@@ -70,8 +77,21 @@ impl Tunnel {
     ///
     /// # Errors
     ///
-    /// What the source says.
+    /// What the source says, and `BACKEND_TOO_SLOW`.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+        let Watch { backend, clock, progress } = &mut self.watch;
+        if let Some(error) = clock.spent(backend, progress) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let next = self.poll_bytes(cx);
+        if next.is_ready() {
+            return next;
+        }
+        let Watch { backend, clock, progress } = &mut self.watch;
+        clock.poll_passed(backend, progress, cx).map(|error| Some(Err(error)))
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Some(Err(error)));
         }
@@ -83,12 +103,22 @@ impl Tunnel {
         }
         match ready!(self.poll_read(cx)) {
             // A backend that is gone has ended as well; what it sent was delivered before.
-            Ok(0) | Err(_) => {
+            ended @ (Ok(0) | Err(_)) => {
                 self.backend_ended = true;
+                if ended.is_err() || is_gone(&self.stream) {
+                    self.stop_sending();
+                }
                 Poll::Ready(Some(Ok(Tunnelled::End)))
             }
-            Ok(_) => Poll::Ready(Some(Ok(Tunnelled::Data(self.buffer.split().freeze())))),
+            Ok(bytes) => {
+                self.watch.progress.read(bytes);
+                Poll::Ready(Some(Ok(Tunnelled::Data(self.buffer.split().freeze()))))
+            }
         }
+    }
+
+    fn stop_sending(&mut self) {
+        (self.unsent, self.source, self.sending) = (Bytes::new(), None, Sending::Over);
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -97,12 +127,21 @@ impl Tunnel {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut empty = 0;
         loop {
+            if empty == MAX_EMPTY {
+                // Whoever sends nothing without end does not keep the others waiting.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if !self.unsent.is_empty() {
                 match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent)) {
-                    Ok(bytes) => self.unsent.advance(bytes),
+                    Ok(bytes) => {
+                        self.unsent.advance(bytes);
+                        self.watch.progress.wrote(bytes, self.unsent.is_empty());
+                    }
                     // The backend takes no more; what it still sends is delivered.
-                    Err(_) => (self.unsent, self.source, self.sending) = (Bytes::new(), None, Sending::Over),
+                    Err(_) => self.stop_sending(),
                 }
                 continue;
             }
@@ -118,12 +157,22 @@ impl Tunnel {
                         None => None,
                     };
                     match next.transpose()? {
-                        Some(Piece::Data(data)) => self.unsent = data,
-                        Some(Piece::Trailers(_)) => {}
+                        Some(Piece::Data(data)) => {
+                            empty += usize::from(data.is_empty());
+                            self.unsent = data;
+                        }
+                        Some(Piece::Trailers(_)) => empty += 1,
                         None => (self.source, self.sending) = (None, Sending::Closing),
                     }
                 }
             }
         }
     }
+}
+
+/// Whether the other end is closed for both directions, not only for what it sends: nobody is left to send to.
+fn is_gone(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0) && polled[0].revents().contains(PollFlags::HUP)
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -14,6 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::progress::Progress;
 use crate::model::error::{Error, Reason};
+
+/// How many empty pieces are passed over at a time.
+pub(super) const MAX_EMPTY: usize = 64;
 
 /// What a caller sends, piece by piece.
 pub type Source = Pin<Box<dyn futures_util::Stream<Item = Result<Piece, Error>> + Send>>;
@@ -111,14 +114,13 @@ impl Upload {
         if state.left != Length::Known(0) || !state.ahead.is_empty() {
             return Poll::Pending;
         }
-        loop {
-            let piece = match state.poll_piece(cx) {
-                Poll::Pending | Poll::Ready(Ok(None)) => return Poll::Pending,
-                Poll::Ready(piece) => piece,
-            };
-            if let Err(error) = piece.and_then(|piece| state.account(piece.as_ref())) {
-                return Poll::Ready(error);
-            }
+        let piece = match state.poll_piece(cx) {
+            Poll::Pending | Poll::Ready(Ok(None)) => return Poll::Pending,
+            Poll::Ready(piece) => piece,
+        };
+        match piece.and_then(|piece| state.account(piece.as_ref())) {
+            Err(error) => Poll::Ready(error),
+            Ok(()) => Poll::Pending,
         }
     }
 
@@ -144,11 +146,19 @@ impl State {
             return Poll::Ready(Ok(Some(piece)));
         }
         let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
-        let Poll::Ready(next) = source.as_mut().poll_next(cx) else { return Poll::Pending };
-        if !matches!(next, Some(Ok(Piece::Data(_)))) {
-            self.source = None;
+        for _ in 0..MAX_EMPTY {
+            match ready!(source.as_mut().poll_next(cx)) {
+                Some(Ok(Piece::Data(data))) if data.is_empty() => {}
+                Some(Ok(Piece::Data(data))) => return Poll::Ready(Ok(Some(Piece::Data(data)))),
+                last => {
+                    self.source = None;
+                    return Poll::Ready(last.transpose());
+                }
+            }
         }
-        Poll::Ready(next.transpose())
+        // Whoever sends nothing without end does not keep the others waiting.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Holds a piece against what was announced.
@@ -180,6 +190,10 @@ impl Body for Sending {
     type Error = BrokenOff;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        // Nobody takes it: it stays with the caller, until the backend's answer or its end decides.
+        if self.progress.is_write_broken() {
+            return Poll::Pending;
+        }
         let mut state = self.upload.lock();
         let piece = match state.poll_piece(cx) {
             Poll::Pending => return Poll::Pending,

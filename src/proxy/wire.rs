@@ -25,14 +25,12 @@ pub(super) struct Wire<S> {
     progress: Arc<Progress>,
     /// Something was written, or writing failed.
     opened: bool,
-    /// The backend takes no more bytes.
-    write_broken: bool,
     early_reader: Option<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Wire { stream, progress, opened: false, write_broken: false, early_reader: None }
+        Wire { stream, progress, opened: false, early_reader: None }
     }
 
     /// The stream itself, for what is no HTTP any more.
@@ -52,8 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 taken
             }
             Poll::Ready(Err(_)) => {
-                self.write_broken = true;
-                self.progress.wrote(0, true);
+                self.progress.write_broke();
                 len
             }
         };
@@ -84,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write_broken {
+        if self.progress.is_write_broken() {
             return Poll::Ready(Ok(buf.len()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -97,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.write_broken {
+        if self.progress.is_write_broken() {
             return Poll::Ready(Ok(len));
         }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -109,14 +106,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.write_broken {
+        if self.progress.is_write_broken() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.write_broken {
+        if self.progress.is_write_broken() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

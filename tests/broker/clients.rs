@@ -6,7 +6,7 @@ use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use longshore::{model::error::Reason, pb};
@@ -16,8 +16,9 @@ use prost_types::{
     ServiceDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
+use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{Broker, Image, trusting};
+use crate::support::{Broker, BrokerOptions, Image, Stage, trusting};
 
 /// Reasons that only `longshore serve` itself gives, to who starts it.
 const AT_START: &[&str] = &["CONFIG_INVALID", "ALREADY_RUNNING"];
@@ -73,6 +74,28 @@ async fn node_calls() {
     node.arg(own("tests/clients/client.js")).arg(own("proto")).arg(broker.socket()).arg(&image.id);
     assert_eq!(succeeds(&mut node).lines().last(), Some("node: all as expected"));
     broker.uninstall(&image.id, false).await.unwrap();
+}
+
+/// Bodies of 20 MiB, events, a cancel and a WebSocket, to a backend of Node's own server and `ws`.
+#[tokio::test]
+async fn clients_stream_with_default_settings() {
+    let stage = Stage::idle(BrokerOptions::default()).await;
+    let modules = clients().join("node_modules");
+    let mut backend = Command::new("node");
+    backend.env("NODE_PATH", &modules).arg(own("tests/clients/backend.js")).arg(stage.guest_dir().join("backend.sock"));
+    let mut backend = tokio::process::Command::from(backend).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(backend.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    assert_eq!(line, "listening\n");
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", &modules).arg(own("tests/clients/stream.js"));
+    let mut python = client("bin/python");
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(own("tests/clients/stream.py"));
+    for mut command in [node, python] {
+        command.arg(own("proto")).arg(stage.broker.socket()).arg(stage.id());
+        let said = tokio::task::spawn_blocking(move || succeeds(&mut command)).await.unwrap();
+        assert!(said.ends_with(": all as expected\n"), "{said}");
+    }
 }
 
 /// Set `LONGSHORE_BLESS=1` to write the file anew, and read the difference: generated code of others hangs on it.

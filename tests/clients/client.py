@@ -65,4 +65,5 @@ def main(proto_dir, socket, extension):
     print("python: all as expected")
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

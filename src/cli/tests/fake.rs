@@ -30,7 +30,7 @@ pub(super) struct Fake {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) installs: Mutex<Vec<pb::InstallRequest>>,
-    pub(super) fetches: Mutex<Vec<pb::FetchRequest>>,
+    pub(super) calls: Mutex<Vec<pb::RequestHead>>,
     pub(super) runs: Mutex<Vec<pb::RunRequest>>,
     pub(super) sets: Mutex<Vec<pb::GrantServiceSetRequest>>,
     pub(super) attaches: Mutex<Vec<pb::AttachRequest>>,
@@ -217,30 +217,39 @@ impl backend::BackendService for Services {
     type StreamStream = Items<pb::StreamResponse>;
     type ConnectStream = Items<pb::ConnectResponse>;
 
-    async fn stream(&self, _: Request<Streaming<pb::StreamRequest>>) -> Answer<Self::StreamStream> {
-        Err(Status::unimplemented(""))
+    /// `/echo` answers with the body as it comes, any other path is a status, with the body behind it.
+    async fn stream(&self, request: Request<Streaming<pb::StreamRequest>>) -> Answer<Self::StreamStream> {
+        use pb::stream_response::Part;
+        let mut requests = request.into_inner();
+        let Some(pb::stream_request::Part::Head(head)) = requests.message().await?.and_then(|first| first.part) else {
+            return Err(Status::invalid_argument("no head"));
+        };
+        self.0.calls.lock().unwrap().push(head.clone());
+        if head.extension == "starting/x" {
+            return Err(refused(Code::Unavailable, "BACKEND_STARTING", "the backend does not listen yet", None));
+        }
+        let answer = pb::ResponseHead {
+            status: head.path.trim_start_matches('/').parse().unwrap_or(200),
+            headers: vec![pb::Header {
+                name: "x-a".into(),
+                content: Some(pb::header::Content::ValueBytes(b"\xff".as_slice().into())),
+            }],
+        };
+        let body = requests.map(|request| match request?.part {
+            Some(pb::stream_request::Part::Data(data)) => Ok(Part::Data(data)),
+            other => Err(Status::invalid_argument(format!("{other:?}"))),
+        });
+        let end = tokio_stream::once(Ok(Part::End(pb::Trailers::default())));
+        let parts = tokio_stream::once(Ok(Part::Head(answer))).chain(body).chain(end);
+        Ok(Response::new(Box::pin(parts.map(|part| Ok(pb::StreamResponse { part: Some(part?) })))))
     }
 
     async fn connect(&self, _: Request<Streaming<pb::ConnectRequest>>) -> Answer<Self::ConnectStream> {
         Err(Status::unimplemented(""))
     }
 
-    /// `/echo` answers with the body, any other path is a status.
-    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Answer<pb::FetchResponse> {
-        let request = request.into_inner();
-        self.0.fetches.lock().unwrap().push(request.clone());
-        if request.extension == "starting/x" {
-            return Err(refused(Code::Unavailable, "BACKEND_STARTING", "the backend does not listen yet", None));
-        }
-        Ok(Response::new(pb::FetchResponse {
-            status: request.path.trim_start_matches('/').parse().unwrap_or(200),
-            headers: vec![pb::Header {
-                name: "x-a".into(),
-                content: Some(pb::header::Content::ValueBytes(b"\xff".as_slice().into())),
-            }],
-            body: request.body,
-            trailers: Vec::new(),
-        }))
+    async fn fetch(&self, _: Request<pb::FetchRequest>) -> Answer<pb::FetchResponse> {
+        Err(Status::unimplemented(""))
     }
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Answer<Self::LogsStream> {

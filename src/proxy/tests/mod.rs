@@ -15,9 +15,12 @@ use crate::model::error::{Error, Reason, Result};
 
 mod cancel;
 mod closing;
+mod details;
 mod framing;
 mod hostile;
+mod lanes;
 mod limits;
+mod random;
 mod reuse;
 mod streams;
 mod tunnels;

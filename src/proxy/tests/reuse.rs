@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::proxy::Pool;
+use crate::proxy::{Exchange, Length, Part, Piece, Pool, RequestHead, Upload};
 
 /// A way to a listener that counts how often it is gone.
 struct Way {
@@ -27,6 +27,16 @@ impl Way {
         };
         let route = Route { backend: "org/ext", pool: Some(&self.pool), dial };
         timeout(PATIENCE, fetch(route, request, &Limits::default())).await.expect("the fetch hangs")
+    }
+
+    async fn open(&self, method: &str, upload: Upload) -> Result<Exchange> {
+        let dial = || async {
+            self.dialled.fetch_add(1, Ordering::Relaxed);
+            Ok(UnixStream::connect(&self.socket).await.unwrap())
+        };
+        let head = RequestHead { method: method.into(), path: "/".into(), ..RequestHead::default() };
+        let route = Route { backend: "org/ext", pool: Some(&self.pool), dial };
+        timeout(PATIENCE, Exchange::open(route, &head, upload, &Limits::default(), true)).await.expect("opening hangs")
     }
 
     fn dialled(&self) -> usize {
@@ -196,4 +206,84 @@ async fn idle_connections_are_closed() {
     assert_eq!(way.pool.idle(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(way.pool.idle(), 0);
+}
+
+/// What is wrong with a request is wrong on any connection: a second try would send it without what was refused.
+#[tokio::test]
+async fn a_wrong_request_is_wrong_on_a_used_connection_too() {
+    let backend = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let way = Way::new(&backend);
+    for _ in 0..3 {
+        way.fetch(get("/")).await.unwrap();
+        let pieces = futures_util::stream::iter([Ok(Piece::Data(bytes::Bytes::from_static(b"more")))]);
+        let upload = Upload::pieces(Box::pin(pieces), Length::Known(0));
+        let error = way.open("GET", upload).await.err().unwrap();
+        assert_eq!(error.reason(), Reason::RequestInvalid, "{error}");
+    }
+}
+
+/// The backend gives up waiting, says so, and closes; that answers nobody.
+#[tokio::test]
+async fn what_an_idle_backend_says_is_no_answer() {
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let backend = Keeper::start({
+        let rounds = rounds.clone();
+        move |mut stream| {
+            let rounds = rounds.clone();
+            async move {
+                read_head(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let late = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(late).await;
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let way = Way::new(&backend);
+    for round in 1..=30 {
+        assert_eq!(way.fetch(post("x")).await.unwrap().status, 200);
+        while rounds.load(Ordering::Relaxed) < round {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// It reads no more, and the connection stays open: nothing that is sent on it would ever be answered.
+#[tokio::test]
+async fn a_deaf_connection_is_not_waited_for() {
+    let backend = Keeper::start(|stream| async move {
+        let stream = stream.into_std().unwrap();
+        stream.shutdown(std::net::Shutdown::Read).unwrap();
+        let mut stream = UnixStream::from_std(stream).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    });
+    let way = Way::new(&backend);
+    for count in 1..=3 {
+        // Whether it was deaf before the request or after: it is not asked again, or the next request goes elsewhere.
+        assert_eq!(way.fetch(get("/")).await.unwrap().body, "ok");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(way.dialled(), count);
+    }
+}
+
+/// Nor is one whose request did not leave as a whole, or whose answer was not read to its end.
+#[tokio::test]
+async fn an_unfinished_exchange_gives_no_connection_back() {
+    let backend = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let way = Way::new(&backend);
+    let pending = || Upload::pieces(Box::pin(futures_util::stream::pending()), Length::Unknown);
+    let mut exchange = way.open("POST", pending()).await.unwrap();
+    for _ in 0..3 {
+        assert!(exchange.next().await.unwrap().is_ok());
+    }
+    drop(exchange);
+    let mut exchange = way.open("GET", Upload::whole(bytes::Bytes::new())).await.unwrap();
+    assert!(matches!(exchange.next().await, Some(Ok(Part::Head(_)))));
+    drop(exchange);
+    assert_eq!(way.pool.idle(), 0);
+    let mut exchange = way.open("GET", Upload::whole(bytes::Bytes::new())).await.unwrap();
+    while exchange.next().await.is_some() {}
+    assert_eq!(way.pool.idle(), 1);
 }

@@ -9,21 +9,21 @@ use super::*;
 use crate::proxy::{Exchange, Head, Length, Part, Piece, RequestHead, Upload};
 
 /// A request body that is written to as it goes.
-fn channel() -> (mpsc::Sender<Piece>, Upload) {
+pub(super) fn channel() -> (mpsc::Sender<Piece>, Upload) {
     let (sender, receiver) = mpsc::channel(1);
     let pieces = stream::unfold(receiver, |mut receiver| async move { Some((Ok(receiver.recv().await?), receiver)) });
     (sender, Upload::pieces(Box::pin(pieces), Length::Unknown))
 }
 
-fn data(bytes: &'static [u8]) -> Piece {
+pub(super) fn data(bytes: &'static [u8]) -> Piece {
     Piece::Data(Bytes::from_static(bytes))
 }
 
-fn head(method: &str) -> RequestHead {
+pub(super) fn head(method: &str) -> RequestHead {
     RequestHead { method: method.into(), path: "/".into(), ..RequestHead::default() }
 }
 
-async fn open<T>(backend: &Backend<T>, head: &RequestHead, upload: Upload) -> Result<Exchange>
+pub(super) async fn open<T>(backend: &Backend<T>, head: &RequestHead, upload: Upload) -> Result<Exchange>
 where
     T: Send + 'static,
 {
@@ -34,11 +34,11 @@ where
     timeout(PATIENCE, opened).await.expect("opening hangs")
 }
 
-async fn next(exchange: &mut Exchange) -> Option<Result<Part>> {
+pub(super) async fn next(exchange: &mut Exchange) -> Option<Result<Part>> {
     timeout(PATIENCE, exchange.next()).await.expect("the exchange hangs")
 }
 
-async fn told(exchange: &mut Exchange) -> String {
+pub(super) async fn told(exchange: &mut Exchange) -> String {
     match next(exchange).await {
         None => "over".into(),
         Some(Err(error)) => error.reason().as_str().into(),
@@ -49,7 +49,7 @@ async fn told(exchange: &mut Exchange) -> String {
     }
 }
 
-async fn read_some(stream: &mut UnixStream) -> String {
+pub(super) async fn read_some(stream: &mut UnixStream) -> String {
     let mut buffer = vec![0; 4096];
     let length = stream.read(&mut buffer).await.unwrap();
     String::from_utf8_lossy(&buffer[..length]).into_owned()
