@@ -74,7 +74,10 @@ impl Broker {
         let directory = tempfile::Builder::new().prefix("longshore-test-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // The plain user may not be able to reach the place that the tests were built in.
-        fs::copy(env!("CARGO_BIN_EXE_longshore"), directory.path().join("longshore")).unwrap();
+        // By another process: a child of a test beside this one could keep a descriptor of ours, and the file busy.
+        let copied =
+            Command::new("cp").arg(env!("CARGO_BIN_EXE_longshore")).arg(directory.path().join("longshore")).status();
+        assert!(copied.unwrap().success());
         let home = directory.path().join("home");
         fs::create_dir(&home).unwrap();
         if options.plain {
