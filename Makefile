@@ -4,7 +4,7 @@
 CLIENTS := $(or $(CARGO_TARGET_DIR),target)/clients
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test setup lint lint-format lint-code lint-docs lint-proto clean
+.PHONY: help build demo test setup bench lint lint-format lint-code lint-docs lint-proto clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,11 @@ setup: ## install and start what the tests need (needs root or sudo the first ti
 
 test: setup ## run all tests, in parallel, against a real Docker engine and real clients
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run; else set -x; cargo test; fi
+
+bench: ## measure against other proxies and update the README's tables
+	tests/setup/clients.sh
+	tests/setup/peers.sh
+	cargo bench --bench carry
 
 lint: lint-format lint-code lint-docs lint-proto ## check formatting, lints and docs of the code and of the API
 

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -25,6 +25,10 @@ use crate::model::error::{Error, Reason};
 
 /// Descriptors that are kept for the calls that are open: each may still need a few.
 const RESERVED_DESCRIPTORS: u64 = 128;
+/// Descriptors that a call may take for itself, as far as looking again at how many are open can be put off.
+const CALL_DESCRIPTORS: u64 = 4;
+/// Calls that begin between two looks at most.
+const MAX_CALLS_UNSEEN: u64 = 32;
 /// When to try again after descriptors were short.
 const LIMIT_RETRY: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,8 @@ pub(super) struct Calls(Arc<Open>);
 #[derive(Debug, Default)]
 struct Open {
     count: AtomicUsize,
+    /// Calls that may begin before the open descriptors are counted again: that takes two system calls.
+    unseen: AtomicU64,
     ended: Notify,
     stopping: CancellationToken,
     cut: CancellationToken,
@@ -51,8 +57,14 @@ impl Calls {
 
     /// Refuses new work while descriptors are short, so that accepted work goes on.
     fn check_descriptors(&self) -> Result<(), Error> {
+        let unseen = &self.0.unseen;
+        if unseen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(1)).is_ok() {
+            return Ok(());
+        }
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        if open_descriptors(limit) + RESERVED_DESCRIPTORS < limit {
+        let spare = limit.saturating_sub(open_descriptors(limit) + RESERVED_DESCRIPTORS);
+        if spare > 0 {
+            unseen.store((spare / CALL_DESCRIPTORS).min(MAX_CALLS_UNSEEN), Ordering::Relaxed);
             return Ok(());
         }
         let message = format!("the broker is near its limit of {limit} open descriptors; try again");

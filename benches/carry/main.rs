@@ -1,0 +1,102 @@
+//! How fast calls are carried: Longshore, the direct connection and other proxies in front of the same backend, in turn.
+//! `make bench` runs it; see the section "Speed" of the README.
+
+mod aims;
+mod backend;
+mod body;
+mod load;
+mod measure;
+mod memory;
+mod peers;
+mod report;
+mod rounds;
+mod samples;
+mod settings;
+
+use std::{env, error::Error, path::Path};
+
+use peers::{Broker, Contender, Process};
+use rounds::told;
+use samples::Samples;
+use settings::Settings;
+
+/// What went well or why it did not; a bench ends at the first failure.
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let mut args = env::args_os().skip(1);
+    if args.next().is_some_and(|arg| arg == "backend") {
+        return backend::main(Path::new(&args.next().ok_or("where are the sockets to be?")?));
+    }
+    let settings = Settings::read()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(&settings))
+}
+
+async fn run(settings: &Settings) -> Outcome<()> {
+    let directory = tempfile::Builder::new().prefix("longshore-bench-").tempdir()?;
+    let directory = directory.path();
+    let backend = peers::backend(directory)?;
+    let mut samples = Samples::default();
+    {
+        let http = Broker::start(directory, "http", &directory.join("backend-http.sock")).await?;
+        let grpc = Broker::start(directory, "grpc", &directory.join("backend-grpc.sock")).await?;
+        let contenders = peers::contenders(directory, &http, &grpc)?;
+        for round in 1..=settings.rounds {
+            eprintln!("round {round} of {}", settings.rounds);
+            compare(&mut samples, settings, &contenders, &backend).await?;
+        }
+    }
+    if settings.wants("memory") {
+        for round in 1..=settings.rounds {
+            told(&format!("memory, round {round}"), memory::all(&mut samples, settings, directory, round)).await?;
+        }
+    }
+    let machine = report::machine();
+    let tables = report::tables(&samples, settings, &machine);
+    println!("\n{tables}");
+    if settings.is_whole {
+        report::save(&tables, &samples, settings, &machine)?;
+        eprintln!("written to README.md and benches/results/latest.json");
+    }
+    Ok(())
+}
+
+/// One round. Each kind of work is done by all before the next begins, so that they meet the same weather.
+async fn compare(
+    samples: &mut Samples,
+    settings: &Settings,
+    contenders: &[Contender],
+    backend: &Process,
+) -> Outcome<()> {
+    let grpc = || contenders.iter().filter_map(|contender| Some((contender.name, contender.grpc.as_ref()?)));
+    if settings.wants("http") {
+        for Contender { name, http, .. } in contenders {
+            let calls = rounds::calls(samples, settings, "http", (name, http), backend.pid());
+            told(&format!("  {name}: HTTP calls"), calls).await?;
+        }
+    }
+    if settings.wants("body") {
+        for contender in contenders {
+            let bodies = rounds::bodies(samples, settings, contender);
+            told(&format!("  {}: large bodies", contender.name), bodies).await?;
+        }
+    }
+    if settings.wants("clients")
+        && let Some(longshore) = contenders.iter().find(|contender| contender.name == "Longshore")
+    {
+        let bodies = rounds::stock_clients(samples, settings, &longshore.http);
+        told("  Longshore: large bodies, stock clients", bodies).await?;
+    }
+    if settings.wants("grpc") {
+        for (name, way) in grpc() {
+            let calls = rounds::calls(samples, settings, "grpc", (name, way), backend.pid());
+            told(&format!("  {name}: gRPC calls"), calls).await?;
+        }
+        for (name, way) in grpc() {
+            let streamed = rounds::grpc_stream(samples, settings, (name, way));
+            told(&format!("  {name}: streamed gRPC answer"), streamed).await?;
+        }
+    }
+    Ok(())
+}
