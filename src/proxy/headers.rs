@@ -91,7 +91,7 @@ pub(super) fn trailer_name(name: &str) -> Result<HeaderValue> {
 ///
 /// # Errors
 ///
-/// `HEADER_INVALID`, as for [`request`] and [`trailer_name`].
+/// `HEADER_INVALID`, as for [`request`], and for what means nothing behind a body, such as `Content-Length`.
 pub fn trailers(lines: &[HeaderLine]) -> Result<HeaderMap> {
     check_size(lines)?;
     let mut headers = HeaderMap::with_capacity(lines.len());
