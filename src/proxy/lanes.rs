@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{failure, progress::Progress};
+use super::{failure, progress::Progress, wire::Wire};
 use crate::model::error::{Error, Reason, Result};
 
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
@@ -217,7 +217,8 @@ where
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
     let stream = dialled.map_err(|error| error.sent(false))?;
     let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
-    let stream = Listening { stream, load: Arc::clone(&load), heard: false, write_broken: false };
+    let wire = Wire::new(stream, Arc::new(progress));
+    let stream = Listening { wire, load: Arc::clone(&load), heard: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -352,31 +353,17 @@ impl Body for Answer {
 
 // === impl Listening ===
 
-/// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2. A write that fails is no
-/// failure yet: what the backend said before it closed, such as that it took no more calls, is still to be read.
+/// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2.
 struct Listening {
-    stream: UnixStream,
+    wire: Wire<UnixStream>,
     load: Arc<Load>,
     heard: bool,
-    write_broken: bool,
-}
-
-impl Listening {
-    fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
-        match outcome {
-            Poll::Ready(Err(_)) => {
-                self.write_broken = true;
-                Poll::Ready(Ok(len))
-            }
-            outcome => outcome,
-        }
-    }
 }
 
 impl AsyncRead for Listening {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = Pin::new(&mut self.wire).poll_read(cx, buf);
         let came = &buf.filled()[before..];
         if !self.heard && !came.is_empty() {
             self.heard = true;
@@ -392,11 +379,7 @@ impl AsyncRead for Listening {
 
 impl AsyncWrite for Listening {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write_broken {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(outcome, buf.len())
+        Pin::new(&mut self.wire).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -404,24 +387,19 @@ impl AsyncWrite for Listening {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.write_broken {
-            return Poll::Ready(Ok(len));
-        }
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(outcome, len)
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }
 
