@@ -10,10 +10,7 @@ use std::{
 
 use rustix::{
     fs::{AtFlags, Mode, OFlags, chmodat, open, unlinkat},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-        sockopt::socket_peercred,
-    },
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -113,8 +110,7 @@ fn is_dead(dir: &OwnedFd, name: &str) -> bool {
 
 /// Whether the peer's cgroup is that container's. A peer that has no number here is in no container of a local engine.
 fn runs_in(stream: &UnixStream, container: &str) -> bool {
-    let Ok(credentials) = socket_peercred(stream) else { return false };
-    let pid = credentials.pid.as_raw_nonzero().get();
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return false };
     let read = || io::read_to_string(File::open(format!("/proc/{pid}/cgroup"))?);
     pid > 0 && read().is_ok_and(|cgroups| is_of_container(&cgroups, container))
 }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, WaitOptions, getsid, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid};
 
 use super::watch::watch;
 use crate::shim::tree;
@@ -53,8 +53,8 @@ fn adopted() -> Vec<Pid> {
 /// extensions have sessions of their own, and no process can join another's. A keeper that was stopped would not end by
 /// itself, and what it keeps would come here when nobody looks any more.
 fn is_foreign(child: Pid) -> bool {
-    match (getsid(Some(child)), getsid(None)) {
-        (Ok(theirs), Ok(ours)) => theirs != ours,
+    match (tree::session_of(child), tree::session_of(getpid())) {
+        (Some(theirs), Some(ours)) => theirs != ours,
         _ => false,
     }
 }

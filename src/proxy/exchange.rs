@@ -94,7 +94,8 @@ struct Interim(Mutex<VecDeque<Head>>);
 
 impl Exchange {
     /// Sends a request, and waits until something of the answer is there. A request on a connection that had been used
-    /// before and turns out closed is sent again on a fresh one, if nothing of it had left.
+    /// before and turns out closed is sent again on a fresh one, if nothing of it had left, or if it is safe, ends with its
+    /// head, and was not read to its end.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl Exchange {
         };
         let mut exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
         let mut begun = exchange.first(is_reused).await;
-        if is_reused && exchange.is_stale(&begun) {
+        if is_reused && exchange.is_stale(&begun, built.is_safe()) {
             let Exchange { upload, clock, .. } = exchange;
             let mut clock = clock.again();
             let connection = dial(&route, &mut clock, limits).await?;
@@ -132,12 +133,15 @@ impl Exchange {
         begun.map(|()| exchange)
     }
 
-    /// Whether the connection was of no use: nothing of the request left, so what came is no answer to it. What is wrong
-    /// with the request itself, or took too long, is not for another connection to mend.
-    fn is_stale(&self, begun: &Result<()>) -> bool {
+    /// Whether the connection was of no use: nothing of the request left, so what came is no answer to it; or the backend
+    /// was closing while the request came, which no look at the connection beforehand can tell. What is wrong with the
+    /// request itself, or took too long, is not for another connection to mend.
+    fn is_stale(&self, begun: &Result<()>, is_safe: bool) -> bool {
         let is_backends =
             |error: &Error| matches!(error.reason(), Reason::BackendBrokeBeforeHead | Reason::ResponseInvalid);
-        !self.progress.sent() && begun.as_ref().err().is_none_or(is_backends)
+        let failed = begun.as_ref().err();
+        !self.progress.sent() && failed.is_none_or(is_backends)
+            || is_safe && self.progress.is_ignored() && failed.is_some_and(is_backends)
     }
 
     fn on<D>(

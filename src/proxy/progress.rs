@@ -12,6 +12,8 @@ pub(super) struct Progress {
     head_seen: AtomicBool,
     /// For good: the backend takes nothing any more.
     write_broken: AtomicBool,
+    /// For good: the backend closed without reading all that it was sent.
+    left_unread: AtomicBool,
     switched: AtomicBool,
 }
 
@@ -43,6 +45,16 @@ impl Progress {
 
     pub(super) fn is_write_broken(&self) -> bool {
         self.write_broken.load(Relaxed)
+    }
+
+    /// The backend closed without reading all that it was sent: the kernel tells so by a reset.
+    pub(super) fn was_left_unread(&self) {
+        self.left_unread.store(true, Relaxed);
+    }
+
+    /// Whether the backend closed without a byte of answer and before it had read the request to its end.
+    pub(super) fn is_ignored(&self) -> bool {
+        self.left_unread.load(Relaxed) && self.read_bytes.load(Relaxed) == 0
     }
 
     /// The backend speaks another protocol from now on.

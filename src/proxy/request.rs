@@ -30,6 +30,13 @@ impl Built {
         request
     }
 
+    /// Whether a backend that read only a part of it cannot have acted on it: it asks for nothing but an answer, and
+    /// ends with its head.
+    pub(super) fn is_safe(&self) -> bool {
+        let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| self.headers.contains_key(name));
+        self.method.is_safe() && !has_body && !self.may_switch()
+    }
+
     /// Whether it asks for another protocol.
     pub(super) fn may_switch(&self) -> bool {
         self.headers.contains_key(UPGRADE)

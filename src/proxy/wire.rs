@@ -70,7 +70,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         }
         let before = buf.filled().len();
         match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Poll::Ready(Ok(())),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.progress.was_left_unread();
+                Poll::Ready(Ok(()))
+            }
             outcome => {
                 self.progress.read(buf.filled().len() - before);
                 Poll::Ready(outcome)

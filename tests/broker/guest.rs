@@ -152,8 +152,14 @@ async fn a_swap_under_calls_reaches_nothing_foreign(options: BrokerOptions) {
                         let (mut good, mut bad) = (0, 0);
                         for _ in 0..250 {
                             match client.fetch(request.clone()).await {
-                                Ok(told) => good += i32::from(told.into_inner().body == "good"),
-                                Err(status) => bad += i32::from(reason(&status) == "GUEST_PATH_UNSAFE"),
+                                Ok(told) => {
+                                    assert_eq!(told.into_inner().body, "good");
+                                    good += 1;
+                                }
+                                Err(status) => {
+                                    assert_eq!(reason(&status), "GUEST_PATH_UNSAFE", "{status:?}");
+                                    bad += 1;
+                                }
                             }
                         }
                         (good, bad)
@@ -170,7 +176,7 @@ async fn a_swap_under_calls_reaches_nothing_foreign(options: BrokerOptions) {
     serving.abort();
     canary.assert_untouched();
     assert!(inner.accept().is_err(), "a link was followed within the container");
-    assert!(good > 0 && bad > 0 && good + bad == 2000, "{good} good, {bad} refused");
+    assert!(good > 0 && bad > 0, "{good} good, {bad} refused");
 }
 
 async fn what_is_no_socket_is_refused(options: BrokerOptions) {

@@ -177,6 +177,28 @@ async fn what_was_sent_is_not_sent_again() {
     assert_eq!(requests.load(Ordering::Relaxed), 40);
 }
 
+/// The backend closes without a word while the next request is on its way: it never read that to its end. What only
+/// asks is asked again, what may change something is not.
+#[tokio::test]
+async fn what_was_not_read_is_sent_again_when_it_is_safe() {
+    let backend = Keeper::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let mut first = [0];
+        let _ = stream.read_exact(&mut first).await;
+    });
+    let way = Way::new(&backend);
+    for round in 1..=20 {
+        way.fetch(get("/")).await.unwrap();
+        assert_eq!(way.dialled(), round, "the second of each pair finds the connection that the one before left");
+    }
+    let error = way.fetch(post("x")).await.unwrap_err();
+    assert_failed(&error, Reason::BackendBrokeBeforeHead, true);
+    way.fetch(get("/")).await.unwrap();
+    let error = way.fetch(Request { body: "x".into(), ..get("/") }).await.unwrap_err();
+    assert_failed(&error, Reason::BackendBrokeBeforeHead, true);
+}
+
 #[tokio::test]
 async fn many_at_once_use_many_connections_and_few_stay() {
     let backend = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
