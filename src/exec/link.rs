@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 use super::{channel::Channel, output::Output, program::Program, run::Run, trees::Trees};
 use crate::{
     model::error::{Error, Reason, Result},
+    random,
     shim::{
         socket::{self, Inbox},
         wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, StartReason},
@@ -95,7 +96,7 @@ impl std::error::Error for DialError {}
 
 impl ExecIds {
     pub(super) fn new() -> Self {
-        ExecIds { boot: super::random::number(), last: AtomicU64::new(0) }
+        ExecIds { boot: random::number(), last: AtomicU64::new(0) }
     }
 
     fn next(&self) -> String {

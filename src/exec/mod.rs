@@ -14,7 +14,6 @@ mod orphans;
 mod output;
 mod pidfd;
 mod program;
-mod random;
 mod run;
 #[cfg(test)]
 mod run_tests;
