@@ -418,7 +418,6 @@ impl session::SessionService for Services {
             extension: request.into_inner().extension,
             generation: 3,
             opened_at: Some((std::time::SystemTime::now() - std::time::Duration::from_secs(7300)).into()),
-            execs: 2,
         };
         Ok(Response::new(pb::SessionServiceListResponse { sessions: vec![session], next_page_token: String::new() }))
     }
