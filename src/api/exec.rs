@@ -61,8 +61,8 @@ fn response(event: Event) -> pb::RunResponse {
             };
             Pb::Output(pb::Output { stream: stream.into(), data })
         }
-        Event::Exited(outcome) => Pb::Exited(exited(outcome)),
-        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes }) => Pb::Drained(pb::Drained {
+        Event::Exited(exit) => Pb::Exited(exited(exit.outcome)),
+        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes, .. }) => Pb::Drained(pb::Drained {
             cut: cut.is_some(),
             reason: cut.map_or("", Cut::as_str).to_owned(),
             stdout_bytes: i64::try_from(stdout_bytes).unwrap_or(i64::MAX),
@@ -76,6 +76,10 @@ fn exited(outcome: Outcome) -> pb::Exited {
     use pb::exited::Outcome as Pb;
     let outcome = match outcome {
         Outcome::Code(code) => Pb::Code(i32::from(code)),
+        Outcome::CodeOrSignal(code) => {
+            let message = format!("it exited with {code}, or signal {} ended it", code.saturating_sub(128));
+            Pb::Unknown(pb::UnknownEnd { message })
+        }
         Outcome::Signal { number, name, core_dumped } => Pb::Signal(pb::SignalDeath { number, name, core_dumped }),
         Outcome::StartFailure { reason, message } => {
             Pb::StartFailure(pb::StartFailure { reason: reason.into(), message })
