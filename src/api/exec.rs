@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert, peer::Peer, status::status, until_stopped};
+use super::{Streamed, convert, peer::Peer, session, status::status, until_stopped};
 use crate::{
     core::{Broker, RunRequest, Target},
     exec::{Cut, Drained, Event, Outcome, OutputStream},
@@ -26,6 +26,7 @@ impl ExecService for Programs {
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
         let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let target = match request.target() {
             pb::ExecTarget::Host => Target::Host,
@@ -34,7 +35,6 @@ impl ExecService for Programs {
                 return Err(status(convert::invalid("target", "say where it runs: on the host or in the backend")));
             }
         };
-        let id = convert::extension_id(&request.extension).map_err(status)?;
         let drain = convert::duration("drain_timeout", request.drain_timeout, Duration::ZERO, MAX_DRAIN);
         let request = RunRequest {
             target,

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     model::error::{Error, Reason, Result},
+    random,
     shim::{
         resident,
         socket::{self, Inbox},
@@ -105,7 +106,7 @@ impl std::error::Error for DialError {}
 
 impl ExecIds {
     pub(super) fn new() -> Self {
-        ExecIds { boot: super::random::number(), last: AtomicU64::new(0) }
+        ExecIds { boot: random::number(), last: AtomicU64::new(0) }
     }
 
     pub(super) fn next(&self) -> String {

@@ -20,7 +20,6 @@ mod output;
 mod pidfd;
 mod pipes;
 mod program;
-mod random;
 mod run;
 #[cfg(test)]
 mod run_tests;
