@@ -4,6 +4,7 @@ mod attach;
 mod call;
 mod claims;
 mod compose;
+mod execs;
 mod fetched;
 mod grants;
 mod info;

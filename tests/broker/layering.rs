@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// A library, and the modules or files that may name it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
-    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs"]),
+    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
     ("tonic", &["api", "cli", "client", "pb.rs"]),
     ("tonic_types", &["api", "cli", "client"]),
     ("tonic_health", &["api"]),

@@ -8,6 +8,7 @@
 mod backends;
 mod carrying;
 mod clients;
+mod execs;
 mod faults;
 mod first_call;
 mod guest;

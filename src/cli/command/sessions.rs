@@ -51,12 +51,13 @@ impl Sessions {
 }
 
 fn table(sessions: &[SessionView]) -> String {
-    let mut table = Table::new(["SESSION", "EXTENSION", "GENERATION", "AGE"]);
+    let mut table = Table::new(["SESSION", "EXTENSION", "GENERATION", "PROGRAMS", "AGE"]);
     for session in sessions {
         table.add([
             &session.session_id,
             &session.extension,
             &session.generation.to_string(),
+            &session.execs.to_string(),
             &session.since.map(age).unwrap_or_default(),
         ]);
     }

@@ -361,10 +361,10 @@ impl exec::ExecService for Services {
         }
         let is_tough = request.exec_id == "tough";
         let termination = pb::Termination {
-            cause: "SIGNALLED".into(),
-            signalled: true,
+            cause: "REQUESTED".into(),
+            signalled: Some(3),
             escalated: is_tough,
-            containment: "SUBREAPER".into(),
+            containment: "WALK".into(),
             survivors: Some(if is_tough { 2 } else { 0 }),
         };
         let is_end = matches!(request.action, Some(pb::signal_request::Action::End(_)));
@@ -382,7 +382,7 @@ fn told_by(program: &str) -> Vec<Event> {
     let (outcome, cause) = match program {
         "killed" => (killed(9, "SIGKILL"), None),
         "slow" => (killed(15, "SIGTERM"), Some("WALL_LIMIT")),
-        "removed" => (killed(9, "SIGKILL"), Some("EXTENSION_CHANGED")),
+        "removed" => (killed(9, "SIGKILL"), Some("OWNER_ENDED")),
         "missing" => {
             let (reason, message) = ("PROGRAM_NOT_FOUND".into(), "missing: no such program".into());
             (Outcome::StartFailure(pb::StartFailure { reason, message }), None)
@@ -391,7 +391,7 @@ fn told_by(program: &str) -> Vec<Event> {
     };
     let termination = cause.map(|cause| pb::Termination {
         cause: cause.into(),
-        signalled: true,
+        signalled: Some(1),
         survivors: (program == "removed").then_some(1),
         ..Default::default()
     });
@@ -418,6 +418,7 @@ impl session::SessionService for Services {
             extension: request.into_inner().extension,
             generation: 3,
             opened_at: Some((std::time::SystemTime::now() - std::time::Duration::from_secs(7300)).into()),
+            execs: 2,
         };
         Ok(Response::new(pb::SessionServiceListResponse { sessions: vec![session], next_page_token: String::new() }))
     }

@@ -94,7 +94,7 @@ async fn what_was_ended_says_by_whom() {
     assert_eq!(wall.unwrap().seconds, 90);
     let outcome = run(&fake, &["exec", "org/hello", "removed"]).await;
     let text =
-        "carefullongshore: it was ended: the extension was removed or changed; 1 process of it could not be ended\n";
+        "carefullongshore: it was ended: the extension was disabled, changed or removed; 1 process of it could not be ended\n";
     assert_eq!((outcome.code, outcome.err.as_str()), (137, text));
 }
 
@@ -127,7 +127,7 @@ longshore: 2 processes of tough could not be ended
     let outcome = run(&fake, &["kill", "e1", "--signal", "HUP"]).await;
     assert_eq!((outcome.out(), outcome.code), ("signalled e1\n", 0));
     let json = run(&fake, &["kill", "e1", "--json"]).await.json();
-    assert_eq!((&json[0]["exec_id"], &json[0]["termination"]["containment"]), (&"e1".into(), &"SUBREAPER".into()));
+    assert_eq!((&json[0]["exec_id"], &json[0]["termination"]["containment"]), (&"e1".into(), &"WALK".into()));
     let seen = fake.seen.signals.lock().unwrap();
     assert!(
         matches!(&seen[0].action, Some(Action::End(end)) if end.grace.as_ref().is_some_and(|grace| grace.seconds == 1))
@@ -139,7 +139,7 @@ longshore: 2 processes of tough could not be ended
 async fn open_views_are_listed() {
     let fake = Fake::start();
     let outcome = run(&fake, &["sessions", "org/hello"]).await;
-    assert_eq!(outcome.out(), "SESSION   EXTENSION   GENERATION   AGE\ns1        org/hello   3            2h\n");
+    assert_eq!(outcome.out(), "SESSION   EXTENSION   GENERATION   PROGRAMS   AGE\ns1        org/hello   3            2          2h\n");
     assert_eq!(run(&fake, &["sessions", "org/hello", "--json"]).await.json()[0][0]["generation"], 3);
 }
 

@@ -86,7 +86,7 @@ pub(in crate::cli) struct ExecView {
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct TerminationView {
     pub(in crate::cli) cause: String,
-    pub(in crate::cli) signalled: bool,
+    pub(in crate::cli) signalled: Option<i64>,
     pub(in crate::cli) escalated: bool,
     pub(in crate::cli) containment: String,
     pub(in crate::cli) survivors: Option<i64>,

@@ -13,6 +13,7 @@ pub(in crate::cli) struct SessionView {
     pub(in crate::cli) extension: String,
     pub(in crate::cli) generation: i64,
     pub(in crate::cli) opened_at: Option<String>,
+    pub(in crate::cli) execs: i32,
     /// When it was opened.
     #[serde(skip)]
     pub(in crate::cli) since: Option<SystemTime>,
@@ -26,6 +27,7 @@ impl From<pb::Session> for SessionView {
             generation: it.generation,
             since: it.opened_at.and_then(|at| at.try_into().ok()),
             opened_at: it.opened_at.map(|at| at.to_string()),
+            execs: it.execs,
         }
     }
 }

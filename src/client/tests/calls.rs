@@ -94,7 +94,7 @@ impl ExecService for Broker {
         let mut seen = self.0.lock().unwrap();
         seen.signals.push((request.into_inner(), token));
         let sender = seen.running.take().ok_or_else(|| Status::not_found("it has ended"))?;
-        for event in [stdout(b"last words\n"), exited(killed()), ended("SIGNALLED", "TERMINATED")] {
+        for event in [stdout(b"last words\n"), exited(killed()), ended("REQUESTED", "")] {
             sender.send(Ok(RunResponse { event: Some(event) })).unwrap();
         }
         Ok(Response::new(SignalResponse::default()))

@@ -33,8 +33,8 @@ pub(super) fn drained() -> run_response::Event {
 
 /// The end of a program whose tree was ended for that cause.
 pub(super) fn ended(cause: &str, reason: &str) -> run_response::Event {
-    let termination = Some(pb::Termination { cause: cause.into(), signalled: true, ..Default::default() });
-    run_response::Event::Drained(pb::Drained { cut: true, reason: reason.into(), termination, ..Default::default() })
+    let termination = Some(pb::Termination { cause: cause.into(), signalled: Some(1), ..Default::default() });
+    run_response::Event::Drained(pb::Drained { cut: !reason.is_empty(), reason: reason.into(), termination, ..Default::default() })
 }
 
 pub(super) fn killed() -> Outcome {
@@ -109,7 +109,7 @@ fn too_much_output_is_told_as_node_tells_it() {
 
 #[test]
 fn what_was_ended_did_not_succeed() {
-    let rejection = collect([exited(Outcome::Code(0)), ended("WALL_LIMIT", "TERMINATED")]).unwrap_err();
+    let rejection = collect([exited(Outcome::Code(0)), ended("WALL_LIMIT", "")]).unwrap_err();
     assert!(rejection.result.killed);
 }
 

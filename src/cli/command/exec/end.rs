@@ -24,8 +24,9 @@ const SIGNAL_BASE: i32 = 128;
 
 /// Why the broker ended a tree, by `Termination.cause`, where it was not we who asked for it.
 const CAUSES: &[(&str, &str)] = &[
-    ("SIGNALLED", "it was ended with `longshore kill`, or by another caller"),
-    ("EXTENSION_CHANGED", "it was ended: the extension was removed or changed"),
+    ("REQUESTED", "it was ended with `longshore kill`, or by another caller"),
+    ("OWNER_ENDED", "it was ended: the extension was disabled, changed or removed"),
+    ("LEFT_OVER", "it was ended: too many programs of the extension had outlived their calls"),
     ("SESSION_ENDED", "it was ended with its session"),
     ("BROKER_STOPPING", "it was ended: the broker is stopping"),
     ("DEADLINE", "it was ended: the time for the call was over"),
