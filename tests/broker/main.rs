@@ -7,6 +7,7 @@
 
 mod backends;
 mod carrying;
+mod client_library;
 mod clients;
 mod execs;
 mod faults;
@@ -19,10 +20,13 @@ mod limits;
 mod ownership;
 mod passthrough;
 mod programs;
+#[path = "../cli_process/pty.rs"]
+mod pty;
 mod recovery;
 mod registry;
 mod serving;
 mod sessions;
 mod support;
+mod terminals;
 mod tolerance;
 mod users;
