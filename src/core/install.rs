@@ -158,6 +158,7 @@ impl Broker {
         self.store.set_decisions(&id, decisions.clone()).await?;
         let directory = self.layout.extension(&id);
         directory.create()?;
+        self.open_gateway(&id)?;
         let draft = staged.backend.take();
         let files = staged.staging.promote(&directory, installed.generation.unsigned_abs())?;
         if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {
@@ -287,7 +288,7 @@ fn record(package: &Package, staged: &Staged, fetched: &Fetched) -> Record {
 }
 
 /// 128 random bits in hexadecimal.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     let mut bytes = [0_u8; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     debug_assert_eq!(filled, Ok(bytes.len()));
