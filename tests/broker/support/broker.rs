@@ -22,6 +22,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use super::EngineAt;
+
 /// The plain user of tests. It has no name on the machine and needs none.
 pub(crate) const PLAIN_UID: u32 = 64_321;
 /// Longest time that a broker may take to answer.
@@ -38,6 +40,8 @@ pub(crate) fn docker_gid() -> u32 {
 pub(crate) struct BrokerOptions {
     /// Run as the plain user in the engine's group, instead of as ourselves.
     pub(crate) plain: bool,
+    /// An engine other than the machine's.
+    pub(crate) engine: Option<EngineAt>,
     /// Arguments after `serve --socket … --data-dir … --runtime-dir …`.
     pub(crate) args: Vec<OsString>,
     /// Variables added to a nearly empty environment.
@@ -115,6 +119,9 @@ impl Broker {
         };
         command.arg("serve").arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir()).arg("--runtime-dir").arg(self.runtime_dir());
+        if let Some(engine) = &self.options.engine {
+            command.arg("--engine").arg(engine.url());
+        }
         command.args(&self.options.args).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.home());
         command.env("LONGSHORE_LOG", "longshore=debug,info").envs(self.options.env.iter().cloned());
@@ -191,6 +198,11 @@ impl Broker {
         let pid = rustix::process::Pid::from_child(&process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap()
+    }
+
+    /// Its engine.
+    pub(crate) fn engine(&self) -> EngineAt {
+        self.options.engine.clone().unwrap_or_default()
     }
 
     /// The command line on this broker's socket.
