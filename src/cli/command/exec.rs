@@ -60,7 +60,7 @@ impl Exec {
             argv: self.argv,
             cwd: self.cwd.unwrap_or_default(),
             service: self.service.unwrap_or_default(),
-            drain_timeout: None,
+            ..Default::default()
         };
         let broker = Broker::connect(options).await?;
         let mut events = broker.exec().run(request).await?.into_inner();
@@ -104,6 +104,7 @@ async fn write(console: &mut Console, output: &pb::Output) -> Result<(), Failure
 async fn end(console: &mut Console, exited: pb::Exited) -> Result<ExitCode, Failure> {
     let (code, message) = match exited.outcome {
         Some(Outcome::Code(code)) => (code.try_into().unwrap_or(NOT_RUN), None),
+        Some(Outcome::CodeOrSignal(code)) => (code.try_into().unwrap_or(NOT_RUN), None),
         Some(Outcome::Signal(death)) => ((SIGNAL_BASE + death.number).try_into().unwrap_or(u8::MAX), None),
         Some(Outcome::StartFailure(failure)) => (start_code(&failure.reason), Some(start_text(&failure))),
         Some(Outcome::Unknown(unknown)) => (NOT_RUN, Some(format!("how it ended is not known: {}", unknown.message))),

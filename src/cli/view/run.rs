@@ -37,6 +37,7 @@ pub(in crate::cli) fn stream_name(stream: pb::OutputStream) -> String {
 fn exited_json(exited: &pb::Exited) -> Value {
     let outcome = match &exited.outcome {
         Some(Outcome::Code(code)) => json!({ "code": code }),
+        Some(Outcome::CodeOrSignal(code)) => json!({ "code_or_signal": code }),
         Some(Outcome::Signal(death)) => {
             json!({ "signal": { "number": death.number, "name": death.name, "core_dumped": death.core_dumped } })
         }
