@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Of the adapters it names the plain values that core's own interface is made of.
     ("api", &["core", "exec", "model", "pb", "peer", "proxy", "store"]),
     ("cli", &["config", "pb"]),
+    ("client", &["pb"]),
     ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
@@ -35,8 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
     ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
-    ("tonic", &["api", "cli", "pb.rs"]),
-    ("tonic_types", &["api", "cli"]),
+    ("tonic", &["api", "cli", "client", "pb.rs"]),
+    ("tonic_types", &["api", "cli", "client"]),
     ("tonic_health", &["api"]),
     ("tonic_reflection", &["api"]),
     ("prost", &["api", "cli"]),
