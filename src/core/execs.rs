@@ -26,9 +26,11 @@ impl Broker {
     /// Errors: EXEC_NOT_FOUND.
     pub fn exec(&self, extension: Option<&ExtensionId>, exec_id: &str) -> Result<ExecHandle> {
         let found = self.hub.find(exec_id);
-        found.filter(|exec| extension.is_none_or(|extension| exec.info().owner == extension.as_str())).ok_or_else(|| {
-            let message = format!("no program {exec_id:?} runs: it has ended, or never was");
-            Error::new(Reason::ExecNotFound, exec_id, message)
-        })
+        found.filter(|exec| extension.is_none_or(|extension| exec.info().owner == extension.as_str())).ok_or_else(
+            || {
+                let message = format!("no program {exec_id:?} runs: it has ended, or never was");
+                Error::new(Reason::ExecNotFound, exec_id, message)
+            },
+        )
     }
 }

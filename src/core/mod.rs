@@ -4,8 +4,10 @@ mod attach;
 mod call;
 mod claims;
 mod compose;
+mod docker;
 mod execs;
 mod fetched;
+mod gateway;
 mod grants;
 mod info;
 mod install;
@@ -36,6 +38,7 @@ use crate::{
     engine::Engine,
     exec::Hub,
     files::layout::Layout,
+    gateway::Gateways,
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
@@ -47,13 +50,14 @@ use crate::{
 use claims::Claims;
 
 pub use attach::Attachment;
+pub use docker::ListOptions;
 pub use grants::Standing;
 pub use info::Info;
 pub use install::{InstallHandle, InstallRequest};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
-pub use program::{RunRequest, Target};
+pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
@@ -106,6 +110,7 @@ pub struct Broker {
     attached: attach::Attached,
     pools: pools::Pools,
     sessions: sessions::Sessions,
+    gateways: Gateways,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -136,6 +141,7 @@ impl Broker {
             places,
             limits,
             layout,
+            gateways: Gateways::new(engine.socket()),
             store,
             engine,
             run,
@@ -192,7 +198,7 @@ impl Broker {
     pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
         self.tasks.close();
-        let ended = async { tokio::join!(self.hub.shutdown(), self.tasks.wait()) };
+        let ended = async { tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait()) };
         if tokio::time::timeout(bound, ended).await.is_err() {
             tracing::warn!("work was left unfinished; the next start finishes it");
         }

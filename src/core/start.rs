@@ -393,6 +393,6 @@ pub(super) fn nonce_label(installed: &Installed) -> String {
 }
 
 /// The engine names volumes that nobody named with 64 hexadecimal digits.
-fn is_anonymous(volume: &str) -> bool {
+pub(super) fn is_anonymous(volume: &str) -> bool {
     volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

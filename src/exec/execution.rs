@@ -305,6 +305,12 @@ impl Execution {
     /// Has the tree ended: TERM, the grace, KILL. The first cause is the one that is told; that the broker stops ends the
     /// grace. It goes on whoever waits for it.
     pub(super) fn end(self: &Arc<Self>, cause: Cause) {
+        self.end_within(cause, self.grace);
+    }
+
+    /// The same with another grace.
+    pub(super) fn end_within(self: &Arc<Self>, cause: Cause, grace: Duration) {
+        let grace = grace.min(MAX_GRACE);
         let is_first = {
             let mut heard = self.hear();
             if heard.keeper != KeeperState::Present || (heard.cause.is_some() && cause != Cause::BrokerStopping) {
@@ -314,7 +320,7 @@ impl Execution {
             heard.cause.get_or_insert(cause);
             is_first
         };
-        let grace_ms = u32::try_from(self.grace.as_millis()).unwrap_or(u32::MAX);
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let frame = Message::End { grace_ms }.to_frame();
         let is_said = self.channel.try_send(&frame, &[]).is_ok_and(|sent| sent == frame.len());
         let runtime = tokio::runtime::Handle::try_current();
@@ -323,13 +329,12 @@ impl Execution {
             self.channel.kill();
         }
         if is_first && let Ok(runtime) = runtime {
-            runtime.spawn(self.clone().see_to_its_end());
+            runtime.spawn(self.clone().see_to_its_end(grace + END_BOUND));
         }
     }
 
     /// Helps the keeper where it cannot do it alone, and gives up on one that does not answer.
-    async fn see_to_its_end(self: Arc<Self>) {
-        let bound = self.grace + END_BOUND;
+    async fn see_to_its_end(self: Arc<Self>, bound: Duration) {
         if tokio::time::timeout(bound, self.help()).await.is_err() {
             let mut heard = self.lock();
             if heard.keeper == KeeperState::Present {

@@ -41,5 +41,5 @@ pub use program::{
     OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,
 };
 pub use run::Run;
-pub use signal::name as signal_name;
+pub use signal::{name as signal_name, number as signal_number};
 pub use squeeze::{SqueezeJournal, restore_pids_limit};

@@ -163,6 +163,8 @@ reasons! {
     ExecNotFound = "EXEC_NOT_FOUND" => NotFound;
     /// There is no signal of that name.
     SignalInvalid = "SIGNAL_INVALID" => Invalid;
+    /// There is no docker command line on the broker's machine.
+    DockerCliNotFound = "DOCKER_CLI_NOT_FOUND" => State;
     /// The broker's helper cannot run in that container.
     ShimUnavailable = "SHIM_UNAVAILABLE" => State;
 

@@ -231,7 +231,8 @@ async fn signals_go_by_name(options: BrokerOptions) {
 async fn an_interrupt_passes_output_that_nobody_reads(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     for target in BOTH {
-        let mut talking = talk(&stage, shell(target, "while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done")).await.unwrap();
+        let mut talking =
+            talk(&stage, shell(target, "while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done")).await.unwrap();
         let exec_id = talking.started().await.exec_id;
         // Until everything on the way is full.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -332,7 +333,8 @@ async fn limits_end_the_tree_and_say_so(options: BrokerOptions) {
     ];
     for target in BOTH {
         for (limits, cause, script) in limits {
-            let told = talk(&stage, ExecStart { limits: Some(limits), ..shell(target, script) }).await.unwrap().ends().await;
+            let told =
+                talk(&stage, ExecStart { limits: Some(limits), ..shell(target, script) }).await.unwrap().ends().await;
             let drained = told.drained.unwrap();
             assert_eq!(drained.termination.unwrap().cause, cause);
             if cause == "OUTPUT_LIMIT" {

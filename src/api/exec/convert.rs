@@ -7,10 +7,10 @@ use super::{
     Caller,
 };
 use crate::{
-    core::{RunRequest, Target},
+    core::RunRequest,
     exec::{
         self, Cut, DEFAULT_DRAIN_TIMEOUT, DEFAULT_GRACE, Drained, Event, ExecView, Exit, MAX_GRACE, Outcome,
-        OutputStream, ProgramLimits, Termination, WindowSize,
+        OutputStream, ProgramLimits, Target, Termination, WindowSize,
     },
     model::error::{Error, Reason, Result},
     pb,
@@ -166,9 +166,9 @@ pub(super) fn termination(ended: Termination) -> pb::Termination {
 /// One program of a list.
 pub(super) fn exec_info(exec: ExecView) -> pb::ExecInfo {
     let target = match exec.info.target {
-        exec::Target::Host => pb::ExecTarget::Host,
-        exec::Target::Backend => pb::ExecTarget::Backend,
-        exec::Target::Docker => pb::ExecTarget::Docker,
+        Target::Host => pb::ExecTarget::Host,
+        Target::Backend => pb::ExecTarget::Backend,
+        Target::Docker => pb::ExecTarget::Docker,
     };
     let since = exec.info.began.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
     pb::ExecInfo {

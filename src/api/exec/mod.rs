@@ -24,10 +24,7 @@ pub(super) struct Programs(pub(super) Arc<Broker>);
 impl ExecService for Programs {
     type ExecStream = Streamed<pb::ExecResponse>;
 
-    async fn exec(
-        &self,
-        request: Request<Streaming<pb::ExecRequest>>,
-    ) -> Result<Response<Self::ExecStream>, Status> {
+    async fn exec(&self, request: Request<Streaming<pb::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
         let caller = Caller::of(&request);
         let mut requests = request.into_inner();
         let start = conversation::start(&mut requests).await.map_err(status)?;
