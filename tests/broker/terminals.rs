@@ -21,7 +21,8 @@ fn shell(stage: &Stage, target: &str, marker: &str) -> Pty {
     let marked = format!("MARK={marker}");
     let arguments = ["exec", "-it", "-e", &marked, "-e", "PS1=> ", &id, target, "--", "/bin/sh"];
     let command = stage.broker.cli(&arguments);
-    let words: Vec<OsString> = std::iter::once(command.get_program()).chain(command.get_args()).map(Into::into).collect();
+    let words: Vec<OsString> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(Into::into).collect();
     let mut terminal = Pty::run(&words, 91, 17);
     terminal.shows("> ");
     terminal

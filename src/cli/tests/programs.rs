@@ -93,8 +93,7 @@ async fn what_was_ended_says_by_whom() {
     let wall = fake.seen.starts.lock().unwrap()[0].limits.as_ref().unwrap().wall;
     assert_eq!(wall.unwrap().seconds, 90);
     let outcome = run(&fake, &["exec", "org/hello", "removed"]).await;
-    let text =
-        "carefullongshore: it was ended: the extension was disabled, changed or removed; 1 process of it could not be ended\n";
+    let text = "carefullongshore: it was ended: the extension was disabled, changed or removed; 1 process of it could not be ended\n";
     assert_eq!((outcome.code, outcome.err.as_str()), (137, text));
 }
 
@@ -139,7 +138,10 @@ longshore: 2 processes of tough could not be ended
 async fn open_views_are_listed() {
     let fake = Fake::start();
     let outcome = run(&fake, &["sessions", "org/hello"]).await;
-    assert_eq!(outcome.out(), "SESSION   EXTENSION   GENERATION   PROGRAMS   AGE\ns1        org/hello   3            2          2h\n");
+    assert_eq!(
+        outcome.out(),
+        "SESSION   EXTENSION   GENERATION   PROGRAMS   AGE\ns1        org/hello   3            2          2h\n"
+    );
     assert_eq!(run(&fake, &["sessions", "org/hello", "--json"]).await.json()[0][0]["generation"], 3);
 }
 

@@ -34,7 +34,12 @@ pub(super) fn drained() -> run_response::Event {
 /// The end of a program whose tree was ended for that cause.
 pub(super) fn ended(cause: &str, reason: &str) -> run_response::Event {
     let termination = Some(pb::Termination { cause: cause.into(), signalled: Some(1), ..Default::default() });
-    run_response::Event::Drained(pb::Drained { cut: !reason.is_empty(), reason: reason.into(), termination, ..Default::default() })
+    run_response::Event::Drained(pb::Drained {
+        cut: !reason.is_empty(),
+        reason: reason.into(),
+        termination,
+        ..Default::default()
+    })
 }
 
 pub(super) fn killed() -> Outcome {
