@@ -161,7 +161,13 @@ impl Broker {
         self.hub.host()?.run(&program).await
     }
 
-    pub(super) fn host_program(&self, installed: &Installed, request: RunRequest, bin_dir: &str, cwd: String) -> Program {
+    pub(super) fn host_program(
+        &self,
+        installed: &Installed,
+        request: RunRequest,
+        bin_dir: &str,
+        cwd: String,
+    ) -> Program {
         let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
         vars.extend(request.env);
         Program {

@@ -4,7 +4,10 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
-    net::{UnixStream, unix::{ReadHalf, WriteHalf}},
+    net::{
+        UnixStream,
+        unix::{ReadHalf, WriteHalf},
+    },
     time::timeout,
 };
 
@@ -119,9 +122,7 @@ impl Connection {
 
     /// A connection to the engine: the one there is, if it still is one.
     async fn engine(&mut self) -> Result<UnixStream, Reply> {
-        let usable = |engine: &UnixStream| {
-            matches!(engine.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-        };
+        let usable = |engine: &UnixStream| matches!(engine.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
         if let Some(engine) = self.engine.take().filter(|engine| self.down.is_empty() && usable(engine)) {
             return Ok(engine);
         }
@@ -200,7 +201,9 @@ impl Connection {
         }
         match timeout(BODY_BOUND, self.up.whole(&read, request.framing, MAX_CREATE_BYTES)).await {
             Ok(Ok(Some(whole))) => Ok(whole.data),
-            Ok(Ok(None)) => Err(Reply::new(413, format!("the body of a create is larger than {MAX_CREATE_BYTES} bytes"))),
+            Ok(Ok(None)) => {
+                Err(Reply::new(413, format!("the body of a create is larger than {MAX_CREATE_BYTES} bytes")))
+            }
             Ok(Err(Broken::Refused(refusal))) => Err(refusal.into()),
             Ok(Err(_)) => Err(Reply::new(400, "the body of the create broke off")),
             Err(_) => Err(Reply::new(408, "the body of the create took too long")),
@@ -210,12 +213,7 @@ impl Connection {
 
 /// Passes the body of a request on. When that is done, a client that goes away is told to the engine, which may be waiting
 /// for something to happen.
-async fn send(
-    up: &mut Flow,
-    from: &ReadHalf<'_>,
-    to: &mut WriteHalf<'_>,
-    body: &mut Body,
-) -> Result<(), Broken> {
+async fn send(up: &mut Flow, from: &ReadHalf<'_>, to: &mut WriteHalf<'_>, body: &mut Body) -> Result<(), Broken> {
     up.pass(from, to, body).await?;
     up.wait(from).await?;
     if up.is_empty() && up.has_ended() {
@@ -225,12 +223,7 @@ async fn send(
 }
 
 /// Passes on an answer, with the interim ones before it.
-async fn answer(
-    down: &mut Flow,
-    from: &ReadHalf<'_>,
-    to: &mut WriteHalf<'_>,
-    method: &str,
-) -> Result<Then, Reply> {
+async fn answer(down: &mut Flow, from: &ReadHalf<'_>, to: &mut WriteHalf<'_>, method: &str) -> Result<Then, Reply> {
     loop {
         let head = match down.head(from).await {
             Ok(Some(head)) => head,
@@ -293,4 +286,3 @@ async fn ask(engine: &mut UnixStream, request: &[u8], method: &str) -> Result<As
         }
     }
 }
-

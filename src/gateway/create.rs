@@ -148,7 +148,11 @@ impl Create {
         } else if is_key(key, "Mounts") {
             let field = |mount: &Value, name| {
                 let fields = mount.as_object().into_iter().flatten();
-                fields.filter(|(key, _)| is_key(key, name)).filter_map(|(_, value)| value.as_str()).next_back().map(ToOwned::to_owned)
+                fields
+                    .filter(|(key, _)| is_key(key, name))
+                    .filter_map(|(_, value)| value.as_str())
+                    .next_back()
+                    .map(ToOwned::to_owned)
             };
             let volumes = items.iter().filter(|mount| field(mount, "Type").as_deref() == Some("volume"));
             self.volumes.extend(volumes.filter_map(|mount| field(mount, "Source")).filter(|name| !name.is_empty()));
@@ -229,7 +233,8 @@ mod tests {
         }
         assert_eq!(kind_of("POST", "/v1.41/networks/create"), Some(ResourceKind::Network));
         assert_eq!(kind_of("POST", "/volumes/create"), Some(ResourceKind::Volume));
-        for target in ["/images/create", "/containers/create/start", "/containers/x/rename?name=create", "/containers"] {
+        for target in ["/images/create", "/containers/create/start", "/containers/x/rename?name=create", "/containers"]
+        {
             assert_eq!(kind_of("POST", target), None, "{target}");
         }
         assert_eq!(kind_of("GET", "/containers/create"), None);

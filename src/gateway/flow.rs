@@ -221,7 +221,11 @@ impl Flow {
             let mut spare = std::mem::take(&mut self.buffer);
             spare.clear();
             if spare.capacity() >= READ_BYTES {
-                SPARE.with_borrow_mut(|all| if all.len() < MAX_SPARE { all.push(spare) });
+                SPARE.with_borrow_mut(|all| {
+                    if all.len() < MAX_SPARE {
+                        all.push(spare)
+                    }
+                });
             }
         }
     }

@@ -77,7 +77,8 @@ impl Socket {
 
     /// Removes its name, unless another socket has that by now.
     pub(super) fn remove(&self) {
-        if statat(&self.dir, NAME, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| (found.st_dev, found.st_ino) == self.file)
+        if statat(&self.dir, NAME, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == self.file)
         {
             let _ = unlinkat(&self.dir, NAME, AtFlags::empty());
         }

@@ -37,7 +37,9 @@ impl Grant {
     /// What it lets the extension do, in plain words.
     pub fn summary(&self) -> String {
         match self {
-            Grant::EngineRead => "see everything that the container engine has: containers, images, their settings".into(),
+            Grant::EngineRead => {
+                "see everything that the container engine has: containers, images, their settings".into()
+            }
             Grant::EngineFull => "control the container engine without limits, which amounts to root on it".into(),
             Grant::EngineBind(path) => format!("read and change {path} on this machine"),
             Grant::HostExecAny => "run any program on this machine as you".into(),
@@ -157,7 +159,9 @@ mod tests {
 
     #[test]
     fn names_survive_a_round_trip() {
-        for name in ["engine.read", "engine.full", "engine.bind:/var/lib", "host.exec:any", "host.exec:kubectl", "env:HOME"] {
+        for name in
+            ["engine.read", "engine.full", "engine.bind:/var/lib", "host.exec:any", "host.exec:kubectl", "env:HOME"]
+        {
             assert_eq!(grant(name).to_string(), name);
         }
         for wrong in ["", "engine", "engine.bind:", "engine.bind:x", "engine.bind:/a/../b", "host.exec:", "env:"] {
