@@ -85,7 +85,7 @@ async fn a_mounted_engine_socket_is_the_gateway(options: BrokerOptions) {
     assert!(!docker(&["inspect", "--format", "{{json .Mounts}}", &main]).contains("/var/run/docker.sock"));
     // What is made from inside is the extension's.
     let name = stage.name("inner");
-    let body = format!(r#"{{"Image":"{}"}}"#, stage.image.reference);
+    let body = format!(r#"{{"Image":"{}","Cmd":["x"]}}"#, stage.image.reference);
     let request = format!(
         "POST /containers/create?name={name} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
