@@ -17,5 +17,6 @@ pub mod model;
 pub mod pb;
 pub mod peer;
 pub mod proxy;
+mod random;
 pub mod shim;
 pub mod store;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Broker,
-    install::{grants_required, nonce},
+    install::grants_required,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
     program::check_runs,
     start::{is_anonymous, nonce_label},
@@ -21,6 +21,7 @@ use crate::{
         grant::{Grant, Need},
         reference::ExtensionId,
     },
+    random,
     store::{OpenCreate, Store, now_ms},
 };
 
@@ -180,7 +181,7 @@ impl Rules {
             true => self.engine.volumes().await?.into_iter().map(|volume| volume.name).collect(),
             false => vec![],
         };
-        let nonce = nonce();
+        let nonce = random::nonce();
         let new = create.volumes.iter().filter(|name| !volumes_before.contains(name));
         self.store
             .open_create(OpenCreate {

@@ -13,10 +13,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Of the adapters it names the plain values that core's own interface is made of.
     ("api", &["core", "exec", "model", "pb", "peer", "proxy", "store"]),
     ("cli", &["config", "pb"]),
-    ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "store"]),
+    ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
-    ("exec", &["model", "shim"]),
+    ("exec", &["model", "random", "shim"]),
     ("gateway", &["model", "peer"]),
     ("store", &["model"]),
     ("files", &["model"]),
@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("peer", &[]),
     ("pb", &[]),
+    ("random", &[]),
     // Doors into each parser; not in the program.
     ("fuzzing", &["api", "engine", "gateway", "model", "proxy", "shim"]),
     ("lib", &[]),
@@ -33,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// A library, and the modules or files that may name it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
-    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs"]),
+    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
     ("tonic", &["api", "cli", "pb.rs"]),
     ("tonic_types", &["api", "cli"]),
     ("tonic_health", &["api"]),

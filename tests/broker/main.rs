@@ -22,6 +22,7 @@ mod programs;
 mod recovery;
 mod registry;
 mod serving;
+mod sessions;
 mod support;
 mod tolerance;
 mod users;
