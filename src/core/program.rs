@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::{Broker, call::running_backend, install::grants_required};
 use crate::{
-    exec::{self, EnvSpec, Program, Run, host_base},
+    exec::{self, EnvSpec, InContainer, Program, Run, host_base},
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, Phase},
@@ -178,12 +178,9 @@ impl Broker {
             drain_timeout: request.drain_timeout,
             ..Program::new(installed.id.as_str(), exec::Target::Backend, request.argv)
         };
-        let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
-        match link().await?.run(&program).await {
-            // The container was started again since; nothing has run yet, and a new link leads to the new shim.
-            Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
-            other => other,
-        }
+        let (docker, socket) = (&docker, self.engine.socket());
+        let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
+        self.hub.run_in_container(place, &program).await
     }
 }
 
