@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::{Broker, call::running_backend, install::grants_required};
 use crate::{
-    exec::{EnvSpec, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
+    exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, Phase},
@@ -178,12 +178,9 @@ impl Broker {
         let broker_dir = self.layout.extension(&installed.id).broker();
         let docker = self.engine.client()?;
         let program = program(installed, request, EnvSpec { inherit: true, vars: vec![] });
-        let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
-        match link().await?.run(&program).await {
-            // The container was started again since; nothing has run yet, and a new link leads to the new shim.
-            Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
-            other => other,
-        }
+        let (docker, socket) = (&docker, self.engine.socket());
+        let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
+        self.hub.run_in_container(place, &program).await
     }
 }
 

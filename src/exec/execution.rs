@@ -47,6 +47,9 @@ pub struct ExecInfo {
     pub program: String,
     /// Full id of the container that it runs in.
     pub container: Option<String>,
+    /// Whether only the engine knows it, because no shim runs in its container: then it gets no signals, what it left
+    /// running is not ended, and a signal cannot be told from a code.
+    pub engine_only: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// When it was asked for.
@@ -242,6 +245,8 @@ impl Execution {
                 heard.ended = Some(ended);
                 if ended.survivors == 0 && has_exited {
                     heard.keeper = KeeperState::Finished;
+                } else if self.place == Place::Engine {
+                    self.note_vanished(heard, "only the engine runs it, which cannot end it");
                 } else {
                     let (id, owner, count) = (&self.info.id, &self.info.owner, ended.survivors);
                     tracing::warn!(exec = id, owner, count, "processes cannot be killed");
@@ -256,7 +261,7 @@ impl Execution {
     fn note_vanished(&self, heard: &mut Heard, why: &str) {
         heard.keeper = KeeperState::Vanished;
         self.channel.kill();
-        let place = if self.place == Place::Host { "" } else { "the container stopped, or " };
+        let place = if self.place == Place::Container { "the container stopped, or " } else { "" };
         heard.is_end_unknown = heard.exit.is_none();
         heard.note_exit(Outcome::Unknown { message: format!("{place}{why}") }, false);
     }
@@ -297,7 +302,10 @@ impl Execution {
 
     /// Changes the size of its terminal, where it has one.
     pub(super) fn resize(&self, size: WindowSize) {
-        if let Some(terminal) = &mut self.hear().terminal {
+        if self.place == Place::Engine && self.info.tty {
+            let resize = Message::Resize { columns: size.columns, rows: size.rows };
+            let _ = self.channel.try_send(&resize.to_frame(), &[]);
+        } else if let Some(terminal) = &mut self.hear().terminal {
             terminal.resize(size);
         }
     }

@@ -3,4 +3,5 @@
 
 mod container;
 mod host;
+mod kill;
 mod support;
