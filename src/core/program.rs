@@ -195,7 +195,8 @@ fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Prog
         cwd: request.cwd,
         env,
         drain_timeout: request.drain_timeout,
-        stdin: if request.stdin { Stdin::Piped } else { Stdin::Null },
+        // At a terminal somebody can type.
+        stdin: if request.stdin || request.terminal.is_some() { Stdin::Piped } else { Stdin::Null },
         tty: request.terminal,
         limits: request.limits,
         grace: request.grace,
