@@ -40,6 +40,7 @@ pub(super) fn of_service(
         let origin = format!("{field}.volumes[{at}]");
         match mount.as_object_mut() {
             Some(mount) if is_engine(mount, context) => {
+                findings.need(Grant::EngineFull, &origin);
                 engines.push((origin, text::of(mount.get("target")).unwrap_or_default()));
                 continue;
             }
@@ -49,12 +50,13 @@ pub(super) fn of_service(
         mounts.push(mount);
     }
     if service.remove("use_api_socket").is_some_and(|wanted| is_true(&wanted)) {
-        engines.push((format!("{field}.use_api_socket"), ENGINE_TARGET.to_owned()));
+        let origin = format!("{field}.use_api_socket");
+        findings.need(Grant::EngineFull, &origin);
+        engines.push((origin, ENGINE_TARGET.to_owned()));
     }
     add_ours(field, &mut mounts, service.get("tmpfs"), context, findings);
     let mut links = Vec::new();
     for (origin, target) in engines {
-        findings.need(Grant::EngineFull, &origin);
         links.extend(lead_to_gateway(&origin, &target, service, &mounts, findings));
     }
     service.insert("volumes".into(), Value::Array(mounts));
