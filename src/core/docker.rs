@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Broker, RunRequest, install::grants_required, package::blocking, program::check_variables};
 use crate::{
-    exec::Program,
+    exec::{Program, Target},
     model::{
         docker,
         error::{Error, Reason, Result},
@@ -94,6 +94,7 @@ impl Broker {
         request.argv.insert(0, program.display().to_string());
         let mut program = self.host_program(installed, request, &directory, cwd);
         let settled = [("DOCKER_HOST", address), ("DOCKER_CONFIG", config.display().to_string())];
+        program.target = Target::Docker;
         program.env.vars.extend(settled.map(|(name, value)| (name.to_owned(), value)));
         Ok(program)
     }

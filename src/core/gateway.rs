@@ -9,13 +9,13 @@ use super::{
     install::grants_required,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
     program::check_runs,
-    start::is_anonymous,
+    start::{is_anonymous, nonce_label},
 };
 use crate::{
     engine::Engine,
     gateway::{Caller, Create, Intent, Keeper, Made, Stamp},
     model::{
-        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME},
+        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS},
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, Phase, ResourceKind},
         grant::{Grant, Need},
@@ -27,6 +27,8 @@ use crate::{
 
 /// Compose's label for the files of a project. Docker Desktop leaves it empty on what an extension starts (F107).
 const CONFIG_FILES_LABEL: &str = "com.docker.compose.project.config_files";
+/// Where a container finds its extension's gateway.
+const GATEWAY: &str = "/run/longshore/docker.sock";
 /// How long the engine may be at something that nobody waits for any more.
 const KEEP: Duration = Duration::from_secs(3600);
 
@@ -57,6 +59,20 @@ impl Broker {
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
         let rules = Rules { id: id.clone(), store: self.store.clone(), engine: self.engine.clone() };
         self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
+    }
+
+    /// Lays links to the gateway into new containers of a generation, where its compose file mounts the engine's socket.
+    pub(super) async fn lay_links(&self, installed: &Installed) -> Result<()> {
+        for container in self.engine.containers(&[nonce_label(installed), LINKS.to_owned()]).await? {
+            // One that ran before has them.
+            if container.state != "created" {
+                continue;
+            }
+            for path in container.labels.get(LINKS).into_iter().flat_map(|links| links.lines()) {
+                self.engine.lay_link(&container.id, path, GATEWAY).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes the gateway of an extension for good and puts on the ledger what came of all it asked for. What may come

@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn the_end_of_a_head_is_found_wherever_it_was_cut() {
         let head = b"GET / HTTP/1.1\r\n\r\nrest";
-        for seen in 0..head.len() {
-            assert_eq!(end_of(head, seen.min(18)), Ok(Some(18)), "{seen}");
+        for seen in 0..18 {
+            assert_eq!(end_of(head, seen), Ok(Some(18)), "{seen}");
         }
         assert_eq!(end_of(&head[..17], 0), Ok(None));
         assert!(end_of(&vec![b'a'; MAX_HEAD_BYTES], 0).is_err());

@@ -12,6 +12,7 @@ mod clients;
 mod execs;
 mod faults;
 mod first_call;
+mod gateway;
 mod guest;
 mod hostile;
 mod installing;
