@@ -10,14 +10,19 @@ use tonic::transport::Endpoint;
 
 use crate::{
     programs::{count_marked, tools, wait_until_none},
-    support::{BrokerOptions, Stage, as_both, unique},
+    support::{BrokerOptions, Stage, as_both, docker, unique},
 };
 
 /// How long anything here may take.
 const SOON: Duration = Duration::from_secs(30);
 const NO_ARGUMENTS: &[&str] = &[];
 
-as_both!(blocking_calls_give_results, streaming_calls_give_lines_and_an_end, a_view_takes_its_programs_along);
+as_both!(
+    blocking_calls_give_results,
+    streaming_calls_give_lines_and_an_end,
+    the_docker_cli_reads_templates_quoted_or_not,
+    a_view_takes_its_programs_along,
+);
 
 /// Connected as a front end is, with the library's default settings.
 async fn programs(stage: &Stage, extension: &str) -> Programs {
@@ -86,6 +91,29 @@ async fn streaming_calls_give_lines_and_an_end(options: BrokerOptions) {
         let events = rest(&mut process).await;
         assert!(matches!(events[..], [Event::Error(_), Event::Close(-1)]), "{events:?}");
     }
+}
+
+async fn the_docker_cli_reads_templates_quoted_or_not(options: BrokerOptions) {
+    let stage = Stage::without_wait(tools(), options).await;
+    let programs = programs(&stage, &stage.id()).await;
+    let label = format!("label=dev.longshore.extension={}", stage.id());
+    let (own, id) = (format!("--filter {label}"), docker(&["ps", "-q", "--no-trunc", "--filter", &label]));
+    for template in [r#""{{json .}}""#, "'{{ json . }}'", "{{ json . }}", "{{json .}}"] {
+        let args = ["--no-trunc", &own, "--format", template];
+        let result = programs.exec(Target::Docker, "ps", &args, ExecOptions::default()).await.unwrap();
+        let containers: Vec<serde_json::Value> = result.parse_json_lines().unwrap();
+        assert_eq!(containers.len(), 1, "{template}: {result:?}");
+        assert_eq!(containers[0]["ID"], id.trim(), "{template}");
+    }
+    let rejection = programs.exec(Target::Docker, "inspect", &["no-such-object"], ExecOptions::default()).await;
+    let rejection = rejection.unwrap_err();
+    assert_eq!((rejection.result.code, rejection.result.stdout.trim()), (Some(Code::Number(1)), "[]"));
+    assert!(
+        rejection.result.stderr.contains("no-such-object") && rejection.result.cmd == "docker inspect no-such-object"
+    );
+    let output = stage.broker.cli(&["exec", &stage.id(), "--docker", "--", "info", "--format", "{{.ID}}"]).output();
+    let (output, engine) = (output.unwrap(), docker(&["info", "--format", "{{.ID}}"]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), engine.trim(), "{output:?}");
 }
 
 async fn a_view_takes_its_programs_along(options: BrokerOptions) {
