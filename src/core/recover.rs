@@ -49,6 +49,7 @@ impl Broker {
         // First what keeps images in use.
         note(self.engine.remove_leftovers().await.map(|_| ()));
         note(self.discard_left().await);
+        note(self.settle_creates(None).await);
         note(self.restore_squeezed().await);
         for left in all.iter().filter(|installed| installed.phase != Phase::Installed) {
             // A call of this very process that is at it holds the claim.

@@ -65,6 +65,18 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     "
+    -- What extensions are having the engine make through their gateways.
+    CREATE TABLE open_create (
+        nonce      TEXT PRIMARY KEY,
+        extension  TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        volumes    TEXT NOT NULL,
+        borrows    INTEGER NOT NULL,
+        at_ms      INTEGER NOT NULL
+    ) STRICT;
+",
+    "
     -- Containers whose process limit is squeezed while a tree in them is killed, and what it was (0: none).
     CREATE TABLE squeezed (
         container  TEXT PRIMARY KEY,
