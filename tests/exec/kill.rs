@@ -10,15 +10,16 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bollard::Docker;
 use futures_util::future::join_all;
-use longshore::exec::{Cause, Containment, ExecHandle, Hub, HubOptions, Link, Run};
+use longshore::exec::{Cause, Containment, ExecHandle, Hub, HubOptions, Link, Outcome, Run, SqueezeJournal};
 
 use crate::{
-    container::{Container, busybox, in_container},
+    container::{Container, busybox, docker, in_container},
     support::*,
 };
 
@@ -27,7 +28,7 @@ const ROUNDS: usize = 50;
 /// How many trees of a case live at once.
 const AT_ONCE: usize = 10;
 /// How many processes the trees of one broker may have: a fork loop ends there.
-const MAX_PROCESSES: &str = "200";
+const MAX_PROCESSES: &str = "100";
 /// Nobody.
 const PLAIN_USER: u32 = 65534;
 
@@ -109,12 +110,14 @@ fn matrix(place: Place, is_plain: bool) {
         // One loop at a time, within what processes there may be.
         let at_once = if tree == "loop" { 1 } else { AT_ONCE };
         for cause in CAUSES {
+            let begun = std::time::Instant::now();
             for _ in 0..ROUNDS / at_once {
                 let marker = marker();
                 broker.say(&format!("end {tree} {cause} {at_once} {marker}"));
                 broker.hear("DONE");
                 assert_eq!(count_marked(&marker), 0, "{tree} {cause}: told to be gone");
             }
+            println!("{tree} {cause}: {:?}", begun.elapsed());
         }
     }
     broker.say("quit");
@@ -273,6 +276,57 @@ fn pids_root() -> PathBuf {
     let v2 = v2_root();
     fs::write(v2.join("cgroup.subtree_control"), "+pids").expect("a cgroup that limits processes");
     v2
+}
+
+/// A loop in a container that outruns walking ends when nothing there can fork any more; then the limit is as it was.
+#[tokio::test]
+async fn a_loop_that_outruns_walking_is_squeezed() {
+    const LIMIT: i64 = 333;
+    let container = Container::start(busybox(), &["--cpus", "0.5", "--pids-limit", &LIMIT.to_string()]);
+    let journal = Arc::new(Mutex::new(Vec::<(String, Option<i64>)>::new()));
+    let (noted, settled) = (journal.clone(), journal.clone());
+    let journaling = SqueezeJournal {
+        note: Box::new(move |container, limit| {
+            noted.lock().unwrap().push((container, Some(limit)));
+            Box::pin(async { Ok(()) })
+        }),
+        settle: Box::new(move |container| {
+            settled.lock().unwrap().push((container, None));
+            Box::pin(async { Ok(()) })
+        }),
+    };
+    let hub = Hub::new(HubOptions { shim: SHIM.into(), squeeze_journal: Some(journaling), ..HubOptions::default() });
+    let link = container.link(&hub, None).await.unwrap();
+    // Many at once, all of which leave their group and their parent all the time.
+    let script = format!(
+        "export HOP='trap \"\" TERM; setsid sh -c \"$HOP\" & setsid sh -c \"$HOP\" & exit 0'\n{}{}",
+        "setsid sh -c \"$HOP\" 2>/dev/null &\n".repeat(8),
+        "sleep 1\necho up\nsleep 300"
+    );
+    let mut was_squeezed = false;
+    for _ in 0..20 {
+        let marker = marker();
+        let mut looping = in_container(with_env(shell(&script), "MARK", &marker));
+        looping.grace = Duration::ZERO;
+        let mut run = link.run(&looping).await.unwrap();
+        wait_for(&mut run, "up").await;
+        let termination = run.handle().unwrap().terminate(Cause::Requested).await.unwrap();
+        assert_eq!(termination.survivors, Some(0), "{termination:?}");
+        assert_eq!(count_marked(&marker), 0);
+        // Runs again at once, when the limit is back.
+        drop(run);
+        let after = link.run(&in_container(program(&["true"]))).await.unwrap();
+        assert_eq!(told(after).await.outcome, Outcome::Code(0));
+        was_squeezed |= termination.containment == Containment::PidsLimit;
+        if was_squeezed {
+            break;
+        }
+    }
+    assert!(was_squeezed, "no walk was outrun");
+    let id = container.id.clone();
+    assert_eq!(*journal.lock().unwrap(), [(id.clone(), Some(LIMIT)), (id, None)]);
+    let limit = docker(&["inspect", "-f", "{{.HostConfig.PidsLimit}}", &container.id]);
+    assert_eq!(limit, LIMIT.to_string());
 }
 
 /// Not a test: a broker, which takes orders.
