@@ -183,7 +183,7 @@ async fn what_was_started_in_a_session_ends_with_it() {
     let id = local(&broker).await;
     let view = open(&broker, &id).await;
     let marker = crate::support::unique("MARK=session-end");
-    let mut events = view.starts(&broker, &format!("export {marker}; sleep 1000 & sleep 1000; true")).await;
+    let events = view.starts(&broker, &format!("export {marker}; sleep 1000 & sleep 1000; true")).await;
     // What outlives its call lives on until the session ends.
     let script = format!("export {marker}; (setsid sleep 1000 >/dev/null 2>&1 &)");
     let mut left = view.starts(&broker, &script).await;

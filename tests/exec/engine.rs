@@ -136,7 +136,7 @@ async fn what_cannot_be_known_is_not_claimed() {
     wait_for(&mut run, "up").await;
     let handle = run.handle().unwrap();
     assert_eq!(fixture.hub.execs(ExecFilter::All).len(), 1);
-    let termination = handle.terminate(Cause::Deadline).await.unwrap();
+    let termination = handle.terminate(Cause::Deadline, None).await.unwrap();
     assert_eq!((termination.containment, termination.cause), (Containment::Engine, Cause::Deadline));
     assert_eq!((termination.survivors, termination.signalled), (None, None));
     let told: Vec<Event> = run.collect().await;

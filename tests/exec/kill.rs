@@ -310,7 +310,7 @@ async fn a_loop_that_outruns_walking_is_squeezed() {
         looping.grace = Duration::ZERO;
         let mut run = link.run(&looping).await.unwrap();
         wait_for(&mut run, "up").await;
-        let termination = run.handle().unwrap().terminate(Cause::Requested).await.unwrap();
+        let termination = run.handle().unwrap().terminate(Cause::Requested, None).await.unwrap();
         assert_eq!(termination.survivors, Some(0), "{termination:?}");
         assert_eq!(count_marked(&marker), 0);
         // Runs again at once, when the limit is back.

@@ -139,7 +139,7 @@ async fn a_program_that_does_not_read_stalls_its_own_input_only() {
         let handle = handle.clone();
         async move { handle.write(Bytes::from(vec![0; 8 << 20])).await }
     });
-    handle.terminate(Cause::Requested).await.unwrap();
+    handle.terminate(Cause::Requested, None).await.unwrap();
     assert_eq!(writing.await.unwrap(), Err(InputClosed));
     assert!(matches!(told_rest(run).await, Outcome::Signal { number: 15, .. }));
 }
@@ -297,7 +297,7 @@ async fn the_living_are_listed_and_found() {
 
         let found = hub.find(second.exec_id()).unwrap();
         assert!(hub.find("nonsense").is_none());
-        let termination = found.terminate(Cause::Requested).await.unwrap();
+        let termination = found.terminate(Cause::Requested, None).await.unwrap();
         assert_eq!((termination.cause, termination.escalated), (Cause::Requested, false));
         wait_for(&mut first, "up").await;
         assert_eq!(told_rest(second).await, Outcome::Signal { number: 15, name: "SIGTERM".into(), core_dumped: false });
@@ -356,7 +356,7 @@ async fn a_grace_is_given() {
         let mut run = link.run(&program).await.unwrap();
         shown(&mut run, "up").await;
         let handle: ExecHandle = run.handle().unwrap();
-        let (termination, screen) = tokio::join!(handle.terminate(Cause::Requested), shown(&mut run, "tidied"));
+        let (termination, screen) = tokio::join!(handle.terminate(Cause::Requested, None), shown(&mut run, "tidied"));
         let termination = termination.unwrap();
         assert_eq!((termination.escalated, termination.survivors), (false, Some(0)), "{screen}");
         assert_ne!(termination.containment, Containment::Engine);
