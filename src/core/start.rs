@@ -53,7 +53,8 @@ impl BackendContainer {
                     Err(Error::new(Reason::ContainerPaused, id.as_str(), message))
                 }
                 "restarting" => {
-                    let message = format!("the container {} is being started again by its restart policy", container.name);
+                    let message =
+                        format!("the container {} is being started again by its restart policy", container.name);
                     Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
                 }
                 "exited" | "dead" => {
