@@ -54,8 +54,10 @@ pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
 const MAX_STREAMS: u32 = 4096;
 /// Frames up to this size are taken: each costs one system call.
 const MAX_FRAME_BYTES: u32 = 1024 * 1024;
-/// Window of a stream and of a connection; on a local socket it only bounds memory.
+/// Window of a stream; on a local socket it only bounds memory.
 const WINDOW_BYTES: u32 = 1024 * 1024;
+/// Window of a connection: what its streams may hold together. So many uploads have to stall before they hold back others.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * WINDOW_BYTES;
 /// Connections cut off in the middle of their opening that are remembered: a bound on rapid resets.
 const MAX_PENDING_RESETS: usize = 64;
 /// Time that the last answers get to leave when the broker stops.
@@ -238,7 +240,7 @@ where
         .max_concurrent_streams(MAX_STREAMS)
         .max_frame_size(MAX_FRAME_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .add_service(health)
         .add_service(reflection().build_v1().map_err(wrong)?)

@@ -21,6 +21,7 @@ as_both!(
     interim_answers_and_trailers_pass,
     a_caller_that_goes_ends_the_call_at_the_backend,
     a_stalled_reader_stops_the_backend,
+    stalled_uploads_hold_nobody_back,
     upgraded_connections_carry_bytes,
     messages_out_of_order_are_refused,
 );
@@ -255,6 +256,34 @@ async fn a_stalled_reader_stops_the_backend(options: BrokerOptions) {
     assert!(written < 16 << 20, "{written} bytes went nowhere");
     let grown = stage.broker.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB are held");
+}
+
+/// A front end has one connection: uploads that a backend does not take must leave room on it for other calls.
+async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
+    const UPLOADS: usize = 40;
+    let stage = Stage::idle(options).await;
+    let listener = stage.listen();
+    let backend = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    });
+    let channel = stage.broker.channel().await;
+    let mut uploads = Vec::new();
+    for _ in 0..UPLOADS {
+        let (sender, requests) = mpsc::channel(1);
+        sender.send(first(head(&stage, "POST", "/"))).await.unwrap();
+        let mut backends = pb::backend_service_client::BackendServiceClient::new(channel.clone());
+        let answer = timeout(SOON, backends.stream(ReceiverStream::new(requests))).await.expect("an answer").unwrap();
+        let block = Bytes::from(vec![b'x'; 256 << 10]);
+        // Until nothing more is taken.
+        while timeout(Duration::from_millis(200), sender.send(data(block.clone()))).await.is_ok() {}
+        uploads.push((sender, answer));
+    }
+    let mut system = pb::system_service_client::SystemServiceClient::new(channel);
+    timeout(SOON, system.get_info(pb::GetInfoRequest {})).await.expect("the call is held back").unwrap();
+    backend.abort();
 }
 
 async fn upgraded_connections_carry_bytes(options: BrokerOptions) {
