@@ -7,6 +7,7 @@ pub mod compose;
 mod containers;
 mod credentials;
 mod images;
+mod lists;
 mod logs;
 mod objects;
 mod sweep;
