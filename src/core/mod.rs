@@ -5,6 +5,7 @@ mod call;
 mod claims;
 mod compose;
 mod docker;
+mod execs;
 mod fetched;
 mod gateway;
 mod grants;
@@ -60,7 +61,7 @@ pub use install::{InstallHandle, InstallRequest};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
-pub use program::{RunRequest, Target};
+pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
@@ -114,8 +115,8 @@ pub struct Broker {
     found_compose: Mutex<Option<Compose>>,
     attached: attach::Attached,
     pools: pools::Pools,
-    gateways: Gateways,
     sessions: sessions::Sessions,
+    gateways: Gateways,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
