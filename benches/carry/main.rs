@@ -41,7 +41,7 @@ async fn run(settings: &Settings) -> Outcome<()> {
     {
         let http = Broker::start(directory, "http", &directory.join("backend-http.sock")).await?;
         let grpc = Broker::start(directory, "grpc", &directory.join("backend-grpc.sock")).await?;
-        let contenders = peers::contenders(directory, &http, &grpc)?;
+        let contenders = peers::contenders(directory, settings, &http, &grpc)?;
         for round in 1..=settings.rounds {
             eprintln!("round {round} of {}", settings.rounds);
             compare(&mut samples, settings, &contenders, &backend).await?;

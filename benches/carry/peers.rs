@@ -15,6 +15,7 @@ use tonic::{Streaming, transport::Channel};
 use crate::{
     Outcome,
     load::{EXTENSION, Speech, Way},
+    settings::Settings,
 };
 
 /// Time that a process gets until it listens, and until it has ended.
@@ -95,7 +96,12 @@ pub(crate) fn backend(directory: &Path) -> Outcome<Process> {
 }
 
 /// All that are compared, direct connection and Longshore first; one broker carries HTTP, the other gRPC.
-pub(crate) fn contenders(directory: &Path, http: &Broker, grpc: &Broker) -> Outcome<Vec<Contender>> {
+pub(crate) fn contenders(
+    directory: &Path,
+    settings: &Settings,
+    http: &Broker,
+    grpc: &Broker,
+) -> Outcome<Vec<Contender>> {
     let of = |broker: &Broker, speech| Way { speech, socket: broker.socket.clone(), pid: Some(broker.pid()) };
     let mut all = vec![
         Contender {
@@ -111,12 +117,16 @@ pub(crate) fn contenders(directory: &Path, http: &Broker, grpc: &Broker) -> Outc
             _process: None,
         },
     ];
+    all.retain(|contender| settings.measures(contender.name));
     for (name, program, configuration, speaks_grpc) in [
         ("nginx", "nginx", "nginx.conf", true),
         ("HAProxy", "haproxy", "haproxy.cfg", true),
         ("Envoy", "envoy", "envoy.yaml", true),
         ("Node.js", "node", "node.js", false),
     ] {
+        if !settings.measures(name) {
+            continue;
+        }
         let command = peer(program, &configured(directory, configuration)?, directory);
         let speeches = if speaks_grpc { &[Speech::Http, Speech::Grpc][..] } else { &[Speech::Http] };
         let sockets: Vec<_> = speeches.iter().map(|speech| way(directory, program, *speech, None).socket).collect();

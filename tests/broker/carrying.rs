@@ -282,7 +282,7 @@ async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
         uploads.push((sender, answer));
     }
     let mut system = pb::system_service_client::SystemServiceClient::new(channel);
-    timeout(SOON, system.get_info(pb::GetInfoRequest {})).await.expect("the call is held back").unwrap();
+    timeout(SOON * 3, system.get_info(pb::GetInfoRequest {})).await.expect("the call is held back").unwrap();
     backend.abort();
 }
 

@@ -191,6 +191,7 @@ async fn reflection_of_both_versions_lists_all_services() {
                 "longshore.v1.ExtensionService",
                 "longshore.v1.GrantService",
                 "longshore.v1.OwnershipService",
+                "longshore.v1.SessionService",
                 "longshore.v1.SystemService",
             ]
         );
