@@ -18,8 +18,11 @@ use super::{
 const MAX_STREAMS: u32 = 4096;
 /// Frames up to this size are taken: each costs one system call.
 const MAX_FRAME_BYTES: u32 = 256 * 1024;
-/// Window of a stream and of a connection; on a local socket it only bounds memory.
+/// Window of a stream; on a local socket it only bounds memory.
 const WINDOW_BYTES: u32 = 1024 * 1024;
+/// Window of a connection: what its streams may hold together. That many uploads have to stall before they hold back
+/// others.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * WINDOW_BYTES;
 /// Bytes of one answer that wait to be written, but for the piece that came last.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Connections cut off in the middle of their opening that are remembered: a bound on rapid resets.
@@ -73,7 +76,7 @@ fn settings() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_frame_size(MAX_FRAME_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         // A backend's answer is carried as it is.

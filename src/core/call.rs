@@ -26,7 +26,7 @@ use crate::{
 /// How often a backend that is starting is tried.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// What callers of a starting backend are told to wait.
-const STARTING_RETRY: Duration = Duration::from_millis(500);
+pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 /// Who connects in a container: its root, who may what anybody made there; where root was stripped of that right, the
 /// container's own user, who is most likely to have made it.
 const INSIDE_USERS: [Option<&str>; 2] = [Some("0:0"), None];

@@ -114,7 +114,9 @@ impl Broker {
         if package.image.is_some() {
             staged.problems.extend(labels::check(&staged.labels));
         }
-        let Some(manifest) = parsed.manifest else { return Ok(staged) };
+        // What is wrong with one part keeps no other from being looked at.
+        let is_sound = parsed.manifest.is_some();
+        let Some(manifest) = parsed.manifest.or(parsed.remains) else { return Ok(staged) };
         report.phase(InstallPhase::Staging, "");
         self.stage_files(package, &manifest, &mut staged).await?;
         staged.needs.extend(manifest.needs());
@@ -126,7 +128,7 @@ impl Broker {
             }
         }
         manifest::place_findings(&mut staged.problems, &text);
-        staged.manifest = Some(manifest);
+        staged.manifest = is_sound.then_some(manifest);
         Ok(staged)
     }
 
