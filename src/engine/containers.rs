@@ -1,6 +1,6 @@
 //! Containers: listed, inspected, made for `vm.image`, started, stopped, removed.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use bollard::{
     models::{
@@ -23,6 +23,10 @@ use crate::model::{
 const DEFAULT_STOP_S: i64 = 10;
 /// Most seconds that it gets.
 const MAX_STOP_S: i64 = 30;
+/// How long the engine's list may take to agree that a container stopped.
+const LIST_LAG: Duration = Duration::from_secs(2);
+/// When to look again.
+const LIST_AGAIN: Duration = Duration::from_millis(5);
 
 /// A container in a list.
 #[derive(Debug, Clone)]
@@ -157,7 +161,26 @@ impl Engine {
         let seconds = wanted.clamp(0, MAX_STOP_S);
         let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or_default()).build();
         let stopped = self.client()?.stop_container(id, Some(options)).await;
-        found(stopped.map_err(|e| self.refused(id, e))).map(|_| ())
+        match found(stopped.map_err(|e| self.refused(id, e)))? {
+            Some(()) => self.listed_as_stopped(id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits a moment for the engine's list to agree that a container has stopped: Docker 26 tells whoever waits for the
+    /// stop before it updates what it lists.
+    async fn listed_as_stopped(&self, id: &str) -> Result<()> {
+        let client = self.client()?;
+        let filters = HashMap::from([("id", vec![id]), ("status", vec!["running"])]);
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < LIST_LAG {
+            let options = ListContainersOptionsBuilder::default().filters(&filters).build();
+            if client.list_containers(Some(options)).await.map_err(|e| self.refused(id, e))?.is_empty() {
+                break;
+            }
+            tokio::time::sleep(LIST_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// Removes a container with its anonymous volumes. One that is gone is removed.
