@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, page::Page, status::status};
+use super::{convert, page::Page, session, status::status};
 use crate::{
     core::{Broker, Resource, ResourceFilter},
     pb::{self, ownership_service_server::OwnershipService},
@@ -19,12 +19,9 @@ impl OwnershipService for Ownership {
         &self,
         request: Request<pb::ListResourcesRequest>,
     ) -> Result<Response<pb::ListResourcesResponse>, Status> {
+        let extension = session::filter(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
-        let extension = match request.extension.as_str() {
-            "" => None,
-            text => Some(convert::extension_id(text).map_err(status)?),
-        };
         let filter = ResourceFilter {
             extension,
             kinds: request.kinds().filter_map(convert::kind).collect(),
@@ -38,8 +35,14 @@ impl OwnershipService for Ownership {
     }
 
     async fn get_owner(&self, request: Request<pb::GetOwnerRequest>) -> Result<Response<pb::GetOwnerResponse>, Status> {
+        let extension = session::of(&request).map(|session| session.extension.clone());
         let request = request.into_inner();
-        let resource = self.0.owner_of(convert::kind(request.kind()), &request.id).await.map_err(status)?;
+        let filter = ResourceFilter {
+            extension,
+            kinds: convert::kind(request.kind()).into_iter().collect(),
+            ..Default::default()
+        };
+        let resource = self.0.owner_of(&filter, &request.id).await.map_err(status)?;
         Ok(Response::new(pb::GetOwnerResponse { resource: Some(convert::resource(resource)) }))
     }
 }

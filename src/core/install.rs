@@ -22,6 +22,7 @@ use crate::{
         manifest::labels,
         problem::Severity,
     },
+    random,
     store::AuditEntry,
 };
 
@@ -259,7 +260,7 @@ fn record(package: &Package, staged: &Staged, fetched: &Fetched) -> Record {
         made_volumes: vec![],
         ready_timeout_ms: None,
         remove_volumes: false,
-        nonce: nonce(),
+        nonce: random::nonce(),
         title: staged.title(package.id()),
         description: text(labels::description(&staged.labels)),
         vendor: text(labels::vendor(&staged.labels)),
@@ -284,12 +285,4 @@ fn record(package: &Package, staged: &Staged, fetched: &Fetched) -> Record {
         needs: staged.needs.iter().map(NeedRecord::from).collect(),
         warnings: warnings.map(ToString::to_string).collect(),
     }
-}
-
-/// 128 random bits in hexadecimal.
-fn nonce() -> String {
-    let mut bytes = [0_u8; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    debug_assert_eq!(filled, Ok(bytes.len()));
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

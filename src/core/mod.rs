@@ -17,6 +17,7 @@ mod program;
 mod progress;
 mod ready;
 mod recover;
+mod sessions;
 mod stage;
 mod start;
 mod state;
@@ -53,6 +54,7 @@ pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::{RunRequest, Target};
 pub use progress::{InstallPhase, Progress};
+pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
 pub use uninstall::Removed;
 pub use validate::{Inspected, Subject};
@@ -102,6 +104,7 @@ pub struct Broker {
     body_mib: Semaphore,
     attached: attach::Attached,
     pools: pools::Pools,
+    sessions: sessions::Sessions,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -141,6 +144,7 @@ impl Broker {
             body_mib: Semaphore::new(MAX_BODY_MIB),
             attached: attach::Attached::default(),
             pools: pools::Pools::default(),
+            sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })

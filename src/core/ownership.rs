@@ -116,17 +116,16 @@ impl Broker {
         Ok(resources)
     }
 
-    /// One object by its full id, its name, or the beginning of its id.
+    /// One of the objects that a filter selects, by its full id, its name, or the beginning of its id.
     ///
     /// Errors: RESOURCE_NOT_FOUND, RESOURCE_AMBIGUOUS, ENGINE_UNAVAILABLE.
-    pub async fn owner_of(&self, kind: Option<ResourceKind>, id: &str) -> Result<Resource> {
+    pub async fn owner_of(&self, filter: &ResourceFilter, id: &str) -> Result<Resource> {
         if id.is_empty() {
             let message = "say which object: its id, its name, or the beginning of its id";
             return Err(Error::new(Reason::RequestInvalid, "id", message));
         }
-        let filter = ResourceFilter { kinds: kind.into_iter().collect(), ..Default::default() };
         let name = id.trim_start_matches('/');
-        let mut all = self.resources(&filter).await?;
+        let mut all = self.resources(filter).await?;
         if let Some(exact) = all.iter().position(|resource| resource.id == id || resource.name == name) {
             return Ok(all.swap_remove(exact));
         }

@@ -51,6 +51,7 @@ impl Broker {
     /// well.
     pub(super) async fn remove_all(&self, installed: &Installed) -> Result<Removed> {
         let id = &installed.id;
+        self.sessions.end_of(id);
         self.attached.end(id);
         self.pools.close(id);
         self.hub.end_all_of(id.as_str()).await;

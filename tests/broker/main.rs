@@ -21,6 +21,7 @@ mod programs;
 mod recovery;
 mod registry;
 mod serving;
+mod sessions;
 mod support;
 mod tolerance;
 mod users;

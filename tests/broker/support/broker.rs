@@ -13,7 +13,8 @@ use hyper_util::rt::TokioIo;
 use longshore::pb::{
     self, backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
     extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-    ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+    ownership_service_client::OwnershipServiceClient, session_service_client::SessionServiceClient,
+    system_service_client::SystemServiceClient,
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -241,6 +242,10 @@ impl Broker {
 
     pub(crate) async fn grants(&self) -> GrantServiceClient<Channel> {
         GrantServiceClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel().await)
     }
 
     pub(crate) async fn system(&self) -> SystemServiceClient<Channel> {
