@@ -82,6 +82,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         run,
         hub: Arc::new(hub),
     });
+    broker.open_gateways().await?;
     broker.spawn_recovery();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -12,8 +12,10 @@ pub mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gateway;
 pub mod model;
 pub mod pb;
+pub mod peer;
 pub mod proxy;
 mod random;
 pub mod shim;

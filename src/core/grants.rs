@@ -73,6 +73,7 @@ impl Broker {
         let lost = before.allow.iter().any(|grant| !now.allows(grant));
         if lost {
             self.hub.end_all_of(installed.id.as_str()).await;
+            self.gateways.end_connections(installed.id.as_str());
         }
         let built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
         if built && !now.missing(&backend_needs(installed)).is_empty() {

@@ -159,6 +159,7 @@ impl Broker {
         self.store.set_decisions(&id, decisions.clone()).await?;
         let directory = self.layout.extension(&id);
         directory.create()?;
+        self.open_gateway(&id)?;
         let draft = staged.backend.take();
         let files = staged.staging.promote(&directory, installed.generation.unsigned_abs())?;
         if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {

@@ -4,7 +4,9 @@ mod attach;
 mod call;
 mod claims;
 mod compose;
+mod docker;
 mod fetched;
+mod gateway;
 mod grants;
 mod info;
 mod install;
@@ -35,6 +37,7 @@ use crate::{
     engine::Engine,
     exec::Hub,
     files::layout::Layout,
+    gateway::Gateways,
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
@@ -46,6 +49,7 @@ use crate::{
 use claims::Claims;
 
 pub use attach::Attachment;
+pub use docker::ListOptions;
 pub use grants::Standing;
 pub use info::Info;
 pub use install::{InstallHandle, InstallRequest};
@@ -104,6 +108,7 @@ pub struct Broker {
     body_mib: Semaphore,
     attached: attach::Attached,
     pools: pools::Pools,
+    gateways: Gateways,
     sessions: sessions::Sessions,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -135,6 +140,7 @@ impl Broker {
             places,
             limits,
             layout,
+            gateways: Gateways::new(engine.socket()),
             store,
             engine,
             run,
@@ -191,7 +197,7 @@ impl Broker {
     pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
         self.tasks.close();
-        let ended = async { tokio::join!(self.hub.shutdown(), self.tasks.wait()) };
+        let ended = async { tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait()) };
         if tokio::time::timeout(bound, ended).await.is_err() {
             tracing::warn!("work was left unfinished; the next start finishes it");
         }

@@ -65,6 +65,8 @@ pub enum Target {
     Host,
     /// In a container of the extension.
     Backend,
+    /// The docker command line on the broker's machine, at the extension's engine gateway; `argv` are its arguments.
+    Docker,
 }
 
 /// One program to run.
@@ -90,10 +92,10 @@ impl Broker {
     /// Starts a program of an extension. Dropping what is returned kills it.
     ///
     /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
-    /// CONTAINER_PAUSED, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
+    /// CONTAINER_PAUSED, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
     pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
         let installed = self.installed(id).await?;
-        if request.argv.first().is_none_or(String::is_empty) {
+        if request.target != Target::Docker && request.argv.first().is_none_or(String::is_empty) {
             let message = "argv is empty; its first entry is the program";
             return Err(Error::new(Reason::ArgvInvalid, "argv", message));
         }
@@ -101,6 +103,10 @@ impl Broker {
         let decisions = self.store.decisions(id).await?;
         let run = match (request.target, self.attached.get(id)) {
             (Target::Host, _) => self.run_on_host(&installed, &decisions, request).await,
+            (Target::Docker, _) => {
+                let program = self.docker_program(&installed, &decisions, request).await?;
+                self.hub.host()?.run(&program).await
+            }
             (Target::Backend, None) => self.run_in_container(&installed, request).await,
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
@@ -155,7 +161,13 @@ impl Broker {
         self.hub.host()?.run(&program).await
     }
 
-    fn host_program(&self, installed: &Installed, request: RunRequest, bin_dir: &str, cwd: String) -> Program {
+    pub(super) fn host_program(
+        &self,
+        installed: &Installed,
+        request: RunRequest,
+        bin_dir: &str,
+        cwd: String,
+    ) -> Program {
         let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
         vars.extend(request.env);
         Program {
@@ -188,7 +200,7 @@ impl Broker {
 }
 
 /// Whether programs of the extension may run. Errors: BACKEND_STOPPED.
-fn check_runs(installed: &Installed) -> Result<()> {
+pub(super) fn check_runs(installed: &Installed) -> Result<()> {
     let why = match (installed.phase, installed.enabled) {
         (Phase::Installed, true) => return Ok(()),
         (Phase::Installed, false) => "is disabled; enable it first",
@@ -201,7 +213,7 @@ fn check_runs(installed: &Installed) -> Result<()> {
 
 /// Refuses variables that make a program of the machine run other code: the grant is for that program. One that the
 /// extension brought is its own code in any case.
-fn check_variables(request: &RunRequest) -> Result<()> {
+pub(super) fn check_variables(request: &RunRequest) -> Result<()> {
     let loads = |name: &str| LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || LOADING.contains(&name);
     match request.env.iter().find(|(name, _)| loads(name)) {
         None => Ok(()),

@@ -46,6 +46,7 @@ impl Broker {
         // First what keeps images in use.
         note(self.engine.remove_leftovers().await.map(|_| ()));
         note(self.discard_left().await);
+        note(self.settle_creates(None).await);
         for left in all.iter().filter(|installed| installed.phase != Phase::Installed) {
             // A call of this very process that is at it holds the claim.
             let Ok(_claim) = self.claims.take(&left.id) else { continue };

@@ -55,6 +55,8 @@ impl Broker {
         self.attached.end(id);
         self.pools.close(id);
         self.hub.end_all_of(id.as_str()).await;
+        self.close_gateway(id).await?;
+        self.strike_gone(id).await?;
         let mut removed = Removed::default();
         let ledger = self.store.ledger(Some(id)).await?;
         let built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
@@ -161,9 +163,14 @@ impl Broker {
             if !missing.is_empty() {
                 return Err(super::install::grants_required(id.as_str(), missing));
             }
-            broker.start_built(&installed).await?;
+            // What is wanted is recorded first: its containers use its gateway when they start.
             installed.enabled = true;
             broker.store.save(&installed).await?;
+            if let Err(error) = broker.start_built(&installed).await {
+                installed.enabled = false;
+                broker.store.save(&installed).await?;
+                return Err(error);
+            }
             broker.view(&id).await
         };
         self.tasks.spawn(work).await.map_err(broken_off)?
@@ -187,6 +194,7 @@ impl Broker {
     /// Ends an extension's programs and stops its containers.
     pub(super) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
         self.pools.close(id);
+        self.gateways.end_connections(id.as_str());
         self.hub.end_all_of(id.as_str()).await;
         let ledger = self.store.ledger(Some(id)).await?;
         let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);

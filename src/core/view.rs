@@ -128,7 +128,9 @@ impl Broker {
         };
         let mut all = Vec::new();
         let ledger = self.store.ledger(Some(&installed.id)).await?;
-        for entry in ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Container) {
+        for entry in
+            ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Container && !entry.service.is_empty())
+        {
             let LedgerEntry { id, name, service, .. } = entry;
             let state = seen.get(&id).map_or("missing".to_owned(), |container| container.state.clone());
             let exit_code = match state.as_str() {

@@ -15,6 +15,19 @@ use crate::model::error::{Error, Reason, Result};
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 impl Engine {
+    /// GET on a path of the engine's API, with its query: the JSON of the answer, unchanged.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`; `ENGINE_REFUSED` and `RESOURCE_NOT_FOUND` with the engine's words; `REQUEST_INVALID` where
+    /// there can be no such path.
+    pub async fn json(&self, path: &str) -> Result<Bytes> {
+        let request = Request::get(path).body(Full::default()).map_err(|e| {
+            Error::new(Reason::RequestInvalid, "", "these options cannot be sent to the engine").caused_by(e)
+        })?;
+        self.raw("", request).await
+    }
+
     /// What the engine says at a path about `subject`. Errors: as [`Engine::raw`].
     pub(super) async fn get<T: DeserializeOwned>(&self, subject: &str, path: &str) -> Result<T> {
         let request = Request::get(path).body(Full::default());

@@ -159,6 +159,8 @@ reasons! {
     ArgvInvalid = "ARGV_INVALID" => Invalid;
     /// The container is paused.
     ContainerPaused = "CONTAINER_PAUSED" => State;
+    /// There is no docker command line on the broker's machine.
+    DockerCliNotFound = "DOCKER_CLI_NOT_FOUND" => State;
     /// The broker's helper cannot run in that container.
     ShimUnavailable = "SHIM_UNAVAILABLE" => State;
 

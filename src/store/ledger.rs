@@ -25,7 +25,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
     })
 }
 
-fn record_entry(t: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<()> {
+pub(super) fn record_entry(t: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<()> {
     t.execute(
         "INSERT INTO ledger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET
          name = excluded.name, extension = excluded.extension, generation = excluded.generation,

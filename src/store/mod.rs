@@ -4,6 +4,7 @@
 //! transaction. `synchronous=FULL`: what a call has answered is on the disk.
 
 mod audit;
+mod creates;
 mod extensions;
 mod grants;
 mod ledger;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use crate::model::error::{Error, Reason, Result};
 
 pub use audit::AuditEntry;
+pub use creates::OpenCreate;
 pub use grants::StoredGrant;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

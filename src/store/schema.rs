@@ -64,6 +64,18 @@ const MIGRATIONS: &[&str] = &[
         at_ms INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    -- What extensions are having the engine make through their gateways.
+    CREATE TABLE open_create (
+        nonce      TEXT PRIMARY KEY,
+        extension  TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        volumes    TEXT NOT NULL,
+        borrows    INTEGER NOT NULL,
+        at_ms      INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Whether this version can use the database.

@@ -1,4 +1,4 @@
-//! The layers of the source: who may name whom. `api -> core -> {engine, proxy, exec, store, files, config} -> model`.
+//! The layers of the source: who may name whom. `api -> core -> {engine, proxy, exec, gateway, store, files, config} -> model`.
 
 use std::{
     collections::BTreeSet,
@@ -11,21 +11,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["app", "cli", "shim"]),
     ("app", &["api", "config", "core", "engine", "exec", "files", "model", "proxy", "store"]),
     // Of the adapters it names the plain values that core's own interface is made of.
-    ("api", &["core", "exec", "model", "pb", "proxy", "store"]),
+    ("api", &["core", "exec", "model", "pb", "peer", "proxy", "store"]),
     ("cli", &["config", "pb"]),
-    ("core", &["engine", "exec", "files", "model", "proxy", "random", "store"]),
+    ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
     ("exec", &["model", "random", "shim"]),
+    ("gateway", &["model", "peer"]),
     ("store", &["model"]),
     ("files", &["model"]),
     ("config", &["model"]),
     ("shim", &["model"]),
     ("model", &[]),
+    ("peer", &[]),
     ("pb", &[]),
     ("random", &[]),
     // Doors into each parser; not in the program.
-    ("fuzzing", &["api", "engine", "model", "proxy", "shim"]),
+    ("fuzzing", &["api", "engine", "gateway", "model", "proxy", "shim"]),
     ("lib", &[]),
 ];
 

@@ -10,6 +10,7 @@ mod carrying;
 mod clients;
 mod faults;
 mod first_call;
+mod gateway;
 mod guest;
 mod hostile;
 mod installing;
