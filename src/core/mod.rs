@@ -189,7 +189,7 @@ impl Broker {
         let engine = self.engine.clone();
         let watch = async move {
             loop {
-                if engine.about().await.is_ok() {
+                if engine.answers().await {
                     report(true).await;
                     engine.gone().await;
                     report(false).await;

@@ -135,14 +135,14 @@ impl Broker {
     /// An image for another machine is told before anything of it is used (F05).
     async fn platform_failure(&self, package: &Package) -> Result<Option<Error>> {
         let Some(image) = &package.image else { return Ok(None) };
-        let about = self.engine.about().await?;
+        let engine = self.engine.platform().await?;
         let fits = |of_image: &str, of_engine: &str| of_image.is_empty() || of_image == of_engine;
-        if fits(&image.os, &about.os) && fits(&image.arch, &about.arch) {
+        if fits(&image.os, &engine.os) && fits(&image.arch, &engine.arch) {
             return Ok(None);
         }
         let message = format!(
             "{} is built for {}/{} and the engine runs {}/{}; its publisher must add that platform",
-            package.reference, image.os, image.arch, about.os, about.arch
+            package.reference, image.os, image.arch, engine.os, engine.arch
         );
         Ok(Some(Error::new(Reason::PlatformMismatch, package.reference.to_string(), message)))
     }
