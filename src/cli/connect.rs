@@ -12,7 +12,8 @@ use crate::{
     pb::{
         backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
         extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-        ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+        ownership_service_client::OwnershipServiceClient, session_service_client::SessionServiceClient,
+        system_service_client::SystemServiceClient,
     },
 };
 
@@ -56,6 +57,7 @@ clients! {
     extensions: ExtensionServiceClient;
     grants: GrantServiceClient;
     ownership: OwnershipServiceClient;
+    sessions: SessionServiceClient;
     system: SystemServiceClient;
 }
 

@@ -5,6 +5,7 @@ mod call;
 mod claims;
 mod compose;
 mod docker;
+mod execs;
 mod fetched;
 mod gateway;
 mod grants;
@@ -56,7 +57,7 @@ pub use install::{InstallHandle, InstallRequest};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
-pub use program::{RunRequest, Target};
+pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
@@ -108,8 +109,8 @@ pub struct Broker {
     body_mib: Semaphore,
     attached: attach::Attached,
     pools: pools::Pools,
-    gateways: Gateways,
     sessions: sessions::Sessions,
+    gateways: Gateways,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }

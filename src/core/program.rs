@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::{Broker, call::running_backend, install::grants_required};
 use crate::{
-    exec::{self, EnvSpec, Program, Run, host_base},
+    exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, Phase},
@@ -58,23 +58,12 @@ const LOADING: [&str; 18] = [
     "PHP_INI_SCAN_DIR",
 ];
 
-/// Where a program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// On the broker's machine.
-    Host,
-    /// In a container of the extension.
-    Backend,
-    /// The docker command line on the broker's machine, at the extension's engine gateway; `argv` are its arguments.
-    Docker,
-}
-
 /// One program to run.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
     /// Where.
     pub target: Target,
-    /// Program and arguments.
+    /// Program and arguments; for the docker CLI its arguments alone.
     pub argv: Vec<String>,
     /// Working directory.
     pub cwd: Option<String>,
@@ -82,8 +71,18 @@ pub struct RunRequest {
     pub env: Vec<(String, String)>,
     /// Service to run in.
     pub service: Option<String>,
+    /// Whether it is given input.
+    pub stdin: bool,
+    /// The terminal it gets.
+    pub terminal: Option<WindowSize>,
+    /// What ends it early.
+    pub limits: ProgramLimits,
     /// How long children may keep the output open.
     pub drain_timeout: Duration,
+    /// Time between TERM and KILL when it is ended.
+    pub grace: Duration,
+    /// The session it belongs to.
+    pub session: Option<String>,
     /// Who asks.
     pub uid: Option<u32>,
 }
@@ -168,14 +167,8 @@ impl Broker {
         bin_dir: &str,
         cwd: String,
     ) -> Program {
-        let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
-        vars.extend(request.env);
-        Program {
-            cwd: Some(cwd),
-            env: EnvSpec { inherit: false, vars },
-            drain_timeout: request.drain_timeout,
-            ..Program::new(installed.id.as_str(), exec::Target::Host, request.argv)
-        }
+        let vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
+        program(installed, RunRequest { cwd: Some(cwd), ..request }, EnvSpec { inherit: false, vars })
     }
 
     async fn run_in_container(&self, installed: &Installed, request: RunRequest) -> Result<Run> {
@@ -184,18 +177,29 @@ impl Broker {
         let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
         let docker = self.engine.client()?;
-        let program = Program {
-            cwd: request.cwd,
-            env: EnvSpec { inherit: true, vars: request.env },
-            drain_timeout: request.drain_timeout,
-            ..Program::new(installed.id.as_str(), exec::Target::Backend, request.argv)
-        };
-        let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
-        match link().await?.run(&program).await {
-            // The container was started again since; nothing has run yet, and a new link leads to the new shim.
-            Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
-            other => other,
-        }
+        let program = program(installed, request, EnvSpec { inherit: true, vars: vec![] });
+        let (docker, socket) = (&docker, self.engine.socket());
+        let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
+        self.hub.run_in_container(place, &program).await
+    }
+}
+
+/// The program that is asked for, in an environment whose base is `env`.
+fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Program {
+    env.vars.extend(request.env);
+    Program {
+        owner: installed.id.to_string(),
+        session: request.session,
+        target: request.target,
+        argv: request.argv,
+        cwd: request.cwd,
+        env,
+        drain_timeout: request.drain_timeout,
+        // At a terminal somebody can type.
+        stdin: if request.stdin || request.terminal.is_some() { Stdin::Piped } else { Stdin::Null },
+        tty: request.terminal,
+        limits: request.limits,
+        grace: request.grace,
     }
 }
 

@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Broker;
-use crate::model::{
-    error::{Reason, Result},
-    extension::Phase,
+use crate::{
+    exec::restore_pids_limit,
+    model::{
+        error::{Reason, Result},
+        extension::Phase,
+    },
 };
 
 /// How often it is tried while the engine is away.
@@ -47,6 +50,7 @@ impl Broker {
         note(self.engine.remove_leftovers().await.map(|_| ()));
         note(self.discard_left().await);
         note(self.settle_creates(None).await);
+        note(self.restore_squeezed().await);
         for left in all.iter().filter(|installed| installed.phase != Phase::Installed) {
             // A call of this very process that is at it holds the claim.
             let Ok(_claim) = self.claims.take(&left.id) else { continue };
@@ -59,5 +63,14 @@ impl Broker {
             }
         }
         done
+    }
+
+    /// Gives containers back the process limits that a killed broker had squeezed.
+    async fn restore_squeezed(&self) -> Result<()> {
+        for (container, limit) in self.store.left_squeezed(self.run.clone()).await? {
+            restore_pids_limit(&self.engine.client()?, &container, limit).await?;
+            self.store.settle_squeezed(container).await?;
+        }
+        Ok(())
     }
 }

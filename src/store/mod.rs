@@ -10,6 +10,7 @@ mod grants;
 mod ledger;
 mod leftovers;
 mod schema;
+mod squeezed;
 
 use std::{
     path::Path,

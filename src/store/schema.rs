@@ -76,6 +76,14 @@ const MIGRATIONS: &[&str] = &[
         at_ms      INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    -- Containers whose process limit is squeezed while a tree in them is killed, and what it was (0: none).
+    CREATE TABLE squeezed (
+        container  TEXT PRIMARY KEY,
+        pids_limit INTEGER NOT NULL,
+        run        TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Whether this version can use the database.

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Of the adapters it names the plain values that core's own interface is made of.
     ("api", &["core", "exec", "model", "pb", "peer", "proxy", "store"]),
     ("cli", &["config", "pb"]),
+    ("client", &["pb"]),
     ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
@@ -35,15 +36,15 @@ const LAYERS: &[(&str, &[&str])] = &[
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
     ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
-    ("tonic", &["api", "cli", "pb.rs"]),
-    ("tonic_types", &["api", "cli"]),
+    ("tonic", &["api", "cli", "client", "pb.rs"]),
+    ("tonic_types", &["api", "cli", "client"]),
     ("tonic_health", &["api"]),
     ("tonic_reflection", &["api"]),
     ("prost", &["api", "cli"]),
     ("prost_types", &["api", "cli"]),
     ("clap", &["cli", "config/args.rs"]),
     ("rusqlite", &["store"]),
-    ("hyper", &["engine", "proxy"]),
+    ("hyper", &["engine", "exec/engine", "proxy"]),
 ];
 
 /// What `model` may not name: it opens nothing and waits for nothing.

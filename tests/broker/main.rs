@@ -7,7 +7,9 @@
 
 mod backends;
 mod carrying;
+mod client_library;
 mod clients;
+mod execs;
 mod faults;
 mod first_call;
 mod gateway;
@@ -19,10 +21,13 @@ mod limits;
 mod ownership;
 mod passthrough;
 mod programs;
+#[path = "../cli_process/pty.rs"]
+mod pty;
 mod recovery;
 mod registry;
 mod serving;
 mod sessions;
 mod support;
+mod terminals;
 mod tolerance;
 mod users;
