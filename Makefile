@@ -22,7 +22,8 @@ setup: ## install and start what the tests need (needs root or sudo the first ti
 test: setup ## run all tests, in parallel, against a real Docker engine and real clients
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run; else set -x; cargo test; fi
 
-bench: ## measure against other proxies and update the README's tables
+bench: ## measure against others and update the README's tables
+	tests/setup/engine.sh
 	tests/setup/clients.sh
 	tests/setup/peers.sh
 	cargo bench --bench carry

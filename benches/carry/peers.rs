@@ -192,12 +192,7 @@ impl Broker {
     pub(crate) async fn start(directory: &Path, name: &str, backend: &Path) -> Outcome<Broker> {
         let home = directory.join(name);
         fs::create_dir(&home)?;
-        let socket = home.join("run/longshore.sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
-        command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
-        command.arg("--runtime-dir").arg(home.join("run")).args(["--engine", "unix:///nonexistent", "--log", "warn"]);
-        command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", &home);
-        let process = Process::start(command, &home.join("log"), std::slice::from_ref(&socket))?;
+        let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
         let channel = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?;
         install(channel.clone(), &home).await?;
         let request = pb::AttachRequest {
@@ -213,6 +208,18 @@ impl Broker {
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
+}
+
+/// Starts a broker with its directories in `home`, for the engine at that socket.
+pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
+    let socket = home.join("run/longshore.sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
+    command.arg("--runtime-dir").arg(home.join("run")).args(["--log", "warn"]);
+    command.arg("--engine").arg(format!("unix://{}", engine.display()));
+    command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", home);
+    let process = Process::start(command, &home.join("log"), std::slice::from_ref(&socket))?;
+    Ok((process, socket))
 }
 
 async fn install(channel: Channel, home: &Path) -> Outcome<()> {
