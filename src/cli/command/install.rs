@@ -55,13 +55,17 @@ impl Install {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let mut request = self.request()?;
         let broker = Broker::connect(options).await?;
-        let installed = match self.attempt(console, &broker, request.clone()).await {
+        let mut progress = Progress::new(console, self.quiet);
+        let installed = match self.attempt(console, &mut progress, &broker, request.clone()).await {
             Err(failure) if !failure.missing_grants().is_empty() => {
+                progress.set_aside();
                 request.accept_grants.extend(self.consent(console, failure).await?);
-                self.attempt(console, &broker, request).await.map_err(|failure| self.explained(failure))?
+                let again = self.attempt(console, &mut progress, &broker, request).await;
+                again.map_err(|failure| self.explained(failure))?
             }
             outcome => outcome?,
         };
+        drop(progress);
         self.report(console, &installed).await?;
         Ok(ExitCode::SUCCESS)
     }
@@ -79,10 +83,10 @@ impl Install {
     async fn attempt(
         &self,
         console: &mut Console,
+        progress: &mut Progress,
         broker: &Broker,
         request: pb::InstallRequest,
     ) -> Result<ExtensionView, Failure> {
-        let mut progress = Progress::new(console, self.quiet);
         let mut events = broker.extensions().install(request).await?.into_inner();
         while let Some(message) = events.message().await? {
             match message.event {
