@@ -95,10 +95,10 @@ async fn streams_go_on_until_they_end(options: BrokerOptions) {
     // A client that goes away is told to the engine: nothing is left hanging.
     stage.says(&["run", "-d", "--name", &probe, &image, "sleep", "1000"]);
     let connections = || fs::read_dir(format!("/proc/{}/fd", stage.broker.pid())).unwrap().count();
-    let quiet = connections();
+    let quiet = settled(&connections);
     let mut wait = stage.docker(&["wait", &probe]).stdout(Stdio::null()).spawn().unwrap();
     wait_until("it waits", || connections() > quiet + 1);
-    let before = connections();
+    let before = settled(&connections);
     let mut all: Vec<_> =
         (0..20).map(|_| stage.docker(&["logs", "-f", &probe]).stdout(Stdio::null()).spawn().unwrap()).collect();
     wait_until("20 streams are open", || connections() >= before + 40);
@@ -198,6 +198,19 @@ async fn a_reader_that_stops_holds_up_its_own_stream_only(options: BrokerOptions
         reader.wait().unwrap();
     }
     stage.says(&["rm", "-f", &name]);
+}
+
+/// A count that has stopped changing: what ended before takes a moment to be let go.
+fn settled(count: &impl Fn() -> usize) -> usize {
+    let mut last = count();
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = count();
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
