@@ -103,8 +103,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes out what earlier runs fetched and did not come to an end with. Errors: ENGINE_UNAVAILABLE.
+    /// Takes out what earlier runs fetched and did not come to an end with, once. Before anything is fetched: what comes
+    /// now may have the same names. Errors: ENGINE_UNAVAILABLE.
     pub(super) async fn discard_left(&self) -> Result<()> {
+        let mut is_done = self.left_is_discarded.lock().await;
+        if *is_done {
+            return Ok(());
+        }
         for image in self.store.left_fetched(self.run.clone()).await? {
             let all = self.store.extensions("", usize::MAX).await?;
             if !all.iter().any(|installed| installed.record.fetched_images.contains(&image)) {
@@ -116,6 +121,7 @@ impl Broker {
             }
             self.store.settle_fetched(vec![image]).await?;
         }
+        *is_done = true;
         Ok(())
     }
 }

@@ -107,6 +107,8 @@ pub struct Broker {
     run: String,
     hub: Arc<Hub>,
     claims: Claims,
+    /// Whether what earlier runs fetched and did not come to an end with is gone.
+    left_is_discarded: tokio::sync::Mutex<bool>,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
@@ -153,6 +155,7 @@ impl Broker {
             run,
             hub,
             claims: Claims::default(),
+            left_is_discarded: tokio::sync::Mutex::new(false),
             readers: Semaphore::new(MAX_READERS),
             body_mib: Semaphore::new(MAX_BODY_MIB),
             found_compose: Mutex::new(None),

@@ -130,6 +130,7 @@ impl Broker {
     ) -> Result<Image> {
         let name = reference.to_string();
         report.phase(InstallPhase::FetchingImage, &name);
+        self.discard_left().await?;
         if is_new {
             // Noted before: a pull that is broken off may have brought it already.
             self.note_fetched(fetched, vec![name.clone()]).await?;
@@ -162,6 +163,7 @@ impl Broker {
     ) -> Result<Package> {
         let subject = path.display().to_string();
         report.phase(InstallPhase::FetchingImage, &subject);
+        self.discard_left().await?;
         // What is there already belongs to somebody; it is not taken away again.
         let before = self.engine.all_images().await?;
         let loaded = self.engine.load(path, |transfer| report.transfer(transfer)).await?;

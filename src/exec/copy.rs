@@ -175,7 +175,10 @@ mod tests {
         assert_eq!(identity(&target), Some(first.clone()));
 
         let running = File::open(&target).unwrap();
-        OpenOptions::new().write(true).open(&target).unwrap().write_all_at(b"x", 1000).unwrap();
+        // Another byte than the one that is there, whichever that is.
+        let mut byte = [0];
+        running.read_exact_at(&mut byte, 1000).unwrap();
+        OpenOptions::new().write(true).open(&target).unwrap().write_all_at(&[!byte[0]], 1000).unwrap();
         place(own, dir.path()).unwrap();
         assert_ne!(identity(&target), Some(first));
         assert_eq!(running.metadata().unwrap().nlink(), 0);
