@@ -50,6 +50,7 @@ impl Staged {
             project: "org_name-desktop-extension".into(),
             generation: 1,
             nonce: "n".into(),
+            network_nonce: "n".into(),
             guest_dir: root.path().join("guest"),
             broker_dir: root.path().join("broker"),
             files_dir: root.path().join("vm"),
@@ -380,7 +381,7 @@ async fn up(staged: &mut Staged, text: &str) -> Result<Plan> {
     let (_, plan) = staged.plan(text).await?;
     let file = staged.root.path().join("normalised.json");
     std::fs::write(&file, plan.file.to_string()).unwrap();
-    compose().await.up(&file, &staged.dir(), &staged.context.project, &staged.environment).await?;
+    compose().await.up(&file, &staged.dir(), &staged.context.project, &staged.environment, true).await?;
     Ok(plan)
 }
 

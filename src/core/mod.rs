@@ -2,13 +2,11 @@
 
 mod attach;
 mod call;
-mod claims;
 mod compose;
 mod fetched;
 mod grants;
 mod info;
-mod install;
-mod late;
+mod lifecycle;
 mod logs;
 mod ownership;
 mod package;
@@ -16,12 +14,10 @@ mod pools;
 mod program;
 mod progress;
 mod ready;
-mod recover;
 mod stage;
 mod start;
 mod state;
 mod sweep;
-mod uninstall;
 mod validate;
 mod view;
 
@@ -42,19 +38,18 @@ use crate::{
     proxy,
     store::Store,
 };
-use claims::Claims;
+use lifecycle::{Claims, Mender};
 
 pub use attach::Attachment;
 pub use grants::Standing;
 pub use info::Info;
-pub use install::{InstallHandle, InstallRequest};
+pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
-pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
+pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::{RunRequest, Target};
 pub use progress::{InstallPhase, Progress};
 pub use state::{Observed, State};
-pub use uninstall::Removed;
 pub use validate::{Inspected, Subject};
 pub use view::{ContainerView, UiView, View};
 
@@ -96,6 +91,7 @@ pub struct Broker {
     run: String,
     hub: Arc<Hub>,
     claims: Claims,
+    mender: Mender,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
@@ -137,6 +133,7 @@ impl Broker {
             run,
             hub,
             claims: Claims::default(),
+            mender: Mender::default(),
             readers: Semaphore::new(MAX_READERS),
             body_mib: Semaphore::new(MAX_BODY_MIB),
             attached: attach::Attached::default(),

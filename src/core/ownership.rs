@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Broker;
 use crate::model::{
     error::{Error, Reason, Result},
-    extension::{LedgerEntry, ResourceKind},
+    extension::{LedgerEntry, OwnerSource, ResourceKind},
     reference::ExtensionId,
 };
 
@@ -52,15 +52,6 @@ pub struct Owner {
     pub service: String,
     /// When it was recorded, in milliseconds since 1970.
     pub first_seen_ms: Option<i64>,
-}
-
-/// How an owner is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnerSource {
-    /// The broker made it and has it on record.
-    Created,
-    /// Its labels say so. It is never removed for that.
-    Label,
 }
 
 /// Which resources to list.
@@ -151,7 +142,7 @@ fn owner(entry: Option<&LedgerEntry>, labels: &HashMap<String, String>) -> Optio
         return Some(Owner {
             extension: entry.extension.clone(),
             generation: entry.generation,
-            source: OwnerSource::Created,
+            source: entry.source,
             service: entry.service.clone(),
             first_seen_ms: Some(entry.first_seen_ms),
         });

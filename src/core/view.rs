@@ -13,7 +13,7 @@ use crate::{
     files::guest::{DialError, GuestDir},
     model::{
         error::Result,
-        extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
+        extension::{BackendRecord, Installed, LedgerEntry},
         reference::ExtensionId,
     },
 };
@@ -110,7 +110,7 @@ impl Broker {
                 Some(BackendFacts { attached, ..facts })
             }
         };
-        let facts = Facts { phase: installed.phase, enabled: installed.enabled, granted, backend };
+        let facts = Facts { changing: installed.changing(), enabled: installed.enabled, granted, backend };
         let observed = observe(&facts);
         let ui = self.ui_view(&installed);
         Ok(View { installed, observed, containers, attached, ui })
@@ -128,7 +128,7 @@ impl Broker {
         };
         let mut all = Vec::new();
         let ledger = self.store.ledger(Some(&installed.id)).await?;
-        for entry in ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Container) {
+        for entry in ledger.into_iter().filter(|entry| entry.is_backend_of(installed)) {
             let LedgerEntry { id, name, service, .. } = entry;
             let state = seen.get(&id).map_or("missing".to_owned(), |container| container.state.clone());
             let exit_code = match state.as_str() {

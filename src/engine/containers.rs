@@ -9,7 +9,7 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        StartContainerOptions, StopContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 
@@ -158,6 +158,12 @@ impl Engine {
         let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or_default()).build();
         let stopped = self.client()?.stop_container(id, Some(options)).await;
         found(stopped.map_err(|e| self.refused(id, e))).map(|_| ())
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        self.client()?.rename_container(id, options).await.map_err(|e| self.refused(id, e))
     }
 
     /// Removes a container with its anonymous volumes. One that is gone is removed.

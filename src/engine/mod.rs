@@ -11,6 +11,7 @@ mod logs;
 mod objects;
 mod sweep;
 mod temporary;
+mod veil;
 
 use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
@@ -23,6 +24,7 @@ pub use images::{Image, ImageReader, Loaded, Transfer};
 pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
+pub use veil::Veil;
 
 use crate::model::error::{Error, Reason, Result};
 

@@ -5,6 +5,7 @@ pub mod compose;
 pub mod error;
 pub mod extension;
 pub mod grant;
+pub mod journal;
 pub mod manifest;
 pub mod mounts;
 pub mod problem;

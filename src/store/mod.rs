@@ -6,9 +6,12 @@
 mod audit;
 mod extensions;
 mod grants;
+mod journal;
 mod ledger;
 mod leftovers;
 mod schema;
+#[cfg(test)]
+mod schema_tests;
 
 use std::{
     path::Path,
@@ -120,9 +123,15 @@ fn check_writable(path: &Path) -> Result<()> {
     }
 }
 
+/// What stands in a column cannot be what a broker wrote.
+fn damaged(column: usize, why: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
+}
+
 fn failed(path: &Path, error: rusqlite::Error) -> Error {
     let path = path.display().to_string();
     let reason = match error.sqlite_error_code() {
+        None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => Reason::StoreDamaged,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::StoreDamaged,
         Some(
             ErrorCode::ReadOnly
@@ -145,7 +154,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
 mod tests {
     use super::*;
     use crate::model::{
-        extension::{LedgerEntry, Phase, Record, ResourceKind},
+        extension::{LedgerEntry, Maker, OwnerSource, Record, ResourceKind},
         grant::{Decisions, Grant},
         reference::ExtensionId,
     };
@@ -164,9 +173,9 @@ mod tests {
     async fn what_was_answered_is_there_after_opening_again() {
         let (dir, store) = store();
         let mut installed = store.begin_install(id("a/b"), Record::default()).await.unwrap();
-        installed.phase = Phase::Installed;
         installed.record.title = "T".into();
-        store.save(&installed).await.unwrap();
+        store.finish_install(&installed).await.unwrap();
+        installed.change = None;
         drop(store);
         let store = Store::open(&dir.path().join("longshore.db")).unwrap();
         assert_eq!(store.extension(&id("a/b")).await.unwrap(), Some(installed));
@@ -194,6 +203,8 @@ mod tests {
             generation: 1,
             service: String::new(),
             keep,
+            source: OwnerSource::Created,
+            maker: Maker::Broker,
             first_seen_ms: 1,
         };
         let kept = entry(ResourceKind::Volume, "data", true);

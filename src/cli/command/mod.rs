@@ -26,6 +26,8 @@ use super::{Options, console::Console, failure::Failure};
 pub enum ClientCommand {
     /// Install an extension from an image, an archive or a directory
     Install(install::Install),
+    /// Put another image in the place of an installed extension; where that fails, the old one is back
+    Update(install::Update),
     /// List the installed extensions
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -63,6 +65,7 @@ impl ClientCommand {
     pub(super) fn subject(&self) -> String {
         match self {
             ClientCommand::Install(install) => install.source.clone(),
+            ClientCommand::Update(update) => update.to.source.clone(),
             ClientCommand::Inspect(inspect) => inspect.subject.clone(),
             ClientCommand::Validate(validate) => validate.subject.clone(),
             ClientCommand::Enable(enable) => enable.extension.clone(),
@@ -83,7 +86,10 @@ impl ClientCommand {
     pub(super) fn interrupt_note(&self) -> Option<&'static str> {
         match self {
             ClientCommand::Install(install) if install.detach => Some("interrupted; the broker goes on installing"),
-            ClientCommand::Install(_) => Some("interrupted; the broker undoes what was begun"),
+            ClientCommand::Update(update) if update.to.detach => Some("interrupted; the broker goes on updating"),
+            ClientCommand::Install(_) | ClientCommand::Update(_) => {
+                Some("interrupted; the broker undoes what was begun")
+            }
             _ => None,
         }
     }
@@ -96,6 +102,7 @@ impl ClientCommand {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         match self {
             ClientCommand::Install(install) => install.run(console, options).await,
+            ClientCommand::Update(update) => update.run(console, options).await,
             ClientCommand::Ls(ls) => ls.run(console, options).await,
             ClientCommand::Rm(rm) => rm.run(console, options).await,
             ClientCommand::Enable(enable) => enable.run(console, options).await,

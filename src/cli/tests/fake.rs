@@ -126,6 +126,18 @@ fn items<T: Send + 'static>(items: Vec<T>) -> Answer<Items<T>> {
 #[async_trait]
 impl extension::ExtensionService for Services {
     type InstallStream = Items<pb::InstallResponse>;
+    type UpdateStream = Items<pb::UpdateResponse>;
+
+    async fn update(&self, request: Request<pb::UpdateRequest>) -> Answer<Self::UpdateStream> {
+        let request = request.into_inner();
+        if !request.trust && request.accept_grants.is_empty() {
+            return Err(grants_required());
+        }
+        let extension = Some(pb::Extension { version: "2.0".into(), ..hello() });
+        let kept_volumes = vec!["hello_data".into()];
+        let updated = pb::Updated { extension, previous_version: "1.0".into(), changed: true, kept_volumes };
+        items(vec![pb::UpdateResponse { event: Some(pb::update_response::Event::Updated(updated)) }])
+    }
 
     async fn inspect(&self, request: Request<pb::InspectRequest>) -> Answer<pb::InspectResponse> {
         let Some(pb::source::Source::Image(image)) = request.into_inner().source.and_then(|source| source.source)

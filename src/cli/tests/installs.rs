@@ -52,6 +52,17 @@ async fn the_user_is_asked_and_the_answer_counts() {
 }
 
 #[tokio::test]
+async fn an_update_asks_for_what_is_new_and_says_what_it_did() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["update", "org/hello:2.0", "--yes"]).await;
+    assert_eq!(outcome.out(), "updated org/hello 1.0 to 2.0: degraded (NO_SOCKET)\n");
+    assert!(outcome.err.contains("kept its volumes: hello_data"), "{}", outcome.err);
+    let outcome = run(&fake, &["update", "org/hello:2.0", "--trust", "--json"]).await;
+    assert_eq!(outcome.json()[0]["extension"]["version"], "2.0");
+    assert_eq!(run(&fake, &["update", "org/hello:2.0"]).await.code, 1);
+}
+
+#[tokio::test]
 async fn yes_accepts_what_is_listed_and_shows_it() {
     let fake = Fake::start();
     let outcome = run(&fake, &["install", "org/hello:1.0", "--yes", "--ready-timeout", "5s", "--detach"]).await;

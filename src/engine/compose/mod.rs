@@ -137,19 +137,27 @@ impl Compose {
         Ok(Config { value, warnings: message::warnings(&output.stderr, dir) })
     }
 
-    /// Creates and starts what `file` says, a file that `model::compose::plan` made. `dir` is the directory of extracted
+    /// Creates what `file` says and, with `start`, starts it, a file that `model::compose::plan` made. `dir` is the directory of extracted
     /// files. Nothing is pulled, built or asked, and no `.env` file is read. The caller has made sure that nothing of
     /// somebody else carries the project's name. Returns when everything is started, services that wait for another's
     /// health included: the caller bounds the time. Dropping the future kills Compose; what it created stays.
     ///
     /// # Errors
     /// `COMPOSE_FAILED` with Compose's own words, `ENGINE_UNAVAILABLE` where the engine does not answer.
-    pub async fn up(&self, file: &Path, dir: &Path, project: &str, environment: &Environment) -> Result<()> {
+    pub async fn up(
+        &self,
+        file: &Path,
+        dir: &Path,
+        project: &str,
+        environment: &Environment,
+        start: bool,
+    ) -> Result<()> {
         let Some(file) = file.to_str() else {
             return Err(Error::new(Reason::ComposeFailed, project, "the path of the compose file is not UTF-8"));
         };
         let mut arguments = vec!["--ansi", "never", "--env-file", NO_FILE, "-p", project, "-f", file];
-        arguments.extend(["up", "-d", "--pull", "never", "--no-build", "--quiet-pull"]);
+        arguments.extend(["up", "--pull", "never", "--no-build", "--quiet-pull"]);
+        arguments.push(if start { "-d" } else { "--no-start" });
         let output = self.run(dir, &arguments, environment, b"").await?;
         if output.success {
             return Ok(());

@@ -171,17 +171,22 @@ impl ImageBuilder {
     }
 
     /// Makes the image as `id:1`.
-    pub(crate) async fn build_as(mut self, id: &str) -> Image {
+    pub(crate) async fn build_as(self, id: &str) -> Image {
+        self.build_version(id, "1").await
+    }
+
+    /// Makes the image as `id:version`.
+    pub(crate) async fn build_version(mut self, id: &str, version: &str) -> Image {
         self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
         // bollard takes one change; Dockerfile lines can be joined.
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(id).tag("1");
+        let options = CreateImageOptionsBuilder::default().from_src("-").repo(id).tag(version);
         let options = options.changes(changes).build();
         let archive = body_full(self.archive.into_inner().unwrap().into());
         let made = engine().create_image(Some(options), Some(archive), None);
         made.try_for_each(|_| async { Ok(()) }).await.unwrap();
-        let reference = format!("{id}:1");
+        let reference = format!("{id}:{version}");
         let content = engine().inspect_image(&reference).await.unwrap().id.unwrap();
         Image { reference, id: id.to_owned(), content }
     }

@@ -12,22 +12,22 @@ use crate::model::{
 };
 
 /// When to try again after another change was in the way.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
+pub(super) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// The extensions that are being changed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Claims(Arc<Mutex<HashSet<ExtensionId>>>);
+pub(in crate::core) struct Claims(Arc<Mutex<HashSet<ExtensionId>>>);
 
 /// The right to change one extension; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(in crate::core) struct Claim {
     claims: Claims,
     id: ExtensionId,
 }
 
 impl Claims {
     /// Takes the right to change an extension. Errors: EXTENSION_BUSY.
-    pub(super) fn take(&self, id: &ExtensionId) -> Result<Claim> {
+    pub(in crate::core) fn take(&self, id: &ExtensionId) -> Result<Claim> {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
             return Ok(Claim { claims: self.clone(), id: id.clone() });
         }
