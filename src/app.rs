@@ -81,7 +81,8 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         engine,
         run,
         hub: Arc::new(hub),
-    });
+    })
+    .await?;
     broker.spawn_recovery();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

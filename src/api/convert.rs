@@ -230,7 +230,8 @@ pub(super) fn extension(view: View) -> pb::Extension {
     }
 }
 
-fn extension_state(state: State) -> pb::ExtensionState {
+/// What an extension does.
+pub(super) fn extension_state(state: State) -> pb::ExtensionState {
     match state {
         State::Installing => pb::ExtensionState::Installing,
         State::Starting => pb::ExtensionState::Starting,

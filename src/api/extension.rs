@@ -193,10 +193,11 @@ impl ExtensionService for Extensions {
     ) -> Result<Response<pb::ExtensionServiceListResponse>, Status> {
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
+        let watch_token = self.0.event_token();
         let mut views = self.0.views(&page.after, page.size + 1).await.map_err(status)?;
         let next_page_token = page.cut(&mut views, |view| view.installed.id.to_string());
         let extensions = views.into_iter().map(convert::extension).collect();
-        Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token }))
+        Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token, watch_token }))
     }
 
     async fn validate(&self, request: Request<pb::ValidateRequest>) -> Result<Response<pb::ValidateResponse>, Status> {

@@ -11,6 +11,7 @@ mod calls;
 mod carry;
 mod convert;
 mod deadline;
+mod event;
 mod exec;
 mod extension;
 mod grant;
@@ -215,9 +216,10 @@ where
     H::Future: Send + 'static,
 {
     use pb::{
-        backend_service_server::BackendServiceServer, exec_service_server::ExecServiceServer,
-        extension_service_server::ExtensionServiceServer, grant_service_server::GrantServiceServer,
-        ownership_service_server::OwnershipServiceServer, system_service_server::SystemServiceServer,
+        backend_service_server::BackendServiceServer, event_service_server::EventServiceServer,
+        exec_service_server::ExecServiceServer, extension_service_server::ExtensionServiceServer,
+        grant_service_server::GrantServiceServer, ownership_service_server::OwnershipServiceServer,
+        system_service_server::SystemServiceServer,
     };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -244,6 +246,7 @@ where
         .add_service(ExtensionServiceServer::new(extension::Extensions(broker.clone())))
         .add_service(backends)
         .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
+        .add_service(EventServiceServer::new(event::Events(broker.clone())))
         .add_service(OwnershipServiceServer::new(ownership::Ownership(broker.clone())))
         .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))
         .add_service(SystemServiceServer::new(system::System(broker.clone()))))

@@ -3,6 +3,7 @@
 mod attach;
 mod call;
 mod compose;
+mod events;
 mod fetched;
 mod grants;
 mod info;
@@ -41,6 +42,7 @@ use crate::{
 use lifecycle::{Claims, Mender};
 
 pub use attach::Attachment;
+pub use events::{Told, Watch};
 pub use grants::Standing;
 pub use info::Info;
 pub use lifecycle::{InstallRequest, Removed, Updated, Work};
@@ -92,6 +94,7 @@ pub struct Broker {
     hub: Arc<Hub>,
     claims: Claims,
     mender: Mender,
+    events: Arc<events::Events>,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
@@ -121,10 +124,12 @@ pub struct Parts {
 }
 
 impl Broker {
-    /// Puts a broker together; nothing runs yet.
-    pub fn new(parts: Parts) -> Arc<Broker> {
+    /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
+    pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
         let Parts { places, limits, layout, store, engine, run, hub } = parts;
-        Arc::new(Broker {
+        let events = events::Events::of(&store, &run).await?;
+        Ok(Arc::new(Broker {
+            events,
             places,
             limits,
             layout,
@@ -140,7 +145,7 @@ impl Broker {
             pools: pools::Pools::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        }))
     }
 
     /// Its bounds and defaults.

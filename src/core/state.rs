@@ -3,7 +3,7 @@
 use crate::model::journal::ChangeKind;
 
 /// What an extension does (design section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// An install is going on.
     Installing,
@@ -23,6 +23,41 @@ pub enum State {
     Updating,
     /// An uninstall is going on.
     Uninstalling,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 9] = [
+        State::Installing,
+        State::Starting,
+        State::Ready,
+        State::Degraded,
+        State::Backoff,
+        State::Stopped,
+        State::Failed,
+        State::Updating,
+        State::Uninstalling,
+    ];
+
+    /// Its name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Installing => "INSTALLING",
+            State::Starting => "STARTING",
+            State::Ready => "READY",
+            State::Degraded => "DEGRADED",
+            State::Backoff => "BACKOFF",
+            State::Stopped => "STOPPED",
+            State::Failed => "FAILED",
+            State::Updating => "UPDATING",
+            State::Uninstalling => "UNINSTALLING",
+        }
+    }
+
+    /// Reads a name in events.
+    pub fn from_name(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// A state and why.

@@ -67,7 +67,9 @@ type Seen = Result<HashMap<String, Container>, String>;
 impl Broker {
     /// One installed extension. Errors: EXTENSION_NOT_FOUND.
     pub async fn view(&self, id: &ExtensionId) -> Result<View> {
-        self.view_as(self.installed(id).await?).await
+        let view = self.view_as(self.installed(id).await?).await?;
+        self.events.tell_observed(&view.installed, &view.observed, false);
+        Ok(view)
     }
 
     /// An extension as if it were on record like this.
@@ -83,7 +85,9 @@ impl Broker {
         let seen = self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await;
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
-            views.push(self.view_of(installed, &seen).await?);
+            let view = self.view_of(installed, &seen).await?;
+            self.events.tell_observed(&view.installed, &view.observed, false);
+            views.push(view);
         }
         Ok(views)
     }

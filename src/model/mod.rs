@@ -3,6 +3,7 @@
 
 pub mod compose;
 pub mod error;
+pub mod event;
 pub mod extension;
 pub mod grant;
 pub mod journal;

@@ -2,10 +2,12 @@
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Store, damaged, journal};
+use super::{Store, damaged, events, journal};
 use crate::model::{
     error::{Error, Result},
+    event::What,
     extension::{Installed, Record},
+    journal::ChangeKind,
     reference::ExtensionId,
 };
 
@@ -72,13 +74,17 @@ impl Store {
     /// Forgets an extension, its generations, its grants and its part of the ledger, except the volumes that stay.
     pub async fn forget(&self, id: &ExtensionId) -> Result<()> {
         let id = id.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
+            let event = current(t, &id)?.map(|gone| match gone.changing() {
+                Some(ChangeKind::Install) => events::of(&gone, What::InstallUndone),
+                _ => events::of(&gone, What::Uninstalled),
+            });
             t.execute("DELETE FROM extension WHERE id = ?1", [id.as_str()])?;
             t.execute("DELETE FROM generation WHERE extension = ?1", [id.as_str()])?;
             t.execute("DELETE FROM change WHERE extension = ?1", [id.as_str()])?;
             t.execute("DELETE FROM grants WHERE extension = ?1", [id.as_str()])?;
             t.execute("DELETE FROM ledger WHERE extension = ?1 AND keep = 0", [id.as_str()])?;
-            Ok(())
+            Ok(((), event))
         })
         .await
     }

@@ -2,9 +2,10 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::{Store, damaged, extensions, grants, leftovers, now_ms};
+use super::{Store, damaged, events, extensions, grants, leftovers, now_ms};
 use crate::model::{
     error::Result,
+    event::What,
     extension::{Installed, Record},
     grant::Decisions,
     journal::{Change, ChangeNotes, Step},
@@ -45,7 +46,7 @@ fn drop_generation(t: &Transaction<'_>, id: &ExtensionId, number: i64) -> rusqli
 impl Store {
     /// Takes the next generation of an extension that is not installed.
     pub async fn begin_install(&self, id: ExtensionId, record: Record) -> Result<Installed> {
-        self.transaction(move |t| {
+        self.telling(move |t| {
             let generation = extensions::add_generation(t, &id, &record)?;
             let now = now_ms();
             let change =
@@ -53,7 +54,9 @@ impl Store {
             t.execute("INSERT INTO extension VALUES (?1, ?2, 1, ?3)", params![id.as_str(), generation, now])?;
             write(t, &id, &change)?;
             let change = Some(change);
-            Ok(Installed { id, generation, enabled: true, installed_at_ms: now, record, change })
+            let begun = Installed { id, generation, enabled: true, installed_at_ms: now, record, change };
+            let event = events::of(&begun, What::InstallBegan);
+            Ok((begun, Some(event)))
         })
         .await
     }
@@ -61,26 +64,28 @@ impl Store {
     /// Takes the next generation of an extension that is installed, and returns it.
     pub async fn begin_update(&self, installed: &Installed, record: Record, notes: ChangeNotes) -> Result<Installed> {
         let mut next = installed.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
             next.generation = extensions::add_generation(t, &next.id, &record)?;
             next.record = record;
             let change = Change { step: Step::UpdateFiles, next: Some(next.generation), begun_at_ms: now_ms(), notes };
             write(t, &next.id, &change)?;
             next.change = Some(change);
-            Ok(next)
+            let event = events::of(&next, What::UpdateBegan);
+            Ok((next, Some(event)))
         })
         .await
     }
 
-    /// Begins another change of an extension, in the place of one that broke off.
-    pub async fn begin(&self, installed: &Installed, step: Step, notes: ChangeNotes) -> Result<Installed> {
+    /// Begins to remove an extension, also where another change of it broke off.
+    pub async fn begin_uninstall(&self, installed: &Installed, notes: ChangeNotes) -> Result<Installed> {
         let mut begun = installed.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
             let next = begun.change.take().and_then(|change| change.next);
-            let change = Change { step, next, begun_at_ms: now_ms(), notes };
+            let change = Change { step: Step::UninstallObjects, next, begun_at_ms: now_ms(), notes };
             write(t, &begun.id, &change)?;
             begun.change = Some(change);
-            Ok(begun)
+            let event = events::of(&begun, What::UninstallBegan);
+            Ok((begun, Some(event)))
         })
         .await
     }
@@ -96,10 +101,11 @@ impl Store {
     /// The install is done: the images that it brought are on its record now.
     pub async fn finish_install(&self, installed: &Installed) -> Result<()> {
         let installed = installed.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
             leftovers::settle(t, &installed.record.fetched_images)?;
             extensions::save_record(t, &installed)?;
-            end(t, &installed.id)
+            end(t, &installed.id)?;
+            Ok(((), Some(events::of(&installed, What::Installed))))
         })
         .await
     }
@@ -110,7 +116,7 @@ impl Store {
             change.step = Step::UpdateRetire;
         }
         let next = next.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
             leftovers::settle(t, &next.record.fetched_images)?;
             extensions::save_record(t, &next)?;
             t.execute(
@@ -121,21 +127,24 @@ impl Store {
             if let Some(change) = &next.change {
                 write(t, &next.id, change)?;
             }
-            Ok(())
+            Ok(((), Some(events::of(&next, What::Updated))))
         })
         .await
     }
 
-    /// The update is done, one way or the other: of two generations this one is no more.
-    pub async fn finish_update(&self, gone: &Installed) -> Result<()> {
+    /// The update is done, one way or the other: of two generations `gone` is no more. Where it was the new one, `back` is
+    /// the old one.
+    pub async fn finish_update(&self, gone: &Installed, back: Option<&Installed>) -> Result<()> {
         let (id, number) = (gone.id.clone(), gone.generation);
-        self.transaction(move |t| {
+        let undone = back.map(|old| events::of(old, What::UpdateUndone));
+        self.telling(move |t| {
             drop_generation(t, &id, number)?;
             t.execute(
                 "DELETE FROM ledger WHERE extension = ?1 AND generation = ?2 AND keep = 0 AND maker = 'broker'",
                 params![id.as_str(), number],
             )?;
-            end(t, &id)
+            end(t, &id)?;
+            Ok(((), undone))
         })
         .await
     }
@@ -156,9 +165,12 @@ impl Store {
     /// What was to be done for the user's wish is done.
     pub async fn finish_switch(&self, id: &ExtensionId, enabled: bool) -> Result<()> {
         let id = id.clone();
-        self.transaction(move |t| {
+        self.telling(move |t| {
             t.execute("UPDATE extension SET enabled = ?2 WHERE id = ?1", params![id.as_str(), enabled])?;
-            end(t, &id)
+            end(t, &id)?;
+            let what = if enabled { What::Enabled } else { What::Disabled };
+            let event = extensions::current(t, &id)?.map(|installed| events::of(&installed, what));
+            Ok(((), event))
         })
         .await
     }

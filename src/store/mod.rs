@@ -4,6 +4,7 @@
 //! transaction. `synchronous=FULL`: what a call has answered is on the disk.
 
 mod audit;
+mod events;
 mod extensions;
 mod grants;
 mod journal;
@@ -14,8 +15,9 @@ mod schema;
 mod schema_tests;
 
 use std::{
+    fmt,
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,7 +25,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, Transaction};
 use tokio::sync::oneshot;
 
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    event::{Event, Stored},
+};
 
 pub use audit::AuditEntry;
 pub use grants::StoredGrant;
@@ -31,11 +36,15 @@ pub use grants::StoredGrant;
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle on the store; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     jobs: mpsc::SyncSender<Job>,
     path: Arc<Path>,
+    /// Who is told of every event, once it is on the disk and before its caller is answered.
+    listener: Arc<OnceLock<Listener>>,
 }
+
+type Listener = Box<dyn Fn(Stored) + Send + Sync>;
 
 /// Calls that may wait for the store's thread; the next one waits for a place.
 const QUEUE_LENGTH: usize = 256;
@@ -61,7 +70,12 @@ impl Store {
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs, path: path.into() })
+        Ok(Store { jobs, path: path.into(), listener: Arc::default() })
+    }
+
+    /// Has `listener` told of every event from now on, in the order in which they were written. It must not wait.
+    pub fn listen(&self, listener: impl Fn(Stored) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
     /// A random name that this data directory has for good.
@@ -82,11 +96,25 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.telling(move |t| Ok((work(t)?, None))).await
+    }
+
+    /// Runs one transaction that makes something happen, which is written in it and told after it.
+    async fn telling<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<(T, Option<Event>)> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
+        let listener = self.listener.clone();
         let job: Job = Box::new(move |connection| {
             let result = connection.transaction().and_then(|transaction| {
-                let value = work(&transaction)?;
+                let (value, event) = work(&transaction)?;
+                let stored = event.map(|event| events::write(&transaction, event)).transpose()?;
                 transaction.commit()?;
+                if let (Some(stored), Some(listener)) = (stored, listener.get()) {
+                    listener(stored);
+                }
                 Ok(value)
             });
             // The caller may have gone; what was committed stays committed.
@@ -102,6 +130,12 @@ impl Store {
             Err(mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
         }
         answered.await.map_err(|_| gone())?.map_err(|e| failed(&self.path, e))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -24,3 +24,4 @@ mod support;
 mod tolerance;
 mod updating;
 mod users;
+mod watching;

@@ -3,6 +3,7 @@
 mod call;
 mod dev;
 mod enable;
+mod events;
 mod exec;
 mod grants;
 mod info;
@@ -48,6 +49,8 @@ pub enum ClientCommand {
     Exec(exec::Exec),
     /// Show which extension owns which container, network and volume
     Ps(ps::Ps),
+    /// Show what happens to extensions, as it happens
+    Events(events::Events),
     /// Show what an extension's containers wrote
     Logs(logs::Logs),
     /// Show or change what an extension may do
@@ -76,6 +79,7 @@ impl ClientCommand {
             ClientCommand::Grants(grants) => grants.extension.clone(),
             ClientCommand::Dev(dev) => dev.extension.clone(),
             ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
+            ClientCommand::Events(events) => events.extension.clone().unwrap_or_default(),
             ClientCommand::Ls(_) | ClientCommand::Rm(_) | ClientCommand::Info(_) | ClientCommand::Version(_) => {
                 String::new()
             }
@@ -112,6 +116,7 @@ impl ClientCommand {
             ClientCommand::Call(call) => call.run(console, options).await,
             ClientCommand::Exec(exec) => exec.run(console, options).await,
             ClientCommand::Ps(ps) => ps.run(console, options).await,
+            ClientCommand::Events(events) => events.run(console, options).await,
             ClientCommand::Logs(logs) => logs.run(console, options).await,
             ClientCommand::Grants(grants) => grants.run(console, options).await,
             ClientCommand::Dev(dev) => dev.run(console, options).await,

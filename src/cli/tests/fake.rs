@@ -12,8 +12,8 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait, transport::Server};
 
 use crate::pb::{
-    self, backend_service_server as backend, exec_service_server as exec, exited::Outcome,
-    extension_service_server as extension, grant_service_server as grant, install_response,
+    self, backend_service_server as backend, event_service_server as event, exec_service_server as exec,
+    exited::Outcome, extension_service_server as extension, grant_service_server as grant, install_response,
     ownership_service_server as ownership, run_response::Event, system_service_server as system,
 };
 
@@ -47,6 +47,7 @@ impl Fake {
         let services = Services(seen.clone());
         let server = Server::builder()
             .add_service(backend::BackendServiceServer::new(services.clone()).max_decoding_message_size(8 << 20))
+            .add_service(event::EventServiceServer::new(services.clone()))
             .add_service(exec::ExecServiceServer::new(services.clone()))
             .add_service(extension::ExtensionServiceServer::new(services.clone()))
             .add_service(grant::GrantServiceServer::new(services.clone()))
@@ -121,6 +122,32 @@ fn hello() -> pb::Extension {
 
 fn items<T: Send + 'static>(items: Vec<T>) -> Answer<Items<T>> {
     Ok(Response::new(Box::pin(tokio_stream::iter(items.into_iter().map(Ok)))))
+}
+
+#[async_trait]
+impl event::EventService for Services {
+    type WatchStream = Items<pb::EventServiceWatchResponse>;
+
+    async fn watch(&self, request: Request<pb::EventServiceWatchRequest>) -> Answer<Self::WatchStream> {
+        use pb::event_service_watch_response::Event as Told;
+        let request = request.into_inner();
+        if request.resume_token == "old" {
+            return Err(refused(Code::OutOfRange, "RESUME_TOKEN_EXPIRED", "list again", None));
+        }
+        let event = pb::ExtensionEvent {
+            extension: "org/hello".into(),
+            kind: pb::ExtensionEventKind::State.into(),
+            state: pb::ExtensionState::Backoff.into(),
+            state_reason: "RESTARTING".into(),
+            state_message: "again\x1b[2J".into(),
+            at: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+            observed_late: true,
+            ..Default::default()
+        };
+        let told = [Told::Heartbeat(pb::Heartbeat {}), Told::Extension(event)];
+        let message = |event| pb::EventServiceWatchResponse { resume_token: "t".into(), event: Some(event) };
+        items(told.into_iter().map(message).collect())
+    }
 }
 
 #[async_trait]
@@ -203,6 +230,7 @@ impl extension::ExtensionService for Services {
         Ok(Response::new(pb::ExtensionServiceListResponse {
             extensions: vec![if second { other } else { hello() }],
             next_page_token: if second { String::new() } else { "2".into() },
+            watch_token: String::new(),
         }))
     }
 

@@ -93,3 +93,14 @@ async fn inspect_looks_at_the_image_where_nothing_is_installed() {
     let outcome = run(&fake, &["inspect", "org/hello"]).await;
     assert!(outcome.out().contains("State:        degraded (NO_SOCKET)\n"), "{}", outcome.out());
 }
+
+#[tokio::test]
+async fn events_are_lines_with_a_token_in_json() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["events"]).await;
+    let line = "1970-01-01T00:00:01.000Z org/hello state backoff (RESTARTING): again [2J [observed late]\n";
+    assert_eq!(outcome.out(), line);
+    let outcome = run(&fake, &["events", "org/hello", "--json"]).await;
+    assert_eq!((&outcome.json()[0]["state"], &outcome.json()[0]["resume_token"]), (&"backoff".into(), &"t".into()));
+    assert!(run(&fake, &["events", "--resume", "old"]).await.err.contains("list again"));
+}

@@ -15,7 +15,7 @@ pub(super) fn done(step: Step) {
 
 #[cfg(debug_assertions)]
 fn reached(step: Step, side: &str) {
-    let Ok(wanted) = std::env::var("LONGSHORE_FAILPOINT") else { return };
+    let Ok(wanted) = std::env::var("FAILPOINT") else { return };
     if wanted.strip_prefix(step.as_str()) != Some(side) {
         return;
     }

@@ -20,7 +20,7 @@ impl Broker {
             self.remove_images(old, &self.images_in_use(installed)).await?;
             self.remove_replaced_image(old, installed).await?;
             failpoint::done(Step::UpdateRetire);
-            self.store.finish_update(old).await?;
+            self.store.finish_update(old, None).await?;
         }
         let kept = ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep);
         Ok(kept.map(|entry| entry.name).collect())
@@ -80,7 +80,7 @@ impl Broker {
             self.engine.remove_image(&kept_image(&old.record.nonce)).await?;
         }
         failpoint::done(Step::UpdateReturn);
-        self.store.finish_update(&new).await?;
+        self.store.finish_update(&new, Some(old)).await?;
         tracing::info!(extension = %id, generation = old.generation, "went back to the old generation");
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Broker {
             return Err(Error::new(Reason::ExtensionNotFound, id.as_str(), message));
         }
         let notes = ChangeNotes { remove_volumes: volumes, ..ChangeNotes::default() };
-        let mut installed = self.store.begin(&installed, Step::UninstallObjects, notes).await?;
+        let mut installed = self.store.begin_uninstall(&installed, notes).await?;
         failpoint::begun(Step::UninstallObjects);
         match self.remove_all(&mut installed).await {
             Ok(removed) => {

@@ -11,9 +11,10 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use longshore::pb::{
-    self, backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
-    extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-    ownership_service_client::OwnershipServiceClient, system_service_client::SystemServiceClient,
+    self, backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
+    exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
+    grant_service_client::GrantServiceClient, ownership_service_client::OwnershipServiceClient,
+    system_service_client::SystemServiceClient,
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -124,7 +125,7 @@ impl Broker {
 
     /// Lets it die at a step of the journal from its next start on, or no more.
     pub(crate) fn set_failpoint(&mut self, point: Option<&str>) {
-        const NAME: &str = "LONGSHORE_FAILPOINT";
+        const NAME: &str = "FAILPOINT";
         self.options.env.retain(|(name, _)| name != NAME);
         self.options.env.extend(point.map(|point| (NAME.to_owned(), point.to_owned())));
     }
@@ -234,6 +235,10 @@ impl Broker {
 
     pub(crate) async fn backends(&self) -> BackendServiceClient<Channel> {
         BackendServiceClient::new(self.channel().await).max_decoding_message_size(70 << 20)
+    }
+
+    pub(crate) async fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel().await)
     }
 
     pub(crate) async fn exec(&self) -> ExecServiceClient<Channel> {
