@@ -84,6 +84,8 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     })
     .await?;
     broker.spawn_recovery();
+    broker.spawn_feed();
+    broker.spawn_carer();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.path().display(),

@@ -15,5 +15,6 @@ pub mod fuzzing;
 pub mod model;
 pub mod pb;
 pub mod proxy;
+mod random;
 pub mod shim;
 pub mod store;

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, carry, convert, status::status, until_stopped};
+use super::{Streamed, carry, convert, session, status::status, until_stopped};
 use crate::{
     core::{Broker, LogQuery},
     model::{error::Result, reference::ExtensionId},
@@ -22,8 +22,9 @@ pub(super) struct Backends(pub(super) Arc<Broker>);
 #[tonic::async_trait]
 impl BackendService for Backends {
     async fn fetch(&self, request: Request<pb::FetchRequest>) -> Result<Response<pb::FetchResponse>, Status> {
+        let terms = fetch_terms(&self.0, &request).map_err(|error| status(error.sent(false)))?;
+        let (id, limits, start_wait) = terms;
         let request = request.into_inner();
-        let (id, limits, start_wait) = fetch_terms(&self.0, &request).map_err(|error| status(error.sent(false)))?;
         let fetch = proxy::Request {
             method: carry::method(request.method),
             path: request.path,
@@ -45,7 +46,8 @@ impl BackendService for Backends {
         &self,
         request: Request<Streaming<pb::StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let parts = carry::stream(self.0.clone(), request.into_inner());
+        let session = session::of(&request).cloned();
+        let parts = carry::stream(self.0.clone(), session, request.into_inner());
         Ok(Response::new(until_stopped(parts, self.0.stopping())))
     }
 
@@ -55,15 +57,16 @@ impl BackendService for Backends {
         &self,
         request: Request<Streaming<pb::ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let parts = carry::connect(self.0.clone(), request.into_inner());
+        let session = session::of(&request).cloned();
+        let parts = carry::connect(self.0.clone(), session, request.into_inner());
         Ok(Response::new(until_stopped(parts, self.0.stopping())))
     }
 
     type LogsStream = Streamed<pb::LogsResponse>;
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
-        let id = convert::extension_id(&request.extension).map_err(status)?;
         let tail = request.tail.map(|lines| {
             u32::try_from(lines).map_err(|_| status(convert::invalid("tail", "tail must not be below 0")))
         });
@@ -114,8 +117,9 @@ impl BackendService for Backends {
 }
 
 /// Whom to call, within which limits, and how long to wait for it to start.
-fn fetch_terms(broker: &Broker, request: &pb::FetchRequest) -> Result<(ExtensionId, proxy::Limits, Duration)> {
-    let id = convert::extension_id(&request.extension)?;
+fn fetch_terms(broker: &Broker, request: &Request<pb::FetchRequest>) -> Result<(ExtensionId, proxy::Limits, Duration)> {
+    let (session, request) = (session::of(request), request.get_ref());
+    let id = session::extension(session, &request.extension)?;
     let limits = carry::limits(broker, request.time_limits)?;
     let limits = proxy::Limits { max_body_bytes: max_body_bytes(broker, request)?, ..limits };
     Ok((id, limits, carry::start_wait(request.start_wait)?))

@@ -8,7 +8,11 @@ use std::{sync::Arc, task::Poll, time::Duration};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::poll_fn};
 use tonic::{Status, Streaming};
 
-use super::{convert, status::status};
+use super::{
+    convert,
+    session::{self, InSession},
+    status::status,
+};
 use crate::{
     core::Broker,
     model::error::{Error, Reason, Result},
@@ -50,20 +54,25 @@ pub(super) fn method(asked: String) -> String {
 /// `BackendService.Stream`. Answers at once: there are callers that send nothing before they are answered.
 pub(super) fn stream(
     broker: Arc<Broker>,
+    session: InSession,
     requests: Streaming<pb::StreamRequest>,
 ) -> impl Stream<Item = Result<pb::StreamResponse, Status>> {
-    let parts = futures_util::stream::once(begin_stream(broker, requests)).map_ok(|mut exchange| {
+    let parts = futures_util::stream::once(begin_stream(broker, session, requests)).map_ok(|mut exchange| {
         poll_fn(move |cx| exchange.poll_next(cx)).map_ok(|part| pb::StreamResponse { part: Some(streamed(part)) })
     });
     parts.try_flatten().map_err(status)
 }
 
-async fn begin_stream(broker: Arc<Broker>, mut requests: Streaming<pb::StreamRequest>) -> Result<Exchange> {
+async fn begin_stream(
+    broker: Arc<Broker>,
+    session: InSession,
+    mut requests: Streaming<pb::StreamRequest>,
+) -> Result<Exchange> {
     let first = requests.message().await.map_err(broken_off)?;
     let Some(stream_request::Part::Head(head)) = first.and_then(|first| first.part) else {
         return Err(out_of_order("the first message must hold `head`"));
     };
-    let begun = Begun::of(&broker, head, None).map_err(|error| error.sent(false))?;
+    let begun = Begun::of(&broker, &session, head, None).map_err(|error| error.sent(false))?;
     let pieces = requests.map(|request| match request.map_err(broken_off)?.part {
         Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
         Some(stream_request::Part::Trailers(trailers)) => {
@@ -78,9 +87,10 @@ async fn begin_stream(broker: Arc<Broker>, mut requests: Streaming<pb::StreamReq
 /// `BackendService.Connect`.
 pub(super) fn connect(
     broker: Arc<Broker>,
+    session: InSession,
     requests: Streaming<pb::ConnectRequest>,
 ) -> impl Stream<Item = Result<pb::ConnectResponse, Status>> {
-    let parts = futures_util::stream::once(begin_connect(broker, requests)).map_ok(|(head, mut rest)| {
+    let parts = futures_util::stream::once(begin_connect(broker, session, requests)).map_ok(|(head, mut rest)| {
         let head = connect_response::Part::Head(response_head(head));
         futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)))
     });
@@ -89,6 +99,7 @@ pub(super) fn connect(
 
 async fn begin_connect(
     broker: Arc<Broker>,
+    session: InSession,
     mut requests: Streaming<pb::ConnectRequest>,
 ) -> Result<(proxy::Head, Rest)> {
     let first = requests.message().await.map_err(broken_off)?;
@@ -103,7 +114,7 @@ async fn begin_connect(
     }
     let protocol = if connect.protocol.is_empty() { "websocket".to_owned() } else { connect.protocol };
     let head = pb::RequestHead { content_length: Some(0), ..head };
-    let begun = Begun::of(&broker, head, Some(protocol)).map_err(|error| error.sent(false))?;
+    let begun = Begun::of(&broker, &session, head, Some(protocol)).map_err(|error| error.sent(false))?;
     let mut exchange = begun.open(&broker, Box::pin(futures_util::stream::empty())).await?;
     let answer = loop {
         match exchange.next().await {
@@ -163,8 +174,8 @@ struct Begun {
 }
 
 impl Begun {
-    fn of(broker: &Broker, head: pb::RequestHead, upgrade: Option<String>) -> Result<Begun> {
-        let extension = convert::extension_id(&head.extension)?;
+    fn of(broker: &Broker, session: &InSession, head: pb::RequestHead, upgrade: Option<String>) -> Result<Begun> {
+        let extension = session::extension(session.as_ref(), &head.extension)?;
         let limits = limits(broker, head.time_limits)?;
         let start_wait = start_wait(head.start_wait)?;
         let method = method(head.method);

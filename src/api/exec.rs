@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert, peer::Peer, status::status, until_stopped};
+use super::{Streamed, convert, peer::Peer, session, status::status, until_stopped};
 use crate::{
     core::{Broker, RunRequest, Target},
     exec::{Cut, Drained, Event, Outcome, OutputStream},
@@ -26,6 +26,7 @@ impl ExecService for Programs {
 
     async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
         let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let target = match request.target() {
             pb::ExecTarget::Host => Target::Host,
@@ -34,7 +35,6 @@ impl ExecService for Programs {
                 return Err(status(convert::invalid("target", "say where it runs: on the host or in the backend")));
             }
         };
-        let id = convert::extension_id(&request.extension).map_err(status)?;
         let drain = convert::duration("drain_timeout", request.drain_timeout, Duration::ZERO, MAX_DRAIN);
         let request = RunRequest {
             target,
@@ -61,8 +61,8 @@ fn response(event: Event) -> pb::RunResponse {
             };
             Pb::Output(pb::Output { stream: stream.into(), data })
         }
-        Event::Exited(outcome) => Pb::Exited(exited(outcome)),
-        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes }) => Pb::Drained(pb::Drained {
+        Event::Exited(exit) => Pb::Exited(exited(exit.outcome)),
+        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes, .. }) => Pb::Drained(pb::Drained {
             cut: cut.is_some(),
             reason: cut.map_or("", Cut::as_str).to_owned(),
             stdout_bytes: i64::try_from(stdout_bytes).unwrap_or(i64::MAX),
@@ -76,6 +76,10 @@ fn exited(outcome: Outcome) -> pb::Exited {
     use pb::exited::Outcome as Pb;
     let outcome = match outcome {
         Outcome::Code(code) => Pb::Code(i32::from(code)),
+        Outcome::CodeOrSignal(code) => {
+            let message = format!("it exited with {code}, or signal {} ended it", code.saturating_sub(128));
+            Pb::Unknown(pb::UnknownEnd { message })
+        }
         Outcome::Signal { number, name, core_dumped } => Pb::Signal(pb::SignalDeath { number, name, core_dumped }),
         Outcome::StartFailure { reason, message } => {
             Pb::StartFailure(pb::StartFailure { reason: reason.into(), message })

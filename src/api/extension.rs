@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert, page::Page, peer::Peer, status::status, until_stopped};
+use super::{Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
     core::{Broker, InstallRequest, Subject, Updated, Work},
     model::{
@@ -182,7 +182,7 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::ExtensionServiceGetRequest>,
     ) -> Result<Response<pb::ExtensionServiceGetResponse>, Status> {
-        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let view = self.0.view(&id).await.map_err(status)?;
         Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(convert::extension(view)) }))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, peer::Peer, status::status};
+use super::{convert, peer::Peer, session, status::status};
 use crate::{
     core::Broker,
     model::grant::Decisions,
@@ -20,7 +20,7 @@ impl GrantService for Grants {
         &self,
         request: Request<pb::GrantServiceGetRequest>,
     ) -> Result<Response<pb::GrantServiceGetResponse>, Status> {
-        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
         let standing = self.0.grants(&id).await.map_err(status)?;
         Ok(Response::new(pb::GrantServiceGetResponse {
             grants: standing.decided.iter().map(convert::grant).collect(),

@@ -15,12 +15,14 @@ mod event;
 mod exec;
 mod extension;
 mod grant;
+mod heartbeat;
 pub mod listener;
 mod ownership;
 mod page;
 mod passthrough;
 mod peer;
 mod process;
+mod session;
 mod status;
 mod system;
 
@@ -45,6 +47,7 @@ use crate::{
 };
 use calls::{Calls, CallsLayer};
 use passthrough::PassThroughLayer;
+use session::SessionLayer;
 use tower::layer::util::{Identity, Stack};
 
 /// Largest message that the broker reads: a body for a backend, and some room.
@@ -66,6 +69,8 @@ const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 /// The service name under which health tells about the engine.
 const ENGINE_HEALTH: &str = "longshore.engine";
 
+/// What every call passes, the innermost first.
+type Layers = Stack<PassThroughLayer, Stack<SessionLayer, Stack<CallsLayer, Identity>>>;
 /// A response stream.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -198,11 +203,7 @@ fn async_stream(
     })
 }
 
-fn router<H>(
-    broker: &Arc<Broker>,
-    health: H,
-    calls: Calls,
-) -> Result<tonic::transport::server::Router<Stack<PassThroughLayer, Stack<CallsLayer, Identity>>>>
+fn router<H>(broker: &Arc<Broker>, health: H, calls: Calls) -> Result<tonic::transport::server::Router<Layers>>
 where
     H: tower::Service<
             http::Request<tonic::body::Body>,
@@ -219,7 +220,7 @@ where
         backend_service_server::BackendServiceServer, event_service_server::EventServiceServer,
         exec_service_server::ExecServiceServer, extension_service_server::ExtensionServiceServer,
         grant_service_server::GrantServiceServer, ownership_service_server::OwnershipServiceServer,
-        system_service_server::SystemServiceServer,
+        session_service_server::SessionServiceServer, system_service_server::SystemServiceServer,
     };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -234,6 +235,7 @@ where
         .max_encoding_message_size(MAX_REQUEST_BYTES);
     Ok(Server::builder()
         .layer(CallsLayer::new(calls))
+        .layer(SessionLayer(broker.clone()))
         .layer(PassThroughLayer(broker.clone()))
         .max_concurrent_streams(MAX_STREAMS)
         .max_frame_size(MAX_FRAME_BYTES)
@@ -248,6 +250,7 @@ where
         .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
         .add_service(EventServiceServer::new(event::Events(broker.clone())))
         .add_service(OwnershipServiceServer::new(ownership::Ownership(broker.clone())))
+        .add_service(SessionServiceServer::new(session::Sessions(broker.clone())))
         .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))
         .add_service(SystemServiceServer::new(system::System(broker.clone()))))
 }

@@ -108,7 +108,7 @@ async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Re
 }
 
 /// The extension that a call names.
-fn extension(headers: &HeaderMap) -> Result<ExtensionId> {
+pub(super) fn extension(headers: &HeaderMap) -> Result<ExtensionId> {
     let mut named = headers.get_all(EXTENSION).iter();
     let (Some(name), None) = (named.next(), named.next()) else {
         return Err(Error::new(Reason::RequestInvalid, EXTENSION, "the header longshore-extension is given twice"));

@@ -12,7 +12,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Broker, Observed, View, state::State};
+use super::{
+    Broker, Observed, View,
+    ring::{Lost, Ring},
+    state::State,
+};
 use crate::{
     model::{
         error::{Error, Reason, Result},
@@ -32,19 +36,15 @@ const MAX_HELD: usize = 10_000;
 pub(super) struct Events {
     epoch: String,
     run: String,
-    held: Mutex<Held>,
-    /// The number of the newest event.
-    newest: watch::Sender<u64>,
+    told: Ring<Told>,
+    last: Mutex<Last>,
 }
 
+/// What was told last.
 #[derive(Debug, Default)]
-struct Held {
-    /// The number of the newest event; the first has 1.
-    newest: u64,
+struct Last {
     /// The stored number of the newest event that is stored.
     stored: i64,
-    /// The newest events, the newest last.
-    events: VecDeque<Arc<Told>>,
     /// What each extension was told to do last, with its generation.
     observed: HashMap<String, (i64, State, &'static str)>,
 }
@@ -68,12 +68,12 @@ struct Place {
 impl Events {
     /// Begins to hold what `store` tells.
     pub(super) async fn of(store: &Store, run: &str) -> Result<Arc<Self>> {
-        let held = Held { stored: store.newest_event().await?, ..Held::default() };
+        let last = Last { stored: store.newest_event().await?, ..Last::default() };
         let events = Arc::new(Events {
             epoch: store.broker_id().await?,
             run: run.to_owned(),
-            held: Mutex::new(held),
-            newest: watch::channel(0).0,
+            told: Ring::new(MAX_HELD),
+            last: Mutex::new(last),
         });
         let weak = Arc::downgrade(&events);
         store.listen(move |stored| {
@@ -84,16 +84,16 @@ impl Events {
         Ok(events)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_stored(&self, Stored { sequence, event }: Stored) {
-        let mut held = self.lock();
-        held.stored = sequence;
+        let mut last = self.lock();
+        last.stored = sequence;
         // Whatever was observed before is not known to hold any more: the next look tells.
-        held.observed.remove(&event.extension);
-        self.push(&mut held, event);
+        last.observed.remove(&event.extension);
+        self.push(&last, event);
     }
 
     /// Tells what an extension was seen to do, where that is not what was told last.
@@ -102,27 +102,20 @@ impl Events {
         if matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Uninstall)) {
             return;
         }
-        let mut held = self.lock();
+        let mut last = self.lock();
         let now = (installed.generation, observed.state, observed.reason);
-        if held.observed.insert(installed.id.to_string(), now) != Some(now) {
-            let event = state_event(installed, observed, late);
-            self.push(&mut held, event);
+        if last.observed.insert(installed.id.to_string(), now) != Some(now) {
+            self.push(&last, state_event(installed, observed, late));
         }
     }
 
-    fn push(&self, held: &mut Held, event: Event) {
-        held.newest += 1;
-        let told = Told { event, number: held.newest, stored: held.stored };
-        held.events.push_back(Arc::new(told));
-        if held.events.len() > MAX_HELD {
-            held.events.pop_front();
-        }
-        self.newest.send_replace(held.newest);
+    fn push(&self, last: &Last, event: Event) {
+        self.told.push(|number| Told { event, number, stored: last.stored });
     }
 
     fn now(&self) -> Place {
-        let held = self.lock();
-        Place { number: held.newest, stored: held.stored }
+        let last = self.lock();
+        Place { number: self.told.newest(), stored: last.stored }
     }
 
     /// The token of a place.
@@ -164,7 +157,7 @@ fn state_event(installed: &Installed, observed: &Observed, late: bool) -> Event 
     }
 }
 
-fn expired() -> Error {
+pub(super) fn expired() -> Error {
     let message = "what happened since that token is not known any more; list, and watch from the token of the list";
     Error::new(Reason::ResumeTokenExpired, "resume_token", message)
 }
@@ -189,14 +182,17 @@ impl Watch {
         loop {
             let told = match self.backlog.pop_front() {
                 Some(told) => told,
-                None => match self.held()? {
-                    Some(told) => told,
-                    None => {
-                        // The sender lives as long as we hold `events`.
-                        let _ = self.newest.changed().await;
-                        continue;
+                None => {
+                    self.newest.borrow_and_update();
+                    match self.events.told.after(self.seen).map_err(|_: Lost| expired())? {
+                        Some(told) => told,
+                        None => {
+                            // The sender lives as long as we hold `events`.
+                            let _ = self.newest.changed().await;
+                            continue;
+                        }
                     }
-                },
+                }
             };
             (self.seen, self.stored) = (told.number.max(self.seen), told.stored);
             if self.extension.as_ref().is_none_or(|extension| *extension == told.event.extension) {
@@ -208,20 +204,6 @@ impl Watch {
     /// The token of the place behind what was told so far.
     pub fn token(&self) -> String {
         self.events.token(Place { number: self.seen, stored: self.stored })
-    }
-
-    /// The next of those in memory.
-    fn held(&mut self) -> Result<Option<Arc<Told>>> {
-        self.newest.borrow_and_update();
-        let held = self.events.lock();
-        if self.seen >= held.newest {
-            return Ok(None);
-        }
-        let oldest = held.newest + 1 - held.events.len() as u64;
-        match (self.seen + 1).checked_sub(oldest) {
-            Some(place) => Ok(held.events.get(usize::try_from(place).unwrap_or(usize::MAX)).cloned()),
-            None => Err(expired()),
-        }
     }
 }
 
@@ -236,7 +218,7 @@ impl Broker {
     /// Errors: RESUME_TOKEN_EXPIRED.
     pub async fn watch_events(&self, token: Option<&str>, extension: Option<&ExtensionId>) -> Result<Watch> {
         let events = self.events.clone();
-        let newest = events.newest.subscribe();
+        let newest = events.told.subscribe();
         let extension = extension.map(ToString::to_string);
         let now = events.now();
         let mut watch =

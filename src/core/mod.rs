@@ -2,8 +2,10 @@
 
 mod attach;
 mod call;
+mod catalogue;
 mod compose;
 mod events;
+mod feed;
 mod fetched;
 mod grants;
 mod info;
@@ -15,6 +17,10 @@ mod pools;
 mod program;
 mod progress;
 mod ready;
+mod reconcile;
+mod resource_watch;
+mod ring;
+mod sessions;
 mod stage;
 mod start;
 mod state;
@@ -51,6 +57,8 @@ pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::{RunRequest, Target};
 pub use progress::{InstallPhase, Progress};
+pub use resource_watch::{ResourceChange, ResourceWatch};
+pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
 pub use validate::{Inspected, Subject};
 pub use view::{ContainerView, UiView, View};
@@ -95,12 +103,15 @@ pub struct Broker {
     claims: Claims,
     mender: Mender,
     events: Arc<events::Events>,
+    catalogue: Arc<catalogue::Catalogue>,
+    carer: reconcile::Carer,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
     body_mib: Semaphore,
     attached: attach::Attached,
     pools: pools::Pools,
+    sessions: sessions::Sessions,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -130,6 +141,8 @@ impl Broker {
         let events = events::Events::of(&store, &run).await?;
         Ok(Arc::new(Broker {
             events,
+            catalogue: Arc::default(),
+            carer: reconcile::Carer::default(),
             places,
             limits,
             layout,
@@ -143,6 +156,7 @@ impl Broker {
             body_mib: Semaphore::new(MAX_BODY_MIB),
             attached: attach::Attached::default(),
             pools: pools::Pools::default(),
+            sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))

@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::{Broker, call::running_backend, lifecycle::grants_required};
 use crate::{
-    exec::{EnvSpec, Program, Run, host_base},
+    exec::{self, EnvSpec, Program, Run, host_base},
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
@@ -160,11 +160,10 @@ impl Broker {
         let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
         vars.extend(request.env);
         Program {
-            owner: installed.id.to_string(),
-            argv: request.argv,
             cwd: Some(cwd),
             env: EnvSpec { inherit: false, vars },
             drain_timeout: request.drain_timeout,
+            ..Program::new(installed.id.as_str(), exec::Target::Host, request.argv)
         }
     }
 
@@ -175,11 +174,10 @@ impl Broker {
         let broker_dir = self.layout.extension(&installed.id).broker();
         let docker = self.engine.client()?;
         let program = Program {
-            owner: installed.id.to_string(),
-            argv: request.argv,
             cwd: request.cwd,
             env: EnvSpec { inherit: true, vars: request.env },
             drain_timeout: request.drain_timeout,
+            ..Program::new(installed.id.as_str(), exec::Target::Backend, request.argv)
         };
         let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
         match link().await?.run(&program).await {

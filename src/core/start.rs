@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    Broker, InstallPhase, Report,
+    Broker, InstallPhase, Report, catalogue,
     compose::Planned,
     fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
@@ -378,10 +378,12 @@ impl Broker {
             first_seen_ms: now_ms(),
         };
         let mut made = Vec::new();
+        let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
         for container in self.engine.containers(&[nonce_label(installed)]).await? {
             let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
             made.push(entry(ResourceKind::Container, &container.id, &container.name, service, false));
             let details = self.engine.container(&container.id).await?;
+            there.push(container.clone().into());
             for mounted in details.into_iter().flat_map(|details| details.mounts) {
                 let volume = &mounted.volume;
                 if is_anonymous(volume) && !volumes.contains(volume) && is_ours(volume) {
@@ -395,15 +397,21 @@ impl Broker {
             let marked = network.labels.get(NONCE_LABEL).is_some_and(|nonce| nonce == network_nonce(installed));
             if names.networks.contains(&network.name) && (known || marked) {
                 made.push(entry(ResourceKind::Network, &network.id, &network.name, "", false));
+                there.push(network.into());
             }
         }
         for volume in self.engine.volumes().await? {
             let ours = volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
                 made.push(entry(ResourceKind::Volume, &volume.name, &volume.name, "", true));
+                there.push(volume.into());
             }
         }
-        self.store.record(made).await
+        let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
+        self.store.record(made).await?;
+        self.catalogue.add(there);
+        self.catalogue.tell_again(&keys);
+        Ok(())
     }
 
     /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use super::{
     Broker,
     call::is_young,
+    catalogue::{Key, Object},
     ownership::EXTENSION_LABEL,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
 use crate::{
-    engine::Container,
     files::guest::{DialError, GuestDir},
     model::{
         error::Result,
-        extension::{BackendRecord, Installed, LedgerEntry},
+        extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
         reference::ExtensionId,
     },
 };
@@ -62,7 +62,7 @@ pub struct UiView {
 }
 
 /// What the engine said about all containers of extensions, asked once for a whole list.
-type Seen = Result<HashMap<String, Container>, String>;
+type Seen = Result<HashMap<String, Object>, String>;
 
 impl Broker {
     /// One installed extension. Errors: EXTENSION_NOT_FOUND.
@@ -82,7 +82,10 @@ impl Broker {
     /// Up to `limit` installed extensions behind `after`, ordered by id.
     pub async fn views(&self, after: &str, limit: usize) -> Result<Vec<View>> {
         let all = self.store.extensions(after, limit).await?;
-        let seen = self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await;
+        let seen = match self.catalogue.all(|kind| kind == ResourceKind::Container) {
+            Some(known) => Ok(known.into_iter().map(|((_, id), object)| (id, object)).collect()),
+            None => self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await,
+        };
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
             let view = self.view_of(installed, &seen).await?;
@@ -98,7 +101,7 @@ impl Broker {
             return Ok(HashMap::new());
         }
         let containers = self.engine.containers(&[label.to_owned()]).await.map_err(|error| error.to_string())?;
-        Ok(containers.into_iter().map(|container| (container.id.clone(), container)).collect())
+        Ok(containers.into_iter().map(|container| (container.id.clone(), <(Key, Object)>::from(container).1)).collect())
     }
 
     async fn view_of(&self, installed: Installed, seen: &Seen) -> Result<View> {
@@ -136,9 +139,12 @@ impl Broker {
             let LedgerEntry { id, name, service, .. } = entry;
             let state = seen.get(&id).map_or("missing".to_owned(), |container| container.state.clone());
             let exit_code = match state.as_str() {
-                "exited" | "dead" | "restarting" => match self.engine.container(&id).await {
-                    Ok(details) => details.map_or(0, |details| details.exit_code),
-                    Err(error) => return Ok(Err(error.to_string())),
+                "exited" | "dead" | "restarting" => match seen.get(&id).and_then(|container| container.exit_code) {
+                    Some(code) => code,
+                    None => match self.engine.container(&id).await {
+                        Ok(details) => details.map_or(0, |details| details.exit_code),
+                        Err(error) => return Ok(Err(error.to_string())),
+                    },
                 },
                 _ => 0,
             };

@@ -35,6 +35,8 @@ pub struct Container {
     pub image: String,
     /// State as the engine names it.
     pub state: String,
+    /// Exit code of the last run, where the engine's list tells it.
+    pub exit_code: Option<i64>,
     /// Labels.
     pub labels: HashMap<String, String>,
 }
@@ -58,6 +60,8 @@ pub struct ContainerDetails {
     pub tty: bool,
     /// Whether the engine starts it again when it ends.
     pub restarts_itself: bool,
+    /// Whether it does so however it ended and however often.
+    pub always_restarts: bool,
     /// Labels.
     pub labels: HashMap<String, String>,
     /// What is mounted.
@@ -96,6 +100,14 @@ impl Engine {
     /// All containers, running or not, that carry every one of `labels` (`key` or `key=value`).
     pub async fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
         let filters = HashMap::from([("label", labels.to_vec())]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.client()?.list_containers(Some(options)).await.map_err(|e| self.refused("", e))?;
+        Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// Those of some containers that exist, by full id.
+    pub async fn containers_by_id(&self, ids: &[String]) -> Result<Vec<Container>> {
+        let filters = HashMap::from([("id", ids.to_vec())]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let listed = self.client()?.list_containers(Some(options)).await.map_err(|e| self.refused("", e))?;
         Ok(listed.into_iter().map(Container::from).collect())
@@ -211,9 +223,17 @@ impl From<ContainerSummary> for Container {
             name: name.trim_start_matches('/').to_owned(),
             image: summary.image.unwrap_or_default(),
             state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
+            exit_code: summary.status.as_deref().and_then(exit_code_in),
             labels: summary.labels.unwrap_or_default(),
         }
     }
+}
+
+/// The exit code in what a list says for people: `Exited (1) 2 minutes ago`, `Restarting (1) 3 seconds ago`.
+fn exit_code_in(status: &str) -> Option<i64> {
+    let (word, rest) = status.split_once(" (")?;
+    let code = rest.split_once(')')?.0;
+    matches!(word, "Exited" | "Restarting").then(|| code.parse().ok())?
 }
 
 impl From<ContainerInspectResponse> for ContainerDetails {
@@ -234,9 +254,31 @@ impl From<ContainerInspectResponse> for ContainerDetails {
             restarts: found.restart_count.unwrap_or(0),
             started_at: state.started_at.unwrap_or_default(),
             tty: config.tty.unwrap_or(false),
+            always_restarts: matches!(
+                policy,
+                Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)
+            ),
             restarts_itself: !matches!(policy, None | Some(RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)),
             labels: config.labels.unwrap_or_default(),
             mounts: found.mounts.unwrap_or_default().into_iter().filter_map(volume).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_tells_exit_codes_in_words() {
+        for (status, code) in [
+            ("Exited (137) 2 minutes ago", Some(137)),
+            ("Restarting (1) 3 seconds ago", Some(1)),
+            ("Up 2 minutes (healthy)", None),
+            ("Created", None),
+            ("Exited (x)", None),
+        ] {
+            assert_eq!(exit_code_in(status), code, "{status}");
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod compose;
 mod containers;
 mod credentials;
+mod events;
 mod images;
 mod logs;
 mod objects;
@@ -19,6 +20,7 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_
 use futures_util::StreamExt;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
+pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use logs::taken_apart;
@@ -108,6 +110,12 @@ impl Engine {
             let mut events = std::pin::pin!(client.events(Some(options)));
             while let Some(Ok(_)) = events.next().await {}
         }
+    }
+
+    /// The engine does not answer, and why.
+    fn away(&self, why: &str) -> Error {
+        let message = format!("the engine at {} does not answer: {why}", self.socket.display());
+        Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
     }
 
     /// Puts an engine's failure about `subject` into our terms.

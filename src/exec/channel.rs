@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::net::{Shutdown, shutdown};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use super::watch::watch;
 use crate::shim::socket::{self, Delivery, Inbox};
@@ -48,21 +48,36 @@ impl Channel {
         socket::send(&self.socket, bytes, fds)
     }
 
-    /// The next message; `None` when the other side is gone.
-    pub(super) fn poll_next(&self, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<io::Result<Option<Delivery>>> {
+    /// A message that is there now; `None` when the other side is gone. Fails with `WouldBlock` where there is none.
+    pub(super) fn try_next(&self, inbox: &mut Inbox) -> io::Result<Option<Delivery>> {
         loop {
             if let Some(delivery) = inbox.take()? {
-                return Poll::Ready(Ok(Some(delivery)));
+                return Ok(Some(delivery));
             }
             match inbox.fill(&self.socket) {
                 Ok(true) => {}
-                Ok(false) => return Poll::Ready(Ok(None)),
+                Ok(false) => return Ok(None),
+                // What was queued for a peer that died.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until something may be there to read. It is to be read before this is dropped with
+    /// [`AsyncFdReadyGuard::clear_ready`].
+    pub(super) async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+        self.socket.readable().await
+    }
+
+    /// The next message; `None` when the other side is gone.
+    pub(super) fn poll_next(&self, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<io::Result<Option<Delivery>>> {
+        loop {
+            match self.try_next(inbox) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.socket.poll_read_ready(cx))?.clear_ready();
                 }
-                // What was queued for a peer that died.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Poll::Ready(Ok(None)),
-                Err(error) => return Poll::Ready(Err(error)),
+                other => return Poll::Ready(other),
             }
         }
     }

@@ -10,8 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::random;
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    random,
+};
 
 /// Its name in the broker directory.
 pub(super) const NAME: &str = "shim";

@@ -18,8 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::random;
-use crate::shim::NONCE_BYTES;
+use crate::{random, shim::NONCE_BYTES};
 
 /// How a door's name begins.
 const PREFIX: &str = "shim-";

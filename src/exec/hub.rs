@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -14,11 +14,16 @@ use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
 
 use super::{
     ancestry::{Process, descends_from},
+    cgroup::Base,
     container,
     copy::{self, Checked},
-    link::{ExecIds, Link, Place},
+    execution::ExecView,
+    handle::ExecHandle,
+    link::{ExecIds, Link, Target},
+    living::{ExecFilter, Left, Living},
     orphans,
-    trees::Trees,
+    program::{Cause, Containment},
+    squeeze::{Squeeze, SqueezeJournal},
 };
 use crate::{
     model::error::{Error, Reason, Result},
@@ -31,7 +36,7 @@ const SHUTDOWN_BOUND: Duration = Duration::from_secs(12);
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a hub needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct HubOptions {
     /// The binary that is the shim: this one.
     pub shim: PathBuf,
@@ -41,12 +46,23 @@ pub struct HubOptions {
     /// Whether this process is a subreaper, and nothing but a broker: whatever it becomes the parent of is then an
     /// extension's, and is killed.
     pub is_subreaper: bool,
+    /// Whether programs on the host get cgroups of their own, where that is possible.
+    pub cgroups: bool,
+    /// Where squeezed process limits are written down; without one, a broker that is killed at that moment leaves a
+    /// container squeezed.
+    pub squeeze_journal: Option<SqueezeJournal>,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
         // Not the path it was started by, under which an upgrade may have put another.
-        HubOptions { shim: "/proc/self/exe".into(), max_open_files: None, is_subreaper: false }
+        HubOptions {
+            shim: "/proc/self/exe".into(),
+            max_open_files: None,
+            is_subreaper: false,
+            cgroups: true,
+            squeeze_journal: None,
+        }
     }
 }
 
@@ -54,10 +70,13 @@ impl Default for HubOptions {
 #[derive(Debug)]
 pub struct Hub {
     options: HubOptions,
-    trees: Arc<Trees>,
+    journal: Option<Arc<SqueezeJournal>>,
+    living: Arc<Living>,
     ids: Arc<ExecIds>,
     host: Mutex<Host>,
     containers: Mutex<HashMap<ContainerKey, Cell>>,
+    /// By container, of those that have a link.
+    squeezes: Mutex<HashMap<String, Weak<Squeeze>>>,
     /// Copies that were compared with the binary.
     checked: Mutex<HashSet<Checked>>,
 }
@@ -67,6 +86,8 @@ pub struct Hub {
 struct Host {
     link: Option<Arc<Link>>,
     shims: Vec<Process>,
+    /// Where programs get cgroups.
+    base: Option<Base>,
 }
 
 /// Container id and user.
@@ -76,13 +97,15 @@ type Cell = Arc<OnceCell<Arc<Link>>>;
 
 impl Hub {
     /// A hub without links.
-    pub fn new(options: HubOptions) -> Self {
+    pub fn new(mut options: HubOptions) -> Self {
         Hub {
+            journal: options.squeeze_journal.take().map(Arc::new),
             options,
-            trees: Arc::default(),
+            living: Arc::default(),
             ids: Arc::new(ExecIds::new()),
             host: Mutex::default(),
             containers: Mutex::default(),
+            squeezes: Mutex::default(),
             checked: Mutex::default(),
         }
     }
@@ -111,9 +134,37 @@ impl Hub {
         }
         // Let go, so that the runtime buries it when it ends.
         drop(child);
-        let link = Arc::new(Link::new(near, Place::Host, self.trees.clone(), self.ids.clone())?);
+        let link = Arc::new(Link::new(near, Target::Host, self.living.clone(), self.ids.clone())?);
+        self.give_cages(&mut host, &link);
         host.link = Some(link.clone());
         Ok(link)
+    }
+
+    /// Has the shim's programs get cgroups, below a new one: what a dead shim left may still be ending in the old.
+    fn give_cages(&self, host: &mut Host, link: &Link) {
+        if let Some(old) = host.base.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(old.retire());
+        }
+        if !self.options.cgroups {
+            return;
+        }
+        match Base::make() {
+            Ok(base) => host.base = link.give_cages(&base.dir).is_ok().then_some(base),
+            Err(error) => tracing::info!(%error, "programs on the host get no cgroups of their own"),
+        }
+    }
+
+    /// What holds programs on the host together. Starts the shim where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Hub::host`].
+    pub fn host_containment(&self) -> Result<Containment> {
+        self.host()?;
+        let is_caged = lock(&self.host).base.is_some();
+        Ok(if is_caged { Containment::Cgroup } else { Containment::Walk })
     }
 
     /// Nothing of the broker's environment is needed there, and programs could read it.
@@ -143,8 +194,8 @@ impl Hub {
         let start = || async {
             self.place_copy(broker_dir).await?;
             let link = container::start(container::Order { docker, container, user, broker_dir }).await?;
-            let place = Place::Container(container.to_owned());
-            Link::new(link, place, self.trees.clone(), self.ids.clone()).map(Arc::new)
+            let target = Target::Container(container.to_owned(), self.squeeze(docker, container));
+            Link::new(link, target, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()
     }
@@ -157,6 +208,18 @@ impl Hub {
             None => Arc::strong_count(cell) > 1,
         });
         containers.entry(key).or_default().clone()
+    }
+
+    /// One for all users of a container: they share the limit.
+    fn squeeze(&self, docker: &Docker, container: &str) -> Arc<Squeeze> {
+        let mut squeezes = lock(&self.squeezes);
+        squeezes.retain(|_, squeeze| squeeze.strong_count() > 0);
+        if let Some(squeeze) = squeezes.get(container).and_then(Weak::upgrade) {
+            return squeeze;
+        }
+        let squeeze = Arc::new(Squeeze::new(docker.clone(), container.to_owned(), self.journal.clone()));
+        squeezes.insert(container.to_owned(), Arc::downgrade(&squeeze));
+        squeeze
     }
 
     /// Puts the shim into an extension's broker directory, for a container that is about to run it.
@@ -181,16 +244,32 @@ impl Hub {
         Ok(())
     }
 
-    /// Kills every program of an extension, and what its programs left running, and waits until it is gone: how many
-    /// trees are not, normally 0. What is started meanwhile is not among them: stop accepting first.
-    pub async fn end_all_of(&self, extension: &str) -> usize {
-        self.trees.end(Some(extension)).await
+    /// The execs that live, the oldest first: those whose call goes on, and those whose tree outlived it. How each
+    /// program ended is shown at once.
+    pub fn execs(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
+        self.living.list(filter)
     }
 
-    /// Kills every program and lets all shims go; waits until those of the host are gone: how many trees are not,
-    /// normally 0. Links that are asked for afterwards are made anew.
-    pub async fn shutdown(&self) -> usize {
-        let left = self.trees.end(None).await;
+    /// A living exec by its id.
+    pub fn find(&self, exec_id: &str) -> Option<ExecHandle> {
+        self.living.find(exec_id).map(ExecHandle)
+    }
+
+    /// Ends every program of a session, and what its programs left running, all at once, and waits until they are gone.
+    /// What is started meanwhile is not among them: stop accepting first.
+    pub async fn end_session(&self, session: &str) -> Left {
+        self.living.end(ExecFilter::Session(session), Cause::SessionEnded).await
+    }
+
+    /// The same for every program of an extension.
+    pub async fn end_all_of(&self, extension: &str) -> Left {
+        self.living.end(ExecFilter::Owner(extension), Cause::OwnerEnded).await
+    }
+
+    /// Ends every program and lets all shims go; waits until those of the host are gone. Links that are asked for
+    /// afterwards are made anew.
+    pub async fn shutdown(&self) -> Left {
+        let left = self.living.end(ExecFilter::All, Cause::BrokerStopping).await;
         lock(&self.containers).clear();
         let shims = {
             let mut host = lock(&self.host);
@@ -221,10 +300,16 @@ impl Hub {
         lock(&self.host).shims.iter().filter(|shim| shim.is_alive()).map(|shim| shim.pid).collect()
     }
 
-    /// Whether a process on this machine is a program that we run on the host, or descends from one. True as well for a
-    /// process that is gone, or whose ancestors cannot be read, once any program ran.
+    /// Whether a process on this machine is a program that we run on the host, or descends from one: by its cgroup, or by
+    /// its ancestors. True as well for a process that is gone, or whose ancestors cannot be read, once any program ran.
     pub fn is_descendant(&self, pid: i32) -> bool {
-        let mut ours = lock(&self.host).shims.clone();
+        let mut ours = {
+            let host = lock(&self.host);
+            if host.base.as_ref().is_some_and(|base| base.contains(pid)) {
+                return true;
+            }
+            host.shims.clone()
+        };
         if self.options.is_subreaper {
             ours.extend(Process::of(std::process::id().cast_signed()));
         }

@@ -19,10 +19,21 @@ use rustix::{
 };
 use tokio::net::UnixStream;
 
-use super::{channel::Channel, output::Output, program::Program, run::Run, trees::Trees};
+use super::{
+    channel::Channel,
+    execution::{Execution, Parts, Place},
+    living::Living,
+    pipes::Pipes,
+    program::Program,
+    run::Run,
+    squeeze::Squeeze,
+    terminal::{Ends, Terminal},
+};
 use crate::{
     model::error::{Error, Reason, Result},
+    random,
     shim::{
+        resident,
         socket::{self, Inbox},
         wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, StartReason},
     },
@@ -32,20 +43,20 @@ use crate::{
 const ANSWER_BOUND: Duration = Duration::from_secs(15);
 
 /// Where a link leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+#[derive(Debug, Clone)]
+pub(super) enum Target {
     /// This machine.
     Host,
     /// A container, by its full id.
-    Container(String),
+    Container(String, Arc<Squeeze>),
 }
 
 /// A link to a resident shim. When the last handle goes, the shim ends everything below it and itself.
 #[derive(Debug)]
 pub struct Link {
     channel: Channel,
-    place: Place,
-    trees: Arc<Trees>,
+    target: Target,
+    living: Arc<Living>,
     ids: Arc<ExecIds>,
     null: OwnedFd,
 }
@@ -95,20 +106,25 @@ impl std::error::Error for DialError {}
 
 impl ExecIds {
     pub(super) fn new() -> Self {
-        ExecIds { boot: super::random::number(), last: AtomicU64::new(0) }
+        ExecIds { boot: random::number(), last: AtomicU64::new(0) }
     }
 
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         format!("{:08x}-{}", self.boot as u32, self.last.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedFd, place: Place, trees: Arc<Trees>, ids: Arc<ExecIds>) -> Result<Self> {
+    pub(super) fn new(socket: OwnedFd, target: Target, living: Arc<Living>, ids: Arc<ExecIds>) -> Result<Self> {
         let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let null = null.map_err(|error| Error::new(Reason::FileFailed, "/dev/null", error.to_string()))?;
         let channel = Channel::new(socket).map_err(limit)?;
-        Ok(Link { channel, place, trees, ids, null })
+        Ok(Link { channel, target, living, ids, null })
+    }
+
+    /// Tells a shim that has just begun where its programs get their cgroups.
+    pub(super) fn give_cages(&self, base: &OwnedFd) -> io::Result<()> {
+        self.channel.try_send(&[resident::CAGES], &[base.as_fd()]).map(drop)
     }
 
     /// Whether the shim was still there just now.
@@ -125,19 +141,34 @@ impl Link {
     /// `ARGV_INVALID`, `REQUEST_INVALID`; `LIMIT_REACHED` where no pipes can be made; `SHIM_UNAVAILABLE` where the shim
     /// went meanwhile, and nothing was started.
     pub async fn run(&self, program: &Program) -> Result<Run> {
-        let is_host = self.place == Place::Host;
-        let frame = Message::Run(program.to_start(!is_host)?).to_frame();
-        let exec_id = self.ids.next();
+        let (place, container, squeeze) = match &self.target {
+            Target::Host => (Place::Host, None, None),
+            Target::Container(id, squeeze) => {
+                squeeze.free().await;
+                (Place::Container, Some(id.clone()), Some(squeeze.clone()))
+            }
+        };
+        let frame = Message::Run(program.to_start(place == Place::Container)?).to_frame();
+        let id = self.ids.next();
         if frame.len() > MAX_REQUEST_BYTES {
             let message = "arguments and environment are larger than the system takes".to_owned();
-            return Ok(Run::not_started(exec_id, StartReason::ArgumentsTooLong, message));
+            return Ok(Run::not_started(id, StartReason::ArgumentsTooLong, message));
         }
-        let (stdout, stdout_far) = Output::open().map_err(limit)?;
-        let (stderr, stderr_far) = Output::open().map_err(limit)?;
-        let stdio = [self.null.as_fd(), stdout_far.as_fd(), stderr_far.as_fd()];
-        let channel = Arc::new(self.request(&frame, &stdio).await?);
-        let entry = self.trees.enter(&program.owner, channel.clone());
-        Ok(Run::new(exec_id, channel, entry, [stdout, stderr], program.drain_timeout, is_host))
+        let Pipes { outputs, input, far } = Pipes::open(program.stdin, program.tty.is_none()).map_err(limit)?;
+        let stdin = far.stdin.as_ref().unwrap_or(&self.null).as_fd();
+        let (channel, terminal) = match &far.stderr {
+            Some(stderr) => {
+                (self.request(resident::PROGRAM, &frame, &[stdin, far.stdout.as_fd(), stderr.as_fd()]).await?, None)
+            }
+            None => {
+                let channel = self.request(resident::PROGRAM, &frame, &[]).await?;
+                let ends = Ends { keyboard: far.stdin, screen: far.stdout };
+                (channel, Some(Terminal::Awaited { ends, size: None }))
+            }
+        };
+        let info = program.info(id, container);
+        let parts = Parts { info, place, channel, input, terminal, squeeze, grace: program.grace };
+        Ok(Run::begin(Arc::new(Execution::new(parts, &self.living)), &self.living, outputs, program))
     }
 
     /// Connects, as the shim's user, to the socket `name` below `dir`, without following a link.
@@ -170,7 +201,7 @@ impl Link {
 
     /// One request with one answer.
     async fn ask(&self, request: &Message) -> Result<socket::Delivery> {
-        let channel = self.request(&request.to_frame(), &[]).await?;
+        let channel = self.request(resident::ERRAND, &request.to_frame(), &[]).await?;
         let mut inbox = Inbox::new(MAX_ANSWER_BYTES);
         let answer = std::future::poll_fn(|cx| channel.poll_next(&mut inbox, cx));
         match tokio::time::timeout(ANSWER_BOUND, answer).await {
@@ -182,12 +213,12 @@ impl Link {
     }
 
     /// Opens a channel with a request in it. Dropped half-way, the channel closes and the shim forgets the request.
-    async fn request(&self, frame: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Channel> {
+    async fn request(&self, what: u8, frame: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Channel> {
         let (near, far) = socket::pair().map_err(limit)?;
         let channel = Channel::new(near).map_err(limit)?;
         // Usually the whole request is there before the shim wakes up.
         let sent = channel.try_send(frame, fds).map_err(limit)?;
-        self.channel.send(&[0], &[far.as_fd()]).await.map_err(|error| match error.raw_os_error() {
+        self.channel.send(&[what], &[far.as_fd()]).await.map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ETOOMANYREFS | libc::ENOMEM | libc::ENOBUFS) => limit(error),
             _ => self.gone(error.to_string()),
         })?;
@@ -197,9 +228,9 @@ impl Link {
     }
 
     fn gone(&self, why: impl std::fmt::Display) -> Error {
-        let subject = match &self.place {
-            Place::Host => "host",
-            Place::Container(id) => id,
+        let subject = match &self.target {
+            Target::Host => "host",
+            Target::Container(id, _) => id,
         };
         Error::new(Reason::ShimUnavailable, subject, format!("the shim is gone: {why}"))
     }
@@ -224,7 +255,7 @@ fn gone(error: Error) -> DialError {
 }
 
 /// What cannot be made for want of descriptors or memory.
-fn limit(error: io::Error) -> Error {
+pub(super) fn limit(error: io::Error) -> Error {
     Error::new(Reason::LimitReached, "", format!("descriptors or memory ran short: {error}")).caused_by(error)
 }
 

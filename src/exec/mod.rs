@@ -1,30 +1,45 @@
 //! Programs on the host and in containers: started through a shim, told of as a stream of events, killed as a tree.
 
 mod ancestry;
+mod cgroup;
 mod channel;
 mod container;
 mod copy;
 mod door;
 mod env;
+mod execution;
+mod handle;
 mod hub;
 mod idle;
-mod keeper;
+mod input;
+mod left_over;
 mod link;
+mod living;
 mod orphans;
 mod output;
 mod pidfd;
+mod pipes;
 mod program;
-mod random;
 mod run;
 #[cfg(test)]
 mod run_tests;
 mod signal;
-mod trees;
+mod silence;
+mod squeeze;
+mod terminal;
 mod watch;
 
 pub use env::host_base;
+pub use execution::{ExecInfo, ExecView};
+pub use handle::ExecHandle;
 pub use hub::{Hub, HubOptions};
+pub use input::InputClosed;
 pub use link::{DialError, DialErrorKind, Link};
-pub use program::{Cut, DEFAULT_DRAIN_TIMEOUT, Drained, EnvSpec, Event, Outcome, OutputStream, Program};
+pub use living::{ExecFilter, Left};
+pub use program::{
+    Cause, Containment, Cut, DEFAULT_DRAIN_TIMEOUT, DEFAULT_GRACE, Drained, EnvSpec, Event, Exit, MAX_GRACE, Outcome,
+    OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,
+};
 pub use run::Run;
 pub use signal::name as signal_name;
+pub use squeeze::{SqueezeJournal, restore_pids_limit};

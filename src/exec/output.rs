@@ -69,6 +69,11 @@ impl Output {
         }
     }
 
+    /// Takes back bytes that were read and are not told.
+    pub(super) fn unread(&mut self, bytes: u64) {
+        self.read_bytes -= bytes;
+    }
+
     fn take(&mut self, len: usize) -> Bytes {
         self.read_bytes += len as u64;
         self.owed_bytes = self.owed_bytes.saturating_sub(len as u64);
@@ -80,16 +85,17 @@ impl Output {
         self.buffer.split_to(len).freeze()
     }
 
-    fn close(&mut self) {
+    /// Closes it: who writes to it from now on is told so by the system.
+    pub(super) fn close(&mut self) {
         self.pipe = None;
         self.owed_bytes = 0;
         self.buffer = BytesMut::new();
     }
 
-    /// Notes that what is in the pipe now was written before the program ended.
-    pub(super) fn note_end(&mut self) {
+    /// Notes that what is in the pipe now, and that much more that is on its way, was written before the program ended.
+    pub(super) fn note_end(&mut self, on_its_way_bytes: u64) {
         let queued = self.pipe.as_ref().and_then(|pipe| ioctl_fionread(pipe.get_ref()).ok());
-        self.owed_bytes = queued.unwrap_or_default();
+        self.owed_bytes = queued.map_or(0, |queued| queued + on_its_way_bytes);
     }
 
     /// Whether what was written before the end of the program is still to be read.

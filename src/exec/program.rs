@@ -1,10 +1,10 @@
 //! What is asked for when a program is to run, and what is told about it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::signal;
+use super::{execution::ExecInfo, signal};
 use crate::{
     model::error::{Error, Reason, Result},
     shim::wire::{End, Start, StartReason},
@@ -13,11 +13,20 @@ use crate::{
 /// How long children may keep the output open and idle, unless told otherwise.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time between TERM and KILL, unless told otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(2);
+/// The longest grace: who waits for an end should not wait for long.
+pub const MAX_GRACE: Duration = Duration::from_secs(60);
+
 /// One program to run.
 #[derive(Clone)]
 pub struct Program {
     /// Whose it is; what outlives the program is ended with its owner ([`super::Hub::end_all_of`]).
     pub owner: String,
+    /// The session that it was started in, and ends with ([`super::Hub::end_session`]).
+    pub session: Option<String>,
+    /// What it was asked for as, for listings.
+    pub target: Target,
     /// Program and arguments, at least one. A name without `/` is looked up in the PATH of `env`.
     pub argv: Vec<String>,
     /// Working directory, absolute. `None`: the link's own, which in a container is the container's and on the host `/`.
@@ -26,6 +35,55 @@ pub struct Program {
     pub env: EnvSpec,
     /// For how long altogether the output may be open and empty after the program ended, before it is cut.
     pub drain_timeout: Duration,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// The terminal that it gets in place of three pipes. All it writes is then standard output.
+    pub tty: Option<WindowSize>,
+    /// What ends it early.
+    pub limits: ProgramLimits,
+    /// When its tree is ended: time between TERM and KILL, at most [`MAX_GRACE`]. None at all: KILL at once.
+    pub grace: Duration,
+}
+
+/// What a program was asked for as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A program on this machine.
+    Host,
+    /// A program in a container of the extension.
+    Backend,
+    /// The docker CLI, on this machine.
+    Docker,
+}
+
+/// What a program reads from its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stdin {
+    /// Nothing: it is at its end from the beginning. (At a terminal, nobody types.)
+    #[default]
+    Null,
+    /// What is written to it ([`super::ExecHandle::write`]).
+    Piped,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Characters per line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// What ends a program's tree early; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProgramLimits {
+    /// Time since it was asked for. What it left running counts as well.
+    pub wall: Option<Duration>,
+    /// Time in which nothing was written by it or to it. Counted while its output is read.
+    pub idle: Option<Duration>,
+    /// Bytes of both outputs together; not one more is told.
+    pub output_bytes: Option<u64>,
 }
 
 /// The environment of a program.
@@ -77,7 +135,7 @@ pub enum Event {
         data: Bytes,
     },
     /// It ended.
-    Exited(Outcome),
+    Exited(Exit),
     /// Its output ended.
     Drained(Drained),
 }
@@ -91,11 +149,24 @@ pub enum OutputStream {
     Stderr,
 }
 
+/// How a program ended, and what may be why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// How.
+    pub outcome: Outcome,
+    /// A hint: while it ran, something in its memory cgroup was killed for want of memory. Never set where it exited
+    /// with 0.
+    pub oom: bool,
+}
+
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It exited with this code, 0 to 255.
     Code(u8),
+    /// It exited with this code, or a signal with this number less 128 ended it. Only where the engine alone ran it,
+    /// which cannot tell, and the code is above 128.
+    CodeOrSignal(u8),
     /// A signal ended it.
     Signal {
         /// Number on this machine.
@@ -128,6 +199,92 @@ pub struct Drained {
     pub stdout_bytes: u64,
     /// Bytes of standard error that were sent.
     pub stderr_bytes: u64,
+    /// How its tree was ended, where it did not end by itself.
+    pub termination: Option<Termination>,
+}
+
+/// How a tree was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Termination {
+    /// Why it was ended.
+    pub cause: Cause,
+    /// How many processes there were when that began; `None` where it cannot be known.
+    pub signalled: Option<u64>,
+    /// Whether TERM was not enough.
+    pub escalated: bool,
+    /// What held the tree together.
+    pub containment: Containment,
+    /// How many processes are left; `None` where it cannot be known.
+    pub survivors: Option<u64>,
+}
+
+/// Why a tree was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Somebody asked for it.
+    Requested,
+    /// Its caller went.
+    Cancelled,
+    /// Its caller's deadline passed.
+    Deadline,
+    /// It ran for too long.
+    WallLimit,
+    /// It did nothing for too long.
+    IdleLimit,
+    /// It wrote too much.
+    OutputLimit,
+    /// The session it was started in ended.
+    SessionEnded,
+    /// Its extension was disabled, removed or denied something.
+    OwnerEnded,
+    /// It outlived its call, as too many of its owner did.
+    LeftOver,
+    /// The broker stops.
+    BrokerStopping,
+}
+
+/// What holds a tree of processes together, so that all of it is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Containment {
+    /// A process that adopts all that descends from the program: it is found by walking. Something that forks faster than
+    /// it is walked could survive, and is counted.
+    Walk,
+    /// The same, and a cgroup of its own, killed in one go where walking is not enough.
+    Cgroup,
+    /// The same as `Walk`, and the process limit of its container, which was squeezed until the tree was gone.
+    PidsLimit,
+    /// None: only the engine knows the program.
+    Engine,
+}
+
+impl Cause {
+    /// As the API names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Requested => "REQUESTED",
+            Cause::Cancelled => "CANCELLED",
+            Cause::Deadline => "DEADLINE",
+            Cause::WallLimit => "WALL_LIMIT",
+            Cause::IdleLimit => "IDLE_LIMIT",
+            Cause::OutputLimit => "OUTPUT_LIMIT",
+            Cause::SessionEnded => "SESSION_ENDED",
+            Cause::OwnerEnded => "OWNER_ENDED",
+            Cause::LeftOver => "LEFT_OVER",
+            Cause::BrokerStopping => "BROKER_STOPPING",
+        }
+    }
+}
+
+impl Containment {
+    /// As the API names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Containment::Walk => "WALK",
+            Containment::Cgroup => "CGROUP",
+            Containment::PidsLimit => "PIDS_LIMIT",
+            Containment::Engine => "ENGINE",
+        }
+    }
 }
 
 /// Why output was cut.
@@ -137,6 +294,8 @@ pub enum Cut {
     DrainTimeout,
     /// What kept the program is gone: the container stopped, or the keeper was killed.
     BackendGone,
+    /// It wrote more than its limit.
+    OutputLimit,
 }
 
 impl Cut {
@@ -145,6 +304,7 @@ impl Cut {
         match self {
             Cut::DrainTimeout => "DRAIN_TIMEOUT",
             Cut::BackendGone => "BACKEND_GONE",
+            Cut::OutputLimit => "OUTPUT_LIMIT",
         }
     }
 }
@@ -153,6 +313,7 @@ impl From<End> for Outcome {
     fn from(end: End) -> Self {
         match end {
             End::Code(code) => Outcome::Code(code),
+            End::CodeOrSignal(code) => Outcome::CodeOrSignal(code),
             End::Signal { number, core_dumped } => Outcome::Signal { number, name: signal::name(number), core_dumped },
         }
     }
@@ -174,6 +335,37 @@ impl Outcome {
 }
 
 impl Program {
+    /// A program with nothing special about it: no session, no input, no terminal, no limits.
+    pub fn new(owner: impl Into<String>, target: Target, argv: Vec<String>) -> Self {
+        Program {
+            owner: owner.into(),
+            session: None,
+            target,
+            argv,
+            cwd: None,
+            env: EnvSpec::default(),
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            stdin: Stdin::Null,
+            tty: None,
+            limits: ProgramLimits::default(),
+            grace: DEFAULT_GRACE,
+        }
+    }
+
+    /// What is told about it as an exec.
+    pub(super) fn info(&self, id: String, container: Option<String>) -> ExecInfo {
+        ExecInfo {
+            id,
+            owner: self.owner.clone(),
+            session: self.session.clone(),
+            target: self.target,
+            program: self.argv.first().cloned().unwrap_or_default(),
+            container,
+            tty: self.tty.is_some(),
+            began: SystemTime::now(),
+        }
+    }
+
     /// Checks what no program can be given, and puts the rest as the shim takes it.
     pub(super) fn to_start(&self, pidfd: bool) -> Result<Start> {
         if self.argv.first().is_none_or(String::is_empty) {
@@ -198,6 +390,7 @@ impl Program {
             inherit_env: self.env.inherit,
             env: self.env.vars.clone(),
             pidfd,
+            terminal: self.tty.map(|size| (size.columns, size.rows)),
         })
     }
 }
@@ -207,13 +400,7 @@ mod tests {
     use super::*;
 
     fn program(argv: &[&str]) -> Program {
-        Program {
-            owner: "o/e".into(),
-            argv: argv.iter().map(ToString::to_string).collect(),
-            cwd: None,
-            env: EnvSpec::default(),
-            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
-        }
+        Program::new("o/e", Target::Host, argv.iter().map(ToString::to_string).collect())
     }
 
     #[test]

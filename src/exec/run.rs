@@ -7,85 +7,114 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::time::Instant;
 
 use super::{
-    channel::Channel,
+    execution::{Execution, Facts, KeeperState},
+    handle::ExecHandle,
     idle::Idle,
-    keeper::{Keeper, KeeperState, LeftOver},
+    left_over::LeftOver,
+    living::Living,
     output::Output,
-    pidfd::pid_here,
-    program::{Cut, Drained, Event, Outcome, OutputStream},
-    trees::Entry,
+    program::{Cause, Cut, Drained, Event, Exit, Outcome, OutputStream, Program},
+    silence::Silence,
 };
-use crate::shim::{
-    socket::{Delivery, Inbox},
-    wire::{MAX_ANSWER_BYTES, Message, StartReason},
-};
+use crate::shim::wire::StartReason;
+
+/// A terminal hands on what was written to it a little later; an end is told when nothing came for that long.
+const SETTLING: Duration = Duration::from_millis(20);
+/// What a terminal can hold, in bytes.
+const TERMINAL_BYTES: u64 = 128 << 10;
 
 /// A running program: events until [`Event::Drained`], then nothing. Dropped before that, the program and all that it
-/// started is killed. What still lives after it is ended with its owner.
+/// started is ended. What still lives after it is ended with its session and its owner.
 #[derive(Debug)]
 pub struct Run {
     exec_id: String,
-    keeper: Option<Keeper>,
+    /// `None` for a program that was not even tried, and when all is told.
+    execution: Option<Arc<Execution>>,
     outputs: [Output; 2],
     /// Which output is read first next time, so that neither starves.
     turn: usize,
-    /// The program's process id, from when it started until that is told.
-    started_pid: Option<i64>,
-    has_started: bool,
+    start_told: bool,
     end: End,
-    /// The keeper vanished before the end: there could have been more output.
-    is_end_unknown: bool,
-    idle: Idle,
+    /// How long the output may be open and empty after the end.
+    drain: Idle,
+    /// Waits for what a terminal still hands on.
+    settling: Option<Silence>,
+    /// The limit of idleness.
+    idle: Option<Silence>,
+    last_output: Instant,
+    /// How many bytes may still be told.
+    allowed_bytes: Option<u64>,
+    is_cut: bool,
     is_over: bool,
 }
 
 #[derive(Debug)]
 enum End {
     NotYet,
-    Known(Outcome),
+    Known(Exit),
     Told,
 }
 
+/// How a run reads.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    drain: Duration,
+    idle: Option<Duration>,
+    max_bytes: Option<u64>,
+}
+
 impl Run {
-    /// A program whose keeper was asked to start it. `counts_here`: the shim's process ids are this machine's.
-    pub(super) fn new(
-        exec_id: String,
-        channel: Arc<Channel>,
-        entry: Entry,
-        outputs: [Output; 2],
-        drain: Duration,
-        counts_here: bool,
-    ) -> Self {
-        let inbox = Inbox::new(MAX_ANSWER_BYTES);
-        let keeper = Keeper { channel, inbox, entry, counts_here, state: KeeperState::Present };
-        Run { keeper: Some(keeper), outputs, ..Run::ended(exec_id, End::NotYet, drain) }
+    /// A program whose keeper was asked to start it.
+    pub(super) fn begin(execution: Arc<Execution>, living: &Living, outputs: [Output; 2], program: &Program) -> Self {
+        living.enter(&execution);
+        if let Some(wall) = program.limits.wall {
+            let limited = execution.clone();
+            // Not left to the stream: a caller that does not read shall not lengthen it.
+            tokio::spawn(async move {
+                if tokio::time::timeout(wall, limited.gone()).await.is_err() {
+                    limited.end(Cause::WallLimit);
+                }
+            });
+        }
+        let reading =
+            Reading { drain: program.drain_timeout, idle: program.limits.idle, max_bytes: program.limits.output_bytes };
+        let exec_id = execution.info.id.clone();
+        let mut run = Run::ended(exec_id, End::NotYet, reading);
+        run.settling = execution.info.tty.then(|| Silence::new(SETTLING));
+        run.outputs = outputs;
+        run.execution = Some(execution);
+        run
     }
 
     /// A program that was not even tried.
     pub(super) fn not_started(exec_id: String, reason: StartReason, message: String) -> Self {
-        Run::ended(exec_id, End::Known(Outcome::start_failure(reason, message)), Duration::ZERO)
+        let exit = Exit { outcome: Outcome::start_failure(reason, message), oom: false };
+        Run::ended(exec_id, End::Known(exit), Reading::default())
     }
 
-    fn ended(exec_id: String, end: End, drain: Duration) -> Self {
-        let outputs = [Output::ended(), Output::ended()];
+    fn ended(exec_id: String, end: End, reading: Reading) -> Self {
         Run {
             exec_id,
-            keeper: None,
-            outputs,
+            execution: None,
+            outputs: [Output::ended(), Output::ended()],
             turn: 0,
-            started_pid: None,
-            has_started: false,
+            start_told: false,
             end,
-            is_end_unknown: false,
-            idle: Idle::new(drain),
+            drain: Idle::new(reading.drain),
+            settling: None,
+            idle: reading.idle.map(Silence::new),
+            last_output: Instant::now(),
+            allowed_bytes: reading.max_bytes,
+            is_cut: false,
             is_over: false,
         }
     }
@@ -95,76 +124,21 @@ impl Run {
         &self.exec_id
     }
 
-    /// Sends the program a signal; nothing happens where it has ended.
-    pub fn signal(&self, number: i32) {
-        if let Some(keeper) = &self.keeper {
-            // Small and rare: where it does not fit, the shim is stuck and nothing would help.
-            let _ = keeper.channel.try_send(&Message::Signal(number).to_frame(), &[]);
-        }
+    /// What can be done to it meanwhile; `None` when all is told, and for a program that was not even tried.
+    pub fn handle(&self) -> Option<ExecHandle> {
+        self.execution.clone().map(ExecHandle)
     }
 
-    /// Kills the program and all that it started. The stream goes on and tells how it ended.
-    pub fn kill(&self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.channel.kill();
-        }
-    }
-
-    /// Takes all that the keeper has said.
-    fn hear(&mut self, cx: &mut Context<'_>) {
-        while let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.state == KeeperState::Present) {
-            match keeper.channel.poll_next(&mut keeper.inbox, cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(Some(delivery))) => self.note(delivery),
-                Poll::Ready(Ok(None)) => self.note_vanished("its keeper is gone"),
-                Poll::Ready(Err(error)) => self.note_vanished(&error.to_string()),
-            }
-        }
-    }
-
-    /// Notes what the keeper says. What is out of turn ends it: a container's own root may speak in its place, and shall
-    /// neither tell two ends nor keep us listening.
-    fn note(&mut self, (message, mut fds): Delivery) {
-        let Some(keeper) = &mut self.keeper else { return };
-        match (message, self.has_started, &self.end) {
-            (Message::Started { pid, .. }, false, End::NotYet) => {
-                let pid = if keeper.counts_here { Some(i64::from(pid)) } else { fds.pop().and_then(pid_here) };
-                self.started_pid = Some(pid.unwrap_or_default());
-                self.has_started = true;
-            }
-            (Message::StartFailed { reason, message }, false, End::NotYet) => {
-                keeper.state = KeeperState::Finished;
-                self.note_end(Outcome::start_failure(reason, message));
-            }
-            (Message::Failed(message), false, End::NotYet) => {
-                keeper.state = KeeperState::Finished;
-                self.note_end(Outcome::start_failure(StartReason::Other, message));
-            }
-            (Message::Exited(end), true, End::NotYet) => self.note_end(end.into()),
-            (Message::Empty, true, End::Known(_) | End::Told) => keeper.state = KeeperState::Finished,
-            (Message::Survivors(count), ..) => {
-                tracing::warn!(exec = self.exec_id, owner = keeper.entry.owner(), count, "processes cannot be killed");
-                self.note_vanished("it cannot be killed");
-            }
-            (other, ..) => self.note_vanished(&format!("its keeper said {other:?} out of turn")),
-        }
-    }
-
-    /// Notes that nothing more will be heard; the end is unknown, unless it was heard before.
-    fn note_vanished(&mut self, why: &str) {
-        let Some(keeper) = &mut self.keeper else { return };
-        keeper.state = KeeperState::Vanished;
-        keeper.channel.kill();
-        let place = if keeper.counts_here { "" } else { "the container stopped, or " };
-        self.is_end_unknown = matches!(self.end, End::NotYet);
-        self.note_end(Outcome::Unknown { message: format!("{place}{why}") });
-    }
-
-    /// Notes the first end that is known, and how much output was written before it.
-    fn note_end(&mut self, outcome: Outcome) {
-        if matches!(self.end, End::NotYet) {
-            self.end = End::Known(outcome);
-            self.outputs.iter_mut().for_each(Output::note_end);
+    /// Notes the end, once it is known, and how much output was written before it.
+    fn note_end(&mut self, facts: Facts) {
+        if facts.has_exited
+            && matches!(self.end, End::NotYet)
+            && let Some(exit) = self.execution.as_ref().and_then(|execution| execution.exit())
+        {
+            let on_its_way = if self.settling.is_some() { TERMINAL_BYTES } else { 0 };
+            self.outputs.iter_mut().for_each(|output| output.note_end(on_its_way));
+            self.last_output = Instant::now();
+            self.end = End::Known(exit);
         }
     }
 
@@ -174,7 +148,7 @@ impl Run {
             return None;
         }
         match mem::replace(&mut self.end, End::Told) {
-            End::Known(outcome) => Some(Event::Exited(outcome)),
+            End::Known(exit) => Some(Event::Exited(exit)),
             _ => None,
         }
     }
@@ -184,51 +158,89 @@ impl Run {
         for which in [self.turn, 1 - self.turn] {
             if let Poll::Ready(Some(data)) = self.outputs[which].poll_read(cx) {
                 self.turn = 1 - which;
-                return Poll::Ready(Some(output(which, data)));
+                return Poll::Ready(self.allow(which, data));
             }
         }
         if self.outputs.iter().all(Output::has_ended) { Poll::Ready(None) } else { Poll::Pending }
     }
 
+    /// What may be told of it. The first byte too much ends the tree.
+    fn allow(&mut self, which: usize, mut data: Bytes) -> Option<Event> {
+        let len = data.len() as u64;
+        match &mut self.allowed_bytes {
+            Some(allowed) if len > *allowed => {
+                data.truncate(usize::try_from(*allowed).unwrap_or(usize::MAX));
+                self.outputs[which].unread(len - *allowed);
+                *allowed = 0;
+                self.is_cut = true;
+                self.outputs.iter_mut().for_each(Output::close);
+                self.stop(Cause::OutputLimit);
+            }
+            Some(allowed) => *allowed -= len,
+            None => {}
+        }
+        let stream = if which == 0 { OutputStream::Stdout } else { OutputStream::Stderr };
+        (!data.is_empty()).then_some(Event::Output { stream, data })
+    }
+
+    fn stop(&self, cause: Cause) {
+        if let Some(execution) = &self.execution {
+            execution.end(cause);
+        }
+    }
+
     /// What follows when no output can be read now: the end, or the last event.
-    fn poll_without_output(&mut self, have_ended: bool, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_without_output(&mut self, facts: Facts, have_ended: bool, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if !have_ended
+            && matches!(self.end, End::Known(_))
+            && let Some(settling) = &mut self.settling
+        {
+            ready!(settling.poll(self.last_output, cx));
+        }
         self.outputs.iter_mut().for_each(Output::forgive);
         if let Some(exited) = self.take_end() {
             return Poll::Ready(Some(exited));
         }
         if !matches!(self.end, End::Told) {
+            self.poll_idle(facts, cx);
             return Poll::Pending;
         }
-        if have_ended && !self.is_end_unknown {
+        // What came of ending it is told too.
+        if facts.is_ending && facts.keeper == KeeperState::Present {
+            return Poll::Pending;
+        }
+        if have_ended && !facts.is_end_unknown {
             return Poll::Ready(Some(self.drained(None)));
         }
-        if self.keeper.as_ref().is_none_or(|keeper| keeper.state == KeeperState::Vanished) {
+        if facts.keeper == KeeperState::Vanished {
             return Poll::Ready(Some(self.drained(Some(Cut::BackendGone))));
         }
-        self.idle.poll(cx).map(|()| Some(self.drained(Some(Cut::DrainTimeout))))
+        self.drain.poll(cx).map(|()| Some(self.drained(Some(Cut::DrainTimeout))))
+    }
+
+    fn poll_idle(&mut self, facts: Facts, cx: &mut Context<'_>) {
+        if let (Some(idle), Some(execution), false) = (&mut self.idle, &self.execution, facts.is_ending) {
+            let last = self.last_output.max(execution.typed().into());
+            if idle.poll(last, cx).is_ready() {
+                execution.end(Cause::IdleLimit);
+            }
+        }
     }
 
     fn drained(&mut self, cut: Option<Cut>) -> Event {
         self.is_over = true;
-        let event = Drained { cut, stdout_bytes: self.outputs[0].read_bytes, stderr_bytes: self.outputs[1].read_bytes };
+        let cut = if self.is_cut { Some(Cut::OutputLimit) } else { cut };
+        let [stdout_bytes, stderr_bytes] = [&self.outputs[0], &self.outputs[1]].map(|output| output.read_bytes);
+        let termination = self.execution.as_ref().and_then(|execution| execution.termination());
         self.leave_over();
-        Event::Drained(event)
+        Event::Drained(Drained { cut, stdout_bytes, stderr_bytes, termination })
     }
 
     /// Hands what outlives the program to a task of its own, so that it can go on writing.
     fn leave_over(&mut self) {
-        let Some(keeper) = self.keeper.take() else { return };
-        if keeper.state != KeeperState::Present {
-            return;
-        }
-        if !keeper.entry.leave_over() {
-            tracing::warn!(exec = self.exec_id, owner = keeper.entry.owner(), "too many left-over programs: killed");
-            keeper.channel.kill();
-            return;
-        }
+        let Some(execution) = self.execution.take() else { return };
         let outputs = mem::replace(&mut self.outputs, [Output::ended(), Output::ended()]);
-        // Ends when the tree does: by itself, with its owner, or with this process.
-        tokio::spawn(LeftOver { keeper, outputs });
+        LeftOver::leave(execution, outputs);
     }
 }
 
@@ -240,29 +252,41 @@ impl Stream for Run {
         if run.is_over {
             return Poll::Ready(None);
         }
-        run.hear(cx);
-        if let Some(pid) = run.started_pid.take() {
+        let facts = match &run.execution {
+            Some(execution) => execution.poll_hear(cx),
+            None => Facts::of_none(),
+        };
+        run.note_end(facts);
+        if let Some(pid) = facts.pid
+            && !run.start_told
+        {
+            run.start_told = true;
             return Poll::Ready(Some(Event::Started { exec_id: run.exec_id.clone(), pid }));
         }
         if let Some(exited) = run.take_end() {
             return Poll::Ready(Some(exited));
         }
         // A fast program writes before its keeper has told that it started.
-        if !run.has_started && matches!(run.end, End::NotYet) {
+        if facts.pid.is_none() && matches!(run.end, End::NotYet) {
             return Poll::Pending;
         }
         match run.poll_output(cx) {
             Poll::Ready(Some(event)) => {
-                run.idle.interrupt();
+                run.drain.interrupt();
+                run.last_output = Instant::now();
                 Poll::Ready(Some(event))
             }
-            Poll::Ready(None) => run.poll_without_output(true, cx),
-            Poll::Pending => run.poll_without_output(false, cx),
+            Poll::Ready(None) => run.poll_without_output(facts, true, cx),
+            Poll::Pending => run.poll_without_output(facts, false, cx),
         }
     }
 }
 
-fn output(which: usize, data: Bytes) -> Event {
-    let stream = if which == 0 { OutputStream::Stdout } else { OutputStream::Stderr };
-    Event::Output { stream, data }
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Some(execution) = self.execution.take() {
+            execution.end(Cause::Cancelled);
+            execution.note_run_over();
+        }
+    }
 }

@@ -7,37 +7,43 @@ use proptest::prelude::*;
 
 use super::{
     channel::Channel,
+    execution::{Execution, Parts, Place},
+    living::Living,
     output::Output,
-    program::{Event, Outcome},
+    program::{Event, Exit, Outcome, Program, Target},
     run::Run,
-    trees::Trees,
 };
 use crate::shim::{
     socket,
-    wire::{End, Message, StartReason},
+    wire::{End, Ended, Message, StartReason},
 };
 
 /// A run and what a keeper would hold: its channel and the ends for writing.
 fn run() -> (Run, OwnedFd, [OwnedFd; 2]) {
     let (near, far) = socket::pair().unwrap();
-    let channel = Arc::new(Channel::new(near).unwrap());
+    let channel = Channel::new(near).unwrap();
     let ((stdout, stdout_far), (stderr, stderr_far)) = (Output::open().unwrap(), Output::open().unwrap());
-    let trees = Arc::new(Trees::default());
-    let entry = trees.enter("o/e", channel.clone());
-    let run = Run::new("id".into(), channel, entry, [stdout, stderr], Duration::from_millis(5), true);
+    let mut program = Program::new("o/e", Target::Host, vec!["x".into()]);
+    program.drain_timeout = Duration::from_millis(5);
+    let (info, living) = (program.info("id".into(), None), Arc::new(Living::default()));
+    let grace = Duration::ZERO;
+    let parts = Parts { info, place: Place::Host, channel, input: None, terminal: None, squeeze: None, grace };
+    let run = Run::begin(Arc::new(Execution::new(parts, &living)), &living, [stdout, stderr], &program);
     (run, far, [stdout_far, stderr_far])
 }
 
 fn said() -> impl Strategy<Value = Vec<u8>> {
-    let started = Message::Started { pid: 7, pidfd: false };
+    let started = Message::Started { pid: 7, pidfd: false, terminal: false };
     let failed = Message::StartFailed { reason: StartReason::Other, message: String::new() };
     let known = prop::sample::select(vec![
         started,
         failed,
-        Message::Exited(End::Code(1)),
-        Message::Exited(End::Signal { number: 9, core_dumped: true }),
+        Message::Exited { end: End::Code(1), oom: false },
+        Message::Exited { end: End::Signal { number: 9, core_dumped: true }, oom: true },
         Message::Empty,
-        Message::Survivors(3),
+        Message::Ended(Ended { survivors: 3, ..Ended::default() }),
+        Message::Ended(Ended::default()),
+        Message::Stuck,
         Message::Connected,
         Message::Failed("x".into()),
         Message::Signal(1),
@@ -83,7 +89,7 @@ proptest! {
         if closes_channel {
             prop_assert_eq!(drained.len(), 1, "{:?}", events);
         }
-        if let Some(Event::Exited(Outcome::StartFailure { .. })) = exited.first().map(|n| &events[*n]) {
+        if let Some(Event::Exited(Exit { outcome: Outcome::StartFailure { .. }, .. })) = exited.first().map(|n| &events[*n]) {
             prop_assert!(started.is_empty());
         }
     }

@@ -172,6 +172,12 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED" => Timeout;
     /// The caller may not use this socket.
     CallerRefused = "CALLER_REFUSED" => Denied;
+    /// The session's token is not known: it has ended, or never was.
+    SessionUnknown = "SESSION_UNKNOWN" => Denied;
+    /// A session may not do this, or not for this extension.
+    SessionScope = "SESSION_SCOPE" => Denied;
+    /// The session has ended, and with it what was started in it.
+    SessionEnded = "SESSION_ENDED" => Unavailable;
     /// The broker is shutting down.
     ShuttingDown = "SHUTTING_DOWN" => Unavailable;
     /// Descriptors or memory ran short; accepted work goes on.

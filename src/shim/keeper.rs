@@ -9,9 +9,13 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, kill_process, pidfd_open, set_child_subreaper};
 
 use super::{
+    cage::Cage,
     channel::Channel,
+    ending::{Ending, Watch},
+    oom::OomCounter,
     signals::Signals,
-    start::start,
+    start::{Stdio, start},
+    terminal::Terminal,
     tree,
     wire::{End, Message, Start, StartReason},
 };
@@ -19,19 +23,38 @@ use super::{
 /// How long a tree is killed before the rest counts as survivors.
 pub(super) const KILL_BOUND: Duration = Duration::from_secs(10);
 
-/// Runs the program and stays until its whole tree is gone. Ends the tree when the channel is over or SIGTERM comes.
-/// Fails when processes are left, which then are the resident's to end.
-pub(super) fn keep(request: &Start, stdio: [OwnedFd; 3], mut channel: Channel, signals: &Signals) -> io::Result<()> {
+/// What a keeper gets from its resident.
+#[derive(Debug)]
+pub(super) struct Means<'a> {
+    /// Signals of this process.
+    pub(super) signals: &'a Signals,
+    /// The cgroup that it is in, to itself.
+    pub(super) cage: Option<Cage>,
+    /// The counter of kills for want of memory.
+    pub(super) oom: Option<&'a OomCounter>,
+}
+
+/// Runs the program and stays until its whole tree is gone. Ends the tree when it is told to, when the channel is over or
+/// SIGTERM comes. Fails when processes are left, which then are the resident's to end.
+pub(super) fn keep(request: &Start, fds: Vec<OwnedFd>, mut channel: Channel, means: &Means<'_>) -> io::Result<()> {
     if let Err(error) = set_child_subreaper(Some(rustix::process::getpid())) {
         channel.say(&[Message::Failed(format!("this kernel gives no subreaper: {error}"))], &[]);
         return Ok(());
     }
+    let (stdio, outer) = match stdio(request, fds) {
+        Ok(stdio) => stdio,
+        Err(message) => {
+            channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
+            return Ok(());
+        }
+    };
     // A kill that came before the start wins.
-    if !channel.fill() {
-        let message = "it was killed before it started".to_owned();
+    if !channel.fill() || matches!(channel.take(), Ok(Some(Message::End { .. }))) {
+        let message = "it was ended before it started".to_owned();
         channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
         return Ok(());
     }
+    let oom_before = means.oom.and_then(OomCounter::read);
     let program = match start(request, &stdio) {
         Ok(program) => program,
         Err((reason, message)) => {
@@ -40,50 +63,81 @@ pub(super) fn keep(request: &Start, stdio: [OwnedFd; 3], mut channel: Channel, s
         }
     };
     drop(stdio);
-    say_started(&channel, program, request.pidfd);
-    Keeper { program, ended: false }.stay(&mut channel, signals)
+    say_started(&channel, program, request.pidfd, outer);
+    Keeper { program, ended: false, channel, means, oom_before }.stay()
 }
 
-fn say_started(channel: &Channel, program: Pid, wants_pidfd: bool) {
-    let handle = wants_pidfd.then(|| pidfd_open(program, PidfdFlags::empty()).ok()).flatten();
-    let started = Message::Started { pid: program.as_raw_nonzero().get(), pidfd: handle.is_some() };
-    match &handle {
-        Some(handle) => channel.say(&[started], &[handle.as_fd()]),
-        None => channel.say(&[started], &[]),
+/// What the program gets, and the other side of its terminal.
+fn stdio(request: &Start, fds: Vec<OwnedFd>) -> Result<(Stdio, Option<OwnedFd>), String> {
+    match request.terminal {
+        Some((columns, rows)) => {
+            let Terminal { outer, inner } = Terminal::open(columns, rows)
+                .map_err(|error| format!("there is no terminal to be had: {}", io::Error::from(error)))?;
+            Ok((Stdio::Terminal(inner), Some(outer)))
+        }
+        None => match fds.try_into() {
+            Ok(fds) => Ok((Stdio::Descriptors(fds), None)),
+            Err(_) => Err("the standard descriptors are missing".to_owned()),
+        },
     }
 }
 
-struct Keeper {
-    program: Pid,
-    ended: bool,
+fn say_started(channel: &Channel, program: Pid, wants_pidfd: bool, outer: Option<OwnedFd>) {
+    let handle = wants_pidfd.then(|| pidfd_open(program, PidfdFlags::empty()).ok()).flatten();
+    let pid = program.as_raw_nonzero().get();
+    let started = Message::Started { pid, pidfd: handle.is_some(), terminal: outer.is_some() };
+    let fds: Vec<_> = handle.iter().chain(&outer).map(AsFd::as_fd).collect();
+    channel.say(&[started], &fds);
 }
 
-impl Keeper {
-    fn stay(&mut self, channel: &mut Channel, signals: &Signals) -> io::Result<()> {
+struct Keeper<'a> {
+    program: Pid,
+    ended: bool,
+    channel: Channel,
+    means: &'a Means<'a>,
+    oom_before: Option<u64>,
+}
+
+/// What the broker wants.
+enum Wish {
+    Stay,
+    End(Duration),
+}
+
+impl Keeper<'_> {
+    fn stay(mut self) -> io::Result<()> {
         loop {
             let mut news = Vec::new();
             let empty = tree::reap(|pid, status| news.extend(self.note(pid, status)));
             if empty {
                 news.push(Message::Empty);
-                channel.say(&news, &[]);
+                self.channel.say(&news, &[]);
                 return Ok(());
             }
-            channel.say(&news, &[]);
-            let Ok(ready) = signals.wait(Some(channel.socket()), None) else { break };
-            if ready.terminate || (ready.socket && !self.listen(channel)) {
-                break;
+            self.channel.say(&news, &[]);
+            let Ok(ready) = self.means.signals.wait(Some(self.channel.socket()), None) else {
+                return self.end(Duration::ZERO);
+            };
+            if ready.terminate {
+                return self.end(Duration::ZERO);
+            }
+            if ready.socket
+                && let Wish::End(grace) = self.listen()
+            {
+                return self.end(grace);
             }
         }
-        let mut news = Vec::new();
-        let left = tree::end(signals, KILL_BOUND, |pid, status| news.extend(self.note(pid, status)));
-        if left == 0 {
-            news.push(Message::Empty);
-            channel.say(&news, &[]);
-            return Ok(());
+    }
+
+    fn end(mut self, grace: Duration) -> io::Result<()> {
+        let cage = self.means.cage.as_ref();
+        let ending = Ending { signals: self.means.signals, grace, bound: KILL_BOUND, cage };
+        let ended = ending.run(&mut self);
+        self.channel.say(&[Message::Ended(ended)], &[]);
+        match ended.survivors {
+            0 => Ok(()),
+            left => Err(io::Error::other(format!("{left} processes cannot be killed"))),
         }
-        news.push(Message::Survivors(u32::try_from(left).unwrap_or(u32::MAX)));
-        channel.say(&news, &[]);
-        Err(io::Error::other(format!("{left} processes cannot be killed")))
     }
 
     /// What to tell about a child that was buried: only the program itself is of interest.
@@ -92,22 +146,56 @@ impl Keeper {
             return None;
         }
         self.ended = true;
-        Some(Message::Exited(end_of(status)))
+        let end = end_of(status);
+        Some(Message::Exited { end, oom: end != End::Code(0) && self.saw_oom() })
     }
 
-    /// Reads what the broker says. False when the channel is over.
-    fn listen(&self, channel: &mut Channel) -> bool {
-        let open = channel.fill();
-        while let Ok(Some(message)) = channel.take() {
-            // The program is our child and not buried, so its id is its own.
-            if let Message::Signal(number) = message
-                && !self.ended
-                && let Some(signal) = Signal::from_named_raw(number)
-            {
-                let _ = kill_process(self.program, signal);
+    fn saw_oom(&self) -> bool {
+        let now = self.means.oom.and_then(OomCounter::read);
+        self.oom_before.zip(now).is_some_and(|(before, now)| now > before)
+    }
+
+    /// Reads what the broker says. When the channel is over, the broker is gone, and there is no grace.
+    fn listen(&mut self) -> Wish {
+        let open = self.channel.fill();
+        let mut wish = Wish::Stay;
+        while let Ok(Some(message)) = self.channel.take() {
+            match message {
+                // The program is our child and not buried, so its id is its own.
+                Message::Signal(number) if !self.ended => {
+                    if let Some(signal) = Signal::from_named_raw(number) {
+                        let _ = kill_process(self.program, signal);
+                    }
+                }
+                Message::End { grace_ms } => {
+                    wish = match wish {
+                        Wish::Stay => Wish::End(Duration::from_millis(grace_ms.into())),
+                        Wish::End(_) => Wish::End(Duration::ZERO),
+                    };
+                }
+                _ => {}
             }
         }
-        open
+        if open { wish } else { Wish::End(Duration::ZERO) }
+    }
+}
+
+impl Watch for Keeper<'_> {
+    fn buried(&mut self, pid: Pid, status: WaitStatus) {
+        let news: Vec<_> = self.note(pid, status).into_iter().collect();
+        self.channel.say(&news, &[]);
+    }
+
+    fn is_hurried(&mut self) -> bool {
+        let is_ready = self.means.signals.wait(Some(self.channel.socket()), Some(Duration::ZERO));
+        match is_ready {
+            Ok(ready) => ready.terminate || (ready.socket && matches!(self.listen(), Wish::End(_))),
+            Err(_) => true,
+        }
+    }
+
+    fn stuck(&mut self) {
+        self.channel.say(&[Message::Stuck], &[]);
     }
 }
 

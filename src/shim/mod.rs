@@ -3,15 +3,19 @@
 //! It is this same static binary, run as `longshore shim host` or, in a container, `shim container`. It is synchronous
 //! and has one thread. Per program it forks a keeper, a subreaper that starts the program, tells the broker over a
 //! channel of its own how it went, and kills all that is left of it when that channel ends. Output goes from the program
-//! into the broker's pipes; no byte of it passes through here.
+//! into the broker's pipes, or into a terminal whose other side the broker holds; no byte of it passes through here.
 
+mod cage;
 mod channel;
+mod ending;
 mod guest;
 mod keeper;
-mod resident;
+mod oom;
+pub(crate) mod resident;
 mod signals;
 pub mod socket;
 mod start;
+mod terminal;
 pub(crate) mod tree;
 pub mod wire;
 

@@ -30,8 +30,17 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Why a program was not started, and what to tell.
 pub(super) type Failure = (StartReason, String);
 
-/// Starts the program in a session of its own, with all signals as the system has them and these three descriptors.
-pub(super) fn start(start: &Start, stdio: &[OwnedFd; 3]) -> Result<Pid, Failure> {
+/// What a program has for standard descriptors.
+#[derive(Debug)]
+pub(super) enum Stdio {
+    /// These three.
+    Descriptors([OwnedFd; 3]),
+    /// This terminal, three times, which also becomes the one that controls its session.
+    Terminal(OwnedFd),
+}
+
+/// Starts the program in a session of its own, with all signals as the system has them.
+pub(super) fn start(start: &Start, stdio: &Stdio) -> Result<Pid, Failure> {
     if let Some(cwd) = &start.cwd {
         enter(cwd)?;
     }
@@ -60,6 +69,9 @@ fn enter(cwd: &str) -> Result<(), Failure> {
 
 fn environment(start: &Start) -> BTreeMap<OsString, OsString> {
     let mut vars: BTreeMap<_, _> = if start.inherit_env { env::vars_os().collect() } else { BTreeMap::new() };
+    if start.terminal.is_some() {
+        vars.entry("TERM".into()).or_insert_with(|| "xterm".into());
+    }
     vars.extend(start.env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
     vars
 }
@@ -119,7 +131,7 @@ fn c_string(bytes: &[u8]) -> Result<CString, Failure> {
 
 /// `posix_spawn` and not `std::process::Command`: a session of its own would cost a fork there, and it keeps our blocked
 /// signals.
-fn spawn(path: &CString, argv: &[CString], envp: &[CString], stdio: &[OwnedFd; 3]) -> Result<Pid, Errno> {
+fn spawn(path: &CString, argv: &[CString], envp: &[CString], stdio: &Stdio) -> Result<Pid, Errno> {
     let pointers = |list: &[CString]| -> Vec<*mut libc::c_char> {
         list.iter().map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
     };
@@ -139,11 +151,7 @@ fn spawn(path: &CString, argv: &[CString], envp: &[CString], stdio: &[OwnedFd; 3
         libc::posix_spawnattr_setsigdefault(&raw mut attributes, &raw const all);
         let flags = i32::from(libc::POSIX_SPAWN_SETSID) | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
         libc::posix_spawnattr_setflags(&raw mut attributes, flags as libc::c_short);
-        let mut result = 0;
-        for (target, fd) in (0..).zip(stdio) {
-            let added = libc::posix_spawn_file_actions_adddup2(&raw mut actions, fd.as_raw_fd(), target);
-            result = if result == 0 { added } else { result };
-        }
+        let mut result = add_stdio(&mut actions, stdio);
         if result == 0 {
             result = libc::posix_spawn(
                 &raw mut pid,
@@ -163,4 +171,31 @@ fn spawn(path: &CString, argv: &[CString], envp: &[CString], stdio: &[OwnedFd; 3
         (0, None) => Err(Errno::SRCH),
         (error, _) => Err(Errno::from_raw_os_error(error)),
     }
+}
+
+/// # Safety
+///
+/// `actions` must be initialised.
+unsafe fn add_stdio(actions: &mut libc::posix_spawn_file_actions_t, stdio: &Stdio) -> libc::c_int {
+    let sources = match stdio {
+        Stdio::Descriptors(fds) => [0, 1, 2].map(|n: usize| fds[n].as_raw_fd()),
+        Stdio::Terminal(terminal) => {
+            // Opened by the program itself, which leads its session by then: so it is controlled by it.
+            let Ok(path) = CString::new(format!("/proc/self/fd/{}", terminal.as_raw_fd())) else { return libc::EINVAL };
+            // SAFETY: as the caller promises; the path is copied.
+            let added = unsafe { libc::posix_spawn_file_actions_addopen(actions, 0, path.as_ptr(), libc::O_RDWR, 0) };
+            if added != 0 {
+                return added;
+            }
+            [0; 3]
+        }
+    };
+    for (target, source) in (0..).zip(sources) {
+        // SAFETY: as the caller promises.
+        let added = unsafe { libc::posix_spawn_file_actions_adddup2(actions, source, target) };
+        if added != 0 {
+            return added;
+        }
+    }
+    0
 }

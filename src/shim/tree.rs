@@ -2,26 +2,22 @@
 //!
 //! The caller is a subreaper, so whatever loses its parent becomes a direct child here. A direct child that was not
 //! waited for keeps its process id, so killing direct children can never hit a stranger; repeating that until nothing is
-//! left ends the deepest tree. Grandchildren are killed in the same round for speed, through a pidfd and only while
-//! their parent is still the one that was listed.
+//! left ends the deepest tree. It keeps the number of its process group too, so that is killed as a whole, which the
+//! kernel does in one go: no fork within the group escapes. Grandchildren are killed in the same round for speed, through
+//! a pidfd and only while their parent is still the one that was listed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
-    time::{Duration, Instant},
 };
 
 use rustix::{
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, pidfd_open, pidfd_send_signal, wait,
+        Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpgid, getpgrp, getpid, kill_process, kill_process_group,
+        pidfd_open, pidfd_send_signal, wait,
     },
 };
-
-use super::signals::Signals;
-
-/// The longest pause between two rounds of killing; the end of a child wakes us earlier.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Buries every child that has ended. True when no child is left, living or dead.
 pub(super) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
@@ -35,37 +31,43 @@ pub(super) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
     }
 }
 
-/// Kills and buries all descendants: how many are left after `within`, normally 0.
-pub(super) fn end(signals: &Signals, within: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> usize {
-    let deadline = Instant::now() + within;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        kill_round(|_| false);
-        if reap(&mut ended) {
-            return 0;
-        }
-        if Instant::now() >= deadline {
-            return descendants(|_| false).len();
-        }
-        if signals.wait(None, Some(pause)).is_err() {
-            std::thread::sleep(pause);
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// Kills once whatever descends from this process now, but not direct children that are `spared` nor what is below them.
 pub(crate) fn kill_round(spared: impl Fn(Pid) -> bool) {
+    let own = getpgrp();
+    let mut groups = HashSet::new();
+    for child in children().into_iter().filter(|child| !spared(*child)) {
+        let _ = kill_process(child, Signal::KILL);
+        // Killed first, so that it cannot leave the group whose number it holds for us.
+        if let Ok(group) = getpgid(Some(child))
+            && group != own
+            && group != Pid::INIT
+            && groups.insert(group)
+        {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+    signal_round(Signal::KILL, spared);
+}
+
+/// Sends a signal to each descendant that there is now, with the same exceptions: how many there were.
+pub(super) fn signal_round(signal: Signal, spared: impl Fn(Pid) -> bool) -> usize {
     let own = getpid();
+    let mut sent = 0;
     for (pid, parent) in descendants(spared) {
         if parent == own {
-            let _ = kill_process(pid, Signal::KILL);
+            sent += usize::from(kill_process(pid, signal).is_ok());
         } else if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
             && parent_of(pid) == Some(parent)
         {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
+            sent += usize::from(pidfd_send_signal(handle, signal).is_ok());
         }
     }
+    sent
+}
+
+/// How many descendants there are.
+pub(super) fn count() -> usize {
+    descendants(|_| false).len()
 }
 
 /// All descendants with their parents, parents first; the dead that nobody buried are among them.

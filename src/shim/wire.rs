@@ -16,7 +16,8 @@ const MAX_TEXT_BYTES: usize = 4 << 10;
 /// One thing said on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Request, with three descriptors (stdin, stdout, stderr): run a program until its whole tree is gone.
+    /// Request: run a program until its whole tree is gone; with three descriptors (stdin, stdout, stderr) unless it gets
+    /// a terminal.
     Run(Start),
     /// Request: connect to a socket in a directory; answered by `Connected` or `ConnectFailed`.
     Connect {
@@ -32,12 +33,21 @@ pub enum Message {
     },
     /// To a running program: send it this signal.
     Signal(i32),
-    /// The program runs; with one descriptor, its pidfd, where that was asked for and the kernel gives it.
+    /// To a keeper: end the whole tree, by TERM and, for what is left after the grace, by KILL. Said again, no grace is
+    /// left.
+    End {
+        /// Time between the two, in milliseconds.
+        grace_ms: u32,
+    },
+    /// The program runs; with its pidfd, where that was asked for and the kernel gives it, and with its terminal's other
+    /// side, where it has one.
     Started {
         /// Process id as the shim counts it.
         pid: i32,
         /// Whether a pidfd comes with this.
         pidfd: bool,
+        /// Whether a terminal's other side comes with this.
+        terminal: bool,
     },
     /// The program could not be started; the tree is empty.
     StartFailed {
@@ -47,11 +57,18 @@ pub enum Message {
         message: String,
     },
     /// The program ended; its children may live on.
-    Exited(End),
-    /// The whole tree is gone.
+    Exited {
+        /// How.
+        end: End,
+        /// Whether something in its memory cgroup was killed for want of memory while it ran.
+        oom: bool,
+    },
+    /// The whole tree is gone by itself.
     Empty,
-    /// Killing was given up with this many processes left.
-    Survivors(u32),
+    /// The tree is being killed and grows faster than it can be walked: its process limit should be squeezed.
+    Stuck,
+    /// The tree was ended: the last thing that is said.
+    Ended(Ended),
     /// Answer, with one descriptor: the connected socket.
     Connected,
     /// Answer: no connection.
@@ -85,6 +102,21 @@ pub struct Start {
     pub env: Vec<(String, String)>,
     /// Whether a pidfd is wanted with `Started`.
     pub pidfd: bool,
+    /// Columns and rows of the terminal that it gets instead of three descriptors.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// How a tree was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// How many processes were there when ending began.
+    pub signalled: u32,
+    /// Whether TERM was not enough.
+    pub escalated: bool,
+    /// Whether the tree had a cgroup of its own.
+    pub caged: bool,
+    /// How many processes are left.
+    pub survivors: u32,
 }
 
 /// How a program ended.
@@ -92,6 +124,8 @@ pub struct Start {
 pub enum End {
     /// It exited with this code, 0 to 255.
     Code(u8),
+    /// It exited with this code, or a signal with this number less 128 ended it: an engine cannot tell.
+    CodeOrSignal(u8),
     /// A signal ended it.
     Signal {
         /// Number.
@@ -210,8 +244,9 @@ impl Message {
     /// How many descriptors belong to this message.
     pub fn descriptors(&self) -> usize {
         match self {
-            Message::Run(_) => 3,
-            Message::Started { pidfd: true, .. } | Message::Connected => 1,
+            Message::Run(Start { terminal: None, .. }) => 3,
+            Message::Started { pidfd, terminal, .. } => usize::from(*pidfd) + usize::from(*terminal),
+            Message::Connected => 1,
             _ => 0,
         }
     }
@@ -226,19 +261,32 @@ impl Writer {
             Message::Connect { dir, name } => self.tag(2).text(dir).text(name),
             Message::Clear { dir } => self.tag(3).text(dir),
             Message::Signal(number) => self.tag(4).u32(number.cast_unsigned()),
-            Message::Started { pid, pidfd } => self.tag(5).u32(pid.cast_unsigned()).tag(u8::from(*pidfd)),
-            Message::StartFailed { reason, message } => self.tag(6).tag(reason.tag()).cut_text(message),
-            Message::Exited(End::Code(code)) => self.tag(7).tag(*code),
-            Message::Exited(End::Signal { number, core_dumped }) => {
-                self.tag(8).u32(number.cast_unsigned()).tag(u8::from(*core_dumped))
+            Message::Started { pid, pidfd, terminal } => {
+                self.tag(5).u32(pid.cast_unsigned()).flag(*pidfd).flag(*terminal)
             }
+            Message::StartFailed { reason, message } => self.tag(6).tag(reason.tag()).cut_text(message),
+            Message::Exited { end, oom } => self.tag(7).flag(*oom).end(*end),
+            Message::Stuck => self.tag(8),
             Message::Empty => self.tag(9),
-            Message::Survivors(count) => self.tag(10).u32(*count),
+            Message::Ended(ended) => self.tag(10).ended(*ended),
             Message::Connected => self.tag(11),
             Message::ConnectFailed { why, message } => self.tag(12).tag(why.tag()).cut_text(message),
             Message::Cleared { removed, left } => self.tag(13).u64(*removed).u64(*left),
             Message::Failed(message) => self.tag(14).cut_text(message),
+            Message::End { grace_ms } => self.tag(15).u32(*grace_ms),
         };
+    }
+
+    fn end(&mut self, end: End) -> &mut Self {
+        match end {
+            End::Code(code) => self.tag(1).tag(code),
+            End::Signal { number, core_dumped } => self.tag(2).u32(number.cast_unsigned()).flag(core_dumped),
+            End::CodeOrSignal(code) => self.tag(3).tag(code),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) -> &mut Self {
+        self.u32(ended.signalled).flag(ended.escalated).flag(ended.caged).u32(ended.survivors)
     }
 
     fn start(&mut self, start: &Start) -> &mut Self {
@@ -246,12 +294,17 @@ impl Writer {
         start.argv.iter().for_each(|arg| {
             self.text(arg);
         });
-        self.tag(u8::from(start.cwd.is_some())).text(start.cwd.as_deref().unwrap_or_default());
-        self.tag(u8::from(start.inherit_env)).u32(count(start.env.len()));
+        self.flag(start.cwd.is_some()).text(start.cwd.as_deref().unwrap_or_default());
+        self.flag(start.inherit_env).u32(count(start.env.len()));
         start.env.iter().for_each(|(name, value)| {
             self.text(name).text(value);
         });
-        self.tag(u8::from(start.pidfd))
+        let (columns, rows) = start.terminal.unwrap_or_default();
+        self.flag(start.pidfd).flag(start.terminal.is_some()).u32(columns.into()).u32(rows.into())
+    }
+
+    fn flag(&mut self, flag: bool) -> &mut Self {
+        self.tag(u8::from(flag))
     }
 
     fn tag(&mut self, tag: u8) -> &mut Self {
@@ -295,16 +348,17 @@ impl<'a> Reader<'a> {
             2 => Message::Connect { dir: self.text()?, name: self.text()? },
             3 => Message::Clear { dir: self.text()? },
             4 => Message::Signal(self.i32()?),
-            5 => Message::Started { pid: self.i32()?, pidfd: self.flag()? },
+            5 => Message::Started { pid: self.i32()?, pidfd: self.flag()?, terminal: self.flag()? },
             6 => Message::StartFailed { reason: StartReason::from_tag(self.tag()?)?, message: self.text()? },
-            7 => Message::Exited(End::Code(self.tag()?)),
-            8 => Message::Exited(End::Signal { number: self.i32()?, core_dumped: self.flag()? }),
+            7 => Message::Exited { oom: self.flag()?, end: self.end()? },
+            8 => Message::Stuck,
             9 => Message::Empty,
-            10 => Message::Survivors(self.u32()?),
+            10 => Message::Ended(self.ended()?),
             11 => Message::Connected,
             12 => Message::ConnectFailed { why: ConnectReason::from_tag(self.tag()?)?, message: self.text()? },
             13 => Message::Cleared { removed: self.u64()?, left: self.u64()? },
             14 => Message::Failed(self.text()?),
+            15 => Message::End { grace_ms: self.u32()? },
             tag => return Err(WireError::UnknownTag(tag)),
         })
     }
@@ -319,7 +373,27 @@ impl<'a> Reader<'a> {
             inherit_env: self.flag()?,
             env: self.list(|reader| Ok((reader.text()?, reader.text()?)))?,
             pidfd: self.flag()?,
+            terminal: self.terminal()?,
         })
+    }
+
+    fn terminal(&mut self) -> Result<Option<(u16, u16)>, WireError> {
+        let (wanted, columns, rows) = (self.flag()?, self.u32()?, self.u32()?);
+        Ok(wanted.then(|| (u16::try_from(columns).unwrap_or(u16::MAX), u16::try_from(rows).unwrap_or(u16::MAX))))
+    }
+
+    fn end(&mut self) -> Result<End, WireError> {
+        Ok(match self.tag()? {
+            1 => End::Code(self.tag()?),
+            2 => End::Signal { number: self.i32()?, core_dumped: self.flag()? },
+            3 => End::CodeOrSignal(self.tag()?),
+            tag => return Err(WireError::UnknownTag(tag)),
+        })
+    }
+
+    fn ended(&mut self) -> Result<Ended, WireError> {
+        let (signalled, escalated, caged) = (self.u32()?, self.flag()?, self.flag()?);
+        Ok(Ended { signalled, escalated, caged, survivors: self.u32()? })
     }
 
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {
@@ -370,26 +444,43 @@ mod tests {
 
     use super::*;
 
+    fn ends() -> impl Strategy<Value = End> {
+        prop_oneof![
+            any::<u8>().prop_map(End::Code),
+            any::<u8>().prop_map(End::CodeOrSignal),
+            (any::<i32>(), any::<bool>()).prop_map(|(number, core_dumped)| End::Signal { number, core_dumped }),
+        ]
+    }
+
     fn messages() -> impl Strategy<Value = Message> {
         let texts = || proptest::collection::vec(".*", 0..5);
         let pairs = proptest::collection::vec((".*", ".*"), 0..5);
         prop_oneof![
-            (texts(), proptest::option::of(".*"), any::<bool>(), pairs, any::<bool>()).prop_map(
-                |(argv, cwd, inherit_env, env, pidfd)| Message::Run(Start { argv, cwd, inherit_env, env, pidfd })
-            ),
+            (texts(), proptest::option::of(".*"), any::<bool>(), pairs, any::<bool>(), any::<Option<(u16, u16)>>())
+                .prop_map(|(argv, cwd, inherit_env, env, pidfd, terminal)| {
+                    Message::Run(Start { argv, cwd, inherit_env, env, pidfd, terminal })
+                }),
             (".*", ".*").prop_map(|(dir, name)| Message::Connect { dir, name }),
             ".*".prop_map(|dir| Message::Clear { dir }),
             any::<i32>().prop_map(Message::Signal),
-            (any::<i32>(), any::<bool>()).prop_map(|(pid, pidfd)| Message::Started { pid, pidfd }),
+            any::<u32>().prop_map(|grace_ms| Message::End { grace_ms }),
+            (any::<i32>(), any::<bool>(), any::<bool>()).prop_map(|(pid, pidfd, terminal)| Message::Started {
+                pid,
+                pidfd,
+                terminal
+            }),
             ((1..7u8), ".*").prop_map(|(tag, message)| Message::StartFailed {
                 reason: StartReason::from_tag(tag).unwrap(),
                 message
             }),
-            any::<u8>().prop_map(|code| Message::Exited(End::Code(code))),
-            (any::<i32>(), any::<bool>())
-                .prop_map(|(number, core_dumped)| Message::Exited(End::Signal { number, core_dumped })),
+            (ends(), any::<bool>()).prop_map(|(end, oom)| Message::Exited { end, oom }),
             Just(Message::Empty),
-            any::<u32>().prop_map(Message::Survivors),
+            Just(Message::Stuck),
+            (any::<u32>(), any::<bool>(), any::<bool>(), any::<u32>()).prop_map(
+                |(signalled, escalated, caged, survivors)| {
+                    Message::Ended(Ended { signalled, escalated, caged, survivors })
+                }
+            ),
             Just(Message::Connected),
             ((1..7u8), ".*").prop_map(|(tag, message)| Message::ConnectFailed {
                 why: ConnectReason::from_tag(tag).unwrap(),

@@ -1,6 +1,6 @@
 //! The ledger: which extension owns which container, network and volume.
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Store, damaged};
 use crate::model::{
@@ -66,6 +66,16 @@ impl Store {
                 t.execute("DELETE FROM ledger WHERE kind = ?1 AND id = ?2", params![kind.as_str(), id])?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// What the ledger says of one object.
+    pub async fn entry(&self, kind: ResourceKind, id: &str) -> Result<Option<LedgerEntry>> {
+        let id = id.to_owned();
+        self.transaction(move |t| {
+            let sql = format!("SELECT {COLUMNS} FROM ledger WHERE kind = ?1 AND id = ?2");
+            t.prepare_cached(&sql)?.query_row(params![kind.as_str(), id], entry).optional()
         })
         .await
     }

@@ -124,8 +124,7 @@ async fn a_swap_under_calls_reaches_nothing_foreign(options: BrokerOptions) {
     let inner = StdListener::bind(guest.join("inner.sock")).unwrap();
     inner.set_nonblocking(true).unwrap();
     let done = AtomicBool::new(false);
-    let (mut good, mut bad) = (0, 0);
-    std::thread::scope(|scope| {
+    let (good, bad) = std::thread::scope(|scope| {
         scope.spawn(|| {
             let directory = fs::File::open(&guest).unwrap();
             for round in 0_u32.. {
@@ -142,41 +141,45 @@ async fn a_swap_under_calls_reaches_nothing_foreign(options: BrokerOptions) {
                 }
             }
         });
-        tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(async {
-                let client = stage.broker.backends().await;
-                let request = FetchRequest { extension: stage.id(), path: "/".into(), ..Default::default() };
-                let callers = (0..8).map(|_| {
-                    let (mut client, request) = (client.clone(), request.clone());
-                    tokio::spawn(async move {
-                        let (mut good, mut bad) = (0, 0);
-                        for _ in 0..250 {
-                            match client.fetch(request.clone()).await {
-                                Ok(told) => {
-                                    assert_eq!(told.into_inner().body, "good");
-                                    good += 1;
-                                }
-                                Err(status) => {
-                                    assert_eq!(reason(&status), "GUEST_PATH_UNSAFE", "{status:?}");
-                                    bad += 1;
-                                }
-                            }
-                        }
-                        (good, bad)
-                    })
-                });
-                for caller in callers.collect::<Vec<_>>() {
-                    let told = caller.await.unwrap();
-                    (good, bad) = (good + told.0, bad + told.1);
-                }
-            });
-        });
+        let told = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(call_much(&stage)));
         done.store(true, Ordering::Release);
+        told
     });
     serving.abort();
     canary.assert_untouched();
     assert!(inner.accept().is_err(), "a link was followed within the container");
     assert!(good > 0 && bad > 0, "{good} good, {bad} refused");
+}
+
+/// Calls the backend from many tasks at once: how many calls it answered, and how many were refused for an unsafe path.
+async fn call_much(stage: &Stage) -> (usize, usize) {
+    let client = stage.broker.backends().await;
+    let request = FetchRequest { extension: stage.id(), path: "/".into(), ..Default::default() };
+    let callers = (0..8).map(|_| {
+        let (mut client, request) = (client.clone(), request.clone());
+        tokio::spawn(async move {
+            let (mut good, mut bad) = (0, 0);
+            for _ in 0..250 {
+                match client.fetch(request.clone()).await {
+                    Ok(told) => {
+                        assert_eq!(told.into_inner().body, "good");
+                        good += 1;
+                    }
+                    Err(status) => {
+                        assert_eq!(reason(&status), "GUEST_PATH_UNSAFE", "{status:?}");
+                        bad += 1;
+                    }
+                }
+            }
+            (good, bad)
+        })
+    });
+    let (mut good, mut bad) = (0, 0);
+    for caller in callers.collect::<Vec<_>>() {
+        let told = caller.await.unwrap();
+        (good, bad) = (good + told.0, bad + told.1);
+    }
+    (good, bad)
 }
 
 async fn what_is_no_socket_is_refused(options: BrokerOptions) {

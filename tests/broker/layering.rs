@@ -13,16 +13,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Of the adapters it names the plain values that core's own interface is made of.
     ("api", &["core", "exec", "model", "pb", "proxy", "store"]),
     ("cli", &["config", "pb"]),
-    ("core", &["engine", "exec", "files", "model", "proxy", "store"]),
+    ("core", &["engine", "exec", "files", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
-    ("exec", &["model", "shim"]),
+    ("exec", &["model", "random", "shim"]),
     ("store", &["model"]),
     ("files", &["model"]),
     ("config", &["model"]),
     ("shim", &["model"]),
     ("model", &[]),
     ("pb", &[]),
+    ("random", &[]),
     // Doors into each parser; not in the program.
     ("fuzzing", &["api", "engine", "model", "proxy", "shim"]),
     ("lib", &[]),
@@ -31,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// A library, and the modules or files that may name it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
-    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs"]),
+    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
     ("tonic", &["api", "cli", "pb.rs"]),
     ("tonic_types", &["api", "cli"]),
     ("tonic_health", &["api"]),

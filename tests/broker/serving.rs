@@ -20,13 +20,11 @@ use tokio::{
     time::timeout,
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
-use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, local, reason, trusting};
+use crate::support::{Broker, BrokerOptions, Image, health, local, reason, trusting, until, watch};
 
 /// Longest time that a thing which comes to pass may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -583,21 +581,6 @@ async fn call<M: prost::Message + 'static>(broker: &Broker, path: &'static str, 
     let codec = tonic_prost::ProstCodec::<M, pb::GetInfoResponse>::default();
     let path = http::uri::PathAndQuery::from_static(path);
     client.unary(tonic::Request::new(message), path, codec).await.map(|_| ())
-}
-
-async fn health(broker: &Broker, service: &str) -> ServingStatus {
-    let request = HealthCheckRequest { service: service.into() };
-    HealthClient::new(broker.channel().await).check(request).await.unwrap().into_inner().status()
-}
-
-async fn watch(broker: &Broker, service: &str) -> Streaming<HealthCheckResponse> {
-    let request = HealthCheckRequest { service: service.into() };
-    HealthClient::new(broker.channel().await).watch(request).await.unwrap().into_inner()
-}
-
-async fn until(watch: &mut Streaming<HealthCheckResponse>, wanted: ServingStatus) {
-    let comes = async { while watch.message().await.unwrap().unwrap().status() != wanted {} };
-    timeout(SOON, comes).await.unwrap_or_else(|_| panic!("health never says {wanted:?}"));
 }
 
 /// A backend that takes half a second to answer `/quick`, and for ever to answer anything else.

@@ -66,7 +66,7 @@ async fn every_change_is_told_in_its_order() {
     broker.extensions().await.disable(pb::DisableRequest { extension: id.clone() }).await.unwrap();
     broker.extensions().await.enable(pb::EnableRequest { extension: id.clone() }).await.unwrap();
     broker.uninstall(&id, true).await.unwrap();
-    let mut told = vec![];
+    let mut told: Vec<(Kind, i64, String)> = vec![];
     while told.last().is_none_or(|(kind, ..)| *kind != Kind::Uninstalled) {
         let event = watcher.next().await;
         assert_eq!((event.extension.as_str(), event.observed_late), (id.as_str(), false));

@@ -10,7 +10,7 @@ use std::{
 use bollard::Docker;
 use futures_util::StreamExt;
 use longshore::{
-    exec::{Cut, DialErrorKind, Event, Hub, Link, Outcome},
+    exec::{Cut, DialErrorKind, Event, Exit, Hub, Link, Outcome},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
 };
@@ -254,7 +254,9 @@ async fn a_container_that_stops_is_told() {
     let events: Vec<_> = run.collect().await;
     stop.await.unwrap();
     // The keeper may see the program die before it dies itself.
-    let [Event::Exited(outcome), Event::Drained(drained)] = events.as_slice() else { panic!("{events:?}") };
+    let [Event::Exited(Exit { outcome, .. }), Event::Drained(drained)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
     assert!(matches!(outcome, Outcome::Unknown { .. } | Outcome::Signal { number: 9, .. }), "{outcome:?}");
     assert!(drained.cut.is_none_or(|cut| cut == Cut::BackendGone));
     println!("{outcome:?}, {:?}", drained.cut);

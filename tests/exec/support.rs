@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use longshore::exec::{Drained, EnvSpec, Event, Hub, HubOptions, Outcome, OutputStream, Program, Run};
+use longshore::exec::{Drained, EnvSpec, Event, Hub, HubOptions, Outcome, OutputStream, Program, Run, Target};
 
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_longshore");
 
@@ -16,12 +16,13 @@ pub(crate) fn hub() -> Hub {
 
 /// A program with the PATH of the machine, whose drain is cut after half a second.
 pub(crate) fn program(argv: &[&str]) -> Program {
+    let argv = argv.iter().map(ToString::to_string).collect();
     Program {
-        owner: "test/extension".into(),
-        argv: argv.iter().map(ToString::to_string).collect(),
-        cwd: None,
         env: EnvSpec { inherit: false, vars: vec![("PATH".into(), "/usr/bin:/bin".into())] },
         drain_timeout: Duration::from_millis(500),
+        // What ignores TERM shall not take the tests long.
+        grace: Duration::from_millis(100),
+        ..Program::new("test/extension", Target::Host, argv)
     }
 }
 
@@ -61,9 +62,9 @@ pub(crate) async fn told(mut run: Run) -> Told {
                 assert!(data.len() <= 256 << 10 && !data.is_empty());
                 if stream == OutputStream::Stdout { stdout.extend(data) } else { stderr.extend(data) }
             }
-            Event::Exited(outcome) => {
+            Event::Exited(exit) => {
                 assert!(end.is_none(), "exited once");
-                end = Some((outcome, begin.elapsed(), stdout.len() + stderr.len()));
+                end = Some((exit.outcome, begin.elapsed(), stdout.len() + stderr.len()));
             }
             Event::Drained(drained) => {
                 assert_eq!((drained.stdout_bytes, drained.stderr_bytes), (stdout.len() as u64, stderr.len() as u64));

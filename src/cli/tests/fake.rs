@@ -365,6 +365,12 @@ impl grant::GrantService for Services {
 
 #[async_trait]
 impl ownership::OwnershipService for Services {
+    type WatchStream = Items<pb::OwnershipServiceWatchResponse>;
+
+    async fn watch(&self, _: Request<pb::OwnershipServiceWatchRequest>) -> Answer<Self::WatchStream> {
+        items(vec![])
+    }
+
     async fn list_resources(&self, request: Request<pb::ListResourcesRequest>) -> Answer<pb::ListResourcesResponse> {
         let container = pb::Resource {
             kind: pb::ResourceKind::Container.into(),
@@ -386,7 +392,7 @@ impl ownership::OwnershipService for Services {
             ..Default::default()
         };
         let resources = if request.into_inner().owned_only { vec![container] } else { vec![container, volume] };
-        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token: String::new() }))
+        Ok(Response::new(pb::ListResourcesResponse { resources, ..Default::default() }))
     }
 
     async fn get_owner(&self, _: Request<pb::GetOwnerRequest>) -> Answer<pb::GetOwnerResponse> {

@@ -27,6 +27,7 @@ use crate::{
         problem::Severity,
         reference::ExtensionId,
     },
+    random,
     store::AuditEntry,
 };
 
@@ -244,7 +245,7 @@ pub(in crate::core) fn grants_required(subject: &str, mut missing: Vec<Need>) ->
 /// What there is to remember of a generation.
 pub(super) fn record(package: &Package, staged: &Staged, fetched: &Fetched, ready_timeout: Option<Duration>) -> Record {
     let as_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let nonce = nonce();
+    let nonce = random::nonce();
     let manifest = staged.manifest.as_ref();
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let vm = manifest.and_then(|manifest| manifest.vm.as_ref());
@@ -284,12 +285,4 @@ pub(super) fn record(package: &Package, staged: &Staged, fetched: &Fetched, read
         needs: staged.needs.iter().map(NeedRecord::from).collect(),
         warnings: warnings.map(ToString::to_string).collect(),
     }
-}
-
-/// 128 random bits in hexadecimal.
-fn nonce() -> String {
-    let mut bytes = [0_u8; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    debug_assert_eq!(filled, Ok(bytes.len()));
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

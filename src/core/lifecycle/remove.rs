@@ -70,6 +70,7 @@ impl Broker {
     pub(super) async fn remove_all(&self, installed: &mut Installed) -> Result<Removed> {
         let id = installed.id.clone();
         let undone = installed.changing() == Some(ChangeKind::Install);
+        self.sessions.end_of(&id);
         self.attached.end(&id);
         self.pools.close(&id);
         self.hub.end_all_of(id.as_str()).await;
@@ -93,6 +94,7 @@ impl Broker {
             let goes = if undone { made_now } else { wanted };
             if goes && self.engine.remove_volume(&volume.id).await? {
                 self.store.strike(vec![(volume.kind, volume.id.clone())]).await?;
+                self.catalogue.forget([(volume.kind, volume.id.clone())]);
                 removed.removed_volumes.push(volume.name.clone());
             } else {
                 removed.kept_volumes.push(volume.name.clone());
@@ -129,6 +131,7 @@ impl Broker {
             self.engine.remove_container(container).await
         });
         join_all(ends).await.into_iter().collect::<Result<Vec<()>>>()?;
+        self.catalogue.forget(containers.into_iter().map(|id| (ResourceKind::Container, id)));
         let mut networks = goods.ids(ResourceKind::Network);
         let marked = self.engine.networks().await?.into_iter();
         let marked = marked.filter(|network| goods.is_marked(network.labels.get(NONCE_LABEL)));
@@ -136,7 +139,9 @@ impl Broker {
         networks.sort();
         networks.dedup();
         for network in &networks {
-            if !self.engine.remove_network(network).await? {
+            if self.engine.remove_network(network).await? {
+                self.catalogue.forget([(ResourceKind::Network, network.clone())]);
+            } else {
                 tracing::warn!(network, "a network stays: other containers use it");
             }
         }

@@ -185,6 +185,7 @@ impl Broker {
 
     /// Ends the programs of a generation and stops its containers.
     async fn stop_generation(&self, old: &Installed) -> Result<()> {
+        self.sessions.end_of(&old.id);
         self.pools.close(&old.id);
         self.hub.end_all_of(old.id.as_str()).await;
         let stops = self.containers_on_ledger(old).await?;

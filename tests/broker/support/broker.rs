@@ -14,7 +14,7 @@ use longshore::pb::{
     self, backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
     exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
     grant_service_client::GrantServiceClient, ownership_service_client::OwnershipServiceClient,
-    system_service_client::SystemServiceClient,
+    session_service_client::SessionServiceClient, system_service_client::SystemServiceClient,
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -22,6 +22,8 @@ use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
+
+use super::EngineAt;
 
 /// The plain user of tests. It has no name on the machine and needs none.
 pub(crate) const PLAIN_UID: u32 = 64_321;
@@ -39,6 +41,8 @@ pub(crate) fn docker_gid() -> u32 {
 pub(crate) struct BrokerOptions {
     /// Run as the plain user in the engine's group, instead of as ourselves.
     pub(crate) plain: bool,
+    /// An engine other than the machine's.
+    pub(crate) engine: Option<EngineAt>,
     /// Arguments after `serve --socket … --data-dir … --runtime-dir …`.
     pub(crate) args: Vec<OsString>,
     /// Variables added to a nearly empty environment.
@@ -116,6 +120,9 @@ impl Broker {
         };
         command.arg("serve").arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir()).arg("--runtime-dir").arg(self.runtime_dir());
+        if let Some(engine) = &self.options.engine {
+            command.arg("--engine").arg(engine.url());
+        }
         command.args(&self.options.args).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.home());
         command.env("LONGSHORE_LOG", "longshore=debug,info").envs(self.options.env.iter().cloned());
@@ -211,6 +218,11 @@ impl Broker {
         tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap()
     }
 
+    /// Its engine.
+    pub(crate) fn engine(&self) -> EngineAt {
+        self.options.engine.clone().unwrap_or_default()
+    }
+
     /// The command line on this broker's socket.
     pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.binary());
@@ -251,6 +263,10 @@ impl Broker {
 
     pub(crate) async fn grants(&self) -> GrantServiceClient<Channel> {
         GrantServiceClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel().await)
     }
 
     pub(crate) async fn system(&self) -> SystemServiceClient<Channel> {

@@ -14,7 +14,7 @@ use bollard::{
 };
 use futures_util::TryStreamExt;
 
-use super::{engine, unique};
+use super::{EngineAt, unique};
 
 /// A minimal manifest whose backend is one image that exposes `backend.sock`.
 pub(crate) fn metadata() -> String {
@@ -60,8 +60,9 @@ pub(crate) struct ImageBuilder {
     labels: HashMap<String, String>,
 }
 
-/// An image in the engine; its name is removed when dropped.
+/// An image in an engine; its name is removed when dropped.
 pub(crate) struct Image {
+    engine: EngineAt,
     /// Its reference, `longshore-test/…:1`.
     pub(crate) reference: String,
     /// The id of the extension in it.
@@ -167,7 +168,12 @@ impl ImageBuilder {
 
     /// Makes the image under a name of its own.
     pub(crate) async fn build(self) -> Image {
-        self.build_as(&format!("longshore-test/{}", unique("ext"))).await
+        self.build_in(&EngineAt::default()).await
+    }
+
+    /// Makes the image under a name of its own, in this engine.
+    pub(crate) async fn build_in(self, engine: &EngineAt) -> Image {
+        self.build_in_as(engine, &format!("longshore-test/{}", unique("ext")), "1").await
     }
 
     /// Makes the image as `id:1`.
@@ -176,7 +182,11 @@ impl ImageBuilder {
     }
 
     /// Makes the image as `id:version`.
-    pub(crate) async fn build_version(mut self, id: &str, version: &str) -> Image {
+    pub(crate) async fn build_version(self, id: &str, version: &str) -> Image {
+        self.build_in_as(&EngineAt::default(), id, version).await
+    }
+
+    async fn build_in_as(mut self, engine: &EngineAt, id: &str, version: &str) -> Image {
         self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
@@ -184,11 +194,12 @@ impl ImageBuilder {
         let options = CreateImageOptionsBuilder::default().from_src("-").repo(id).tag(version);
         let options = options.changes(changes).build();
         let archive = body_full(self.archive.into_inner().unwrap().into());
-        let made = engine().create_image(Some(options), Some(archive), None);
+        let client = engine.client();
+        let made = client.create_image(Some(options), Some(archive), None);
         made.try_for_each(|_| async { Ok(()) }).await.unwrap();
         let reference = format!("{id}:{version}");
-        let content = engine().inspect_image(&reference).await.unwrap().id.unwrap();
-        Image { reference, id: id.to_owned(), content }
+        let content = client.inspect_image(&reference).await.unwrap().id.unwrap();
+        Image { engine: engine.clone(), reference, id: id.to_owned(), content }
     }
 
     /// Puts the files into the archive.
@@ -205,10 +216,11 @@ impl ImageBuilder {
 impl Drop for Image {
     fn drop(&mut self) {
         let names = [self.reference.clone(), self.content.clone()];
+        let engine = self.engine.clone();
         let remove = async move {
             for name in &names {
                 let options = RemoveImageOptionsBuilder::default().force(true).build();
-                let _ = engine().remove_image(name, Some(options), None).await;
+                let _ = engine.client().remove_image(name, Some(options), None).await;
             }
         };
         // A runtime of its own: the test's may be one that is ending.

@@ -2,13 +2,19 @@
 
 mod broker;
 mod directory;
+mod engine;
+mod health;
 mod image;
+mod private_engine;
 mod stage;
 mod traces;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
 pub(crate) use directory::local;
+pub(crate) use engine::EngineAt;
+pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, hello_backend, metadata};
+pub(crate) use private_engine::PrivateEngine;
 pub(crate) use stage::{Stage, as_both, docker};
 pub(crate) use traces::{
     appears, engine_names, engine_traces, has_image, images_of, no_traces, project, read_store, traces,
@@ -45,10 +51,9 @@ pub(crate) fn trusting_update(reference: &str) -> pb::UpdateRequest {
     pb::UpdateRequest { source: Some(image_source(reference)), trust: true, ..Default::default() }
 }
 
-/// A client of the engine, to look at what the broker did.
+/// A client of the machine's engine, to look at what the broker did.
 pub(crate) fn engine() -> bollard::Docker {
-    bollard::Docker::connect_with_unix("unix:///var/run/docker.sock", 60, bollard::API_DEFAULT_VERSION)
-        .expect("the tests need an engine at /var/run/docker.sock; `make test` starts one")
+    EngineAt::default().client()
 }
 
 /// A name that no other test run uses.

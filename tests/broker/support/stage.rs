@@ -1,12 +1,12 @@
 //! An installed extension, taken away again however the test ends.
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use longshore::{model::reference::ExtensionId, pb};
 use tokio::net::UnixListener;
 use tonic::Status;
 
-use super::{Broker, BrokerOptions, Image, ImageBuilder, trusting};
+use super::{Broker, BrokerOptions, EngineAt, Image, ImageBuilder, trusting};
 
 /// A broker with one extension installed.
 pub(crate) struct Stage {
@@ -19,7 +19,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Installs what `builder` makes, waiting for its socket.
     pub(crate) async fn install(builder: ImageBuilder, options: BrokerOptions) -> Stage {
-        let image = builder.build().await;
+        let image = builder.build_in(&options.engine.clone().unwrap_or_default()).await;
         let stage = Stage { broker: Broker::start_with(options).await, image };
         stage.broker.install(trusting(&stage.image.reference)).await.unwrap();
         stage
@@ -32,7 +32,7 @@ impl Stage {
 
     /// Installs what `builder` makes without waiting for its socket.
     pub(crate) async fn without_wait(builder: ImageBuilder, options: BrokerOptions) -> Stage {
-        let image = builder.build().await;
+        let image = builder.build_in(&options.engine.clone().unwrap_or_default()).await;
         let stage = Stage { broker: Broker::start_with(options).await, image };
         let ready_timeout = Some(prost_types::Duration::default());
         let request = pb::InstallRequest { ready_timeout, ..trusting(&stage.image.reference) };
@@ -76,7 +76,7 @@ impl Stage {
             format!("label=dev.longshore.extension={}", self.id()),
             format!("label=com.docker.compose.service={service}"),
         );
-        let found = docker(&["ps", "-aq", "--no-trunc", "--filter", &own, "--filter", &service]);
+        let found = self.broker.engine().docker(&["ps", "-aq", "--no-trunc", "--filter", &own, "--filter", &service]);
         assert_eq!(found.lines().count(), 1, "{found}");
         found
     }
@@ -90,19 +90,17 @@ impl Drop for Stage {
         for (list, remove) in
             [(&["ps", "-aq"][..], &["rm", "-fv"][..]), (&["network", "ls", "-q"][..], &["network", "rm"][..])]
         {
-            let listed = Command::new("docker").args(list).args(["--filter", &own]).output().unwrap().stdout;
+            let listed = self.broker.engine().cli(list).args(["--filter", &own]).output().unwrap().stdout;
             for id in String::from_utf8_lossy(&listed).lines() {
-                let _ = Command::new("docker").args(remove).arg(id).output();
+                let _ = self.broker.engine().cli(remove).arg(id).output();
             }
         }
     }
 }
 
-/// What a command of the docker CLI says, which must not fail.
+/// What a command of the docker CLI says on the machine's engine, which must not fail.
 pub(crate) fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().unwrap();
-    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    EngineAt::default().docker(args)
 }
 
 /// Names tests twice: with a broker as root and with one as a plain user of the engine.

@@ -7,7 +7,7 @@ use bollard::query_parameters::{
     ListVolumesOptions,
 };
 
-use super::{Broker, engine};
+use super::{Broker, EngineAt, engine};
 
 /// The compose project of an extension.
 pub(crate) fn project(id: &str) -> String {
@@ -16,11 +16,11 @@ pub(crate) fn project(id: &str) -> String {
 
 /// Everything in the engine and the data directory that belongs to an extension, or that the broker made for itself.
 pub(crate) async fn traces(broker: &Broker, id: &str) -> Vec<String> {
-    let mut found = engine_traces(id).await;
+    let mut found = traces_in(&broker.engine(), id).await;
     let own = format!("dev.longshore.broker={}", broker_id(broker));
     let filters = HashMap::from([("label", vec![own.as_str()])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    for container in engine().list_containers(Some(options)).await.unwrap() {
+    for container in broker.engine().client().list_containers(Some(options)).await.unwrap() {
         found.push(format!("temporary container {:?} {:?}", container.names, container.labels));
     }
     let entries = fs::read_dir(broker.data_dir().join("staging")).into_iter().flatten();
@@ -45,6 +45,11 @@ pub(crate) async fn no_traces(broker: &Broker, id: &str) {
 
 /// Containers, networks and volumes that are named or labelled for an extension.
 pub(crate) async fn engine_traces(id: &str) -> Vec<String> {
+    traces_in(&EngineAt::default(), id).await
+}
+
+async fn traces_in(engine: &EngineAt, id: &str) -> Vec<String> {
+    let engine = engine.client();
     let project = project(id);
     let belongs = |name: &str, labels: Option<HashMap<String, String>>| {
         let labels = labels.unwrap_or_default();
@@ -54,19 +59,19 @@ pub(crate) async fn engine_traces(id: &str) -> Vec<String> {
     };
     let mut found = vec![];
     let options = ListContainersOptionsBuilder::default().all(true).build();
-    for container in engine().list_containers(Some(options)).await.unwrap() {
+    for container in engine.list_containers(Some(options)).await.unwrap() {
         let name = container.names.unwrap_or_default().join(",");
         if belongs(&name, container.labels) {
             found.push(format!("container {name}"));
         }
     }
-    for network in engine().list_networks(None::<ListNetworksOptions>).await.unwrap() {
+    for network in engine.list_networks(None::<ListNetworksOptions>).await.unwrap() {
         let name = network.name.unwrap_or_default();
         if belongs(&name, network.labels) {
             found.push(format!("network {name}"));
         }
     }
-    for volume in engine().list_volumes(None::<ListVolumesOptions>).await.unwrap().volumes.unwrap_or_default() {
+    for volume in engine.list_volumes(None::<ListVolumesOptions>).await.unwrap().volumes.unwrap_or_default() {
         if belongs(&volume.name, Some(volume.labels)) {
             found.push(format!("volume {}", volume.name));
         }

@@ -13,15 +13,20 @@ fn fill(bytes: &mut [u8]) {
 }
 
 /// A random number.
-pub(super) fn number() -> u64 {
+pub(crate) fn number() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
-/// 128 random bits as 32 hexadecimal digits.
-pub(super) fn nonce() -> String {
-    let mut bytes = [0; 16];
+/// `BYTES` random bytes as hexadecimal digits, two for each.
+pub(crate) fn hex<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
     fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What nobody can guess: 128 random bits as 32 hexadecimal digits.
+pub(crate) fn nonce() -> String {
+    hex::<16>()
 }

@@ -1,0 +1,240 @@
+//! `SessionService`, and whose session a call belongs to: one with the header `longshore-session` acts as that session's
+//! view of its extension, and as nobody else.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio_stream::StreamExt;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Request, Response, Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{Streamed, convert, page::Page, passthrough, status::status, until_stopped};
+use crate::{
+    core::{Broker, Session},
+    model::{
+        error::{Error, Reason, Result},
+        reference::ExtensionId,
+    },
+    pb::{self, session_service_server::SessionService},
+};
+
+/// Whose session a call belongs to.
+const SESSION: &str = "longshore-session";
+
+/// What a view may do, of what is ours: single methods, and services as a whole.
+const SCOPE: [&str; 8] = [
+    "/longshore.v1.BackendService/Fetch",
+    "/longshore.v1.BackendService/Stream",
+    "/longshore.v1.BackendService/Connect",
+    "/longshore.v1.BackendService/Logs",
+    "/longshore.v1.ExecService/",
+    "/longshore.v1.ExtensionService/Get",
+    "/longshore.v1.GrantService/Get",
+    "/longshore.v1.OwnershipService/",
+];
+
+/// The session that a call belongs to, if it belongs to one.
+pub(super) type InSession = Option<Arc<Session>>;
+
+/// The extension that a request is about: the one that it names, and for a call of a session the session's own.
+pub(super) fn extension(session: Option<&Arc<Session>>, named: &str) -> Result<ExtensionId> {
+    match session {
+        None => convert::extension_id(named),
+        Some(session) if named.is_empty() => Ok(session.extension.clone()),
+        Some(session) => {
+            let id = convert::extension_id(named)?;
+            check_own(session, &id)?;
+            Ok(id)
+        }
+    }
+}
+
+/// The extension that a list is cut down to: the one that is named, if any, and for a call of a session its own.
+pub(super) fn filter(session: Option<&Arc<Session>>, named: &str) -> Result<Option<ExtensionId>> {
+    if named.is_empty() && session.is_none() { Ok(None) } else { extension(session, named).map(Some) }
+}
+
+/// Whose call it is.
+pub(super) fn of<T>(request: &Request<T>) -> Option<&Arc<Session>> {
+    request.extensions().get::<Arc<Session>>()
+}
+
+fn check_own(session: &Session, id: &ExtensionId) -> Result<()> {
+    if session.extension == *id {
+        return Ok(());
+    }
+    let message = format!("the session is one of {}, and {id} is another extension", session.extension);
+    Err(Error::new(Reason::SessionScope, id.as_str(), message))
+}
+
+/// The session of a call that names one, if it may make that call.
+fn admit<B>(broker: &Broker, request: &http::Request<B>) -> Result<Arc<Session>> {
+    let mut tokens = request.headers().get_all(SESSION).iter();
+    let token = match (tokens.next(), tokens.next()) {
+        (Some(token), None) => token.to_str().unwrap_or_default(),
+        _ => return Err(Error::new(Reason::RequestInvalid, SESSION, "the header longshore-session is given twice")),
+    };
+    let session = broker.session(token)?;
+    let path = request.uri().path();
+    if passthrough::passes(request) {
+        check_own(&session, &passthrough::extension(request.headers())?)?;
+    } else if passthrough::is_ours(path) && !is_in_scope(path) {
+        let message = format!("a session may not call {path}: that is for the user");
+        return Err(Error::new(Reason::SessionScope, path, message));
+    }
+    Ok(session)
+}
+
+fn is_in_scope(path: &str) -> bool {
+    SCOPE.iter().any(|scope| path == *scope || (scope.ends_with('/') && path.starts_with(scope)))
+}
+
+/// Puts [`SessionCalls`] around a service.
+#[derive(Clone)]
+pub(super) struct SessionLayer(pub(super) Arc<Broker>);
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionCalls<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionCalls { inner, broker: Arc::clone(&self.0) }
+    }
+}
+
+/// Admits calls that belong to a session, and ends them with it; the others pass.
+#[derive(Clone)]
+pub(super) struct SessionCalls<S> {
+    inner: S,
+    broker: Arc<Broker>,
+}
+
+impl<S, E> Service<http::Request<Body>> for SessionCalls<S>
+where
+    S: Service<
+            http::Request<Body>,
+            Response = http::Response<Body>,
+            Error = E,
+            Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>,
+        >,
+    E: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = E;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if !request.headers().contains_key(SESSION) {
+            return self.inner.call(request);
+        }
+        let session = match admit(&self.broker, &request) {
+            Ok(session) => session,
+            Err(error) => return Box::pin(std::future::ready(Ok(status(error).into_http()))),
+        };
+        request.extensions_mut().insert(session.clone());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = tokio::select! {
+                response = answer => response?,
+                () = session.ended().cancelled() => return Ok(status(session.ended_error()).into_http()),
+            };
+            let ended = Box::pin(session.ended().clone().cancelled_owned());
+            Ok(response.map(|body| Body::new(SessionBody { body: Some(body), ended, session })))
+        })
+    }
+}
+
+/// A body that ends with its session.
+struct SessionBody {
+    /// `None` when the session has ended it.
+    body: Option<Body>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    session: Arc<Session>,
+}
+
+impl HttpBody for SessionBody {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if frame.is_ready() || self.ended.as_mut().poll(cx).is_pending() {
+            return frame;
+        }
+        // What the body holds, such as a program, ends now.
+        self.body = None;
+        let ended = status(self.session.ended_error());
+        Poll::Ready(Some(Ok(Frame::trailers(ended.into_http::<()>().into_parts().0.headers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+/// Serves `SessionService`.
+pub(super) struct Sessions(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl SessionService for Sessions {
+    type OpenStream = Streamed<pb::OpenResponse>;
+
+    async fn open(&self, request: Request<pb::OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {
+        let id = convert::extension_id(&request.into_inner().extension).map_err(status)?;
+        let open = self.0.open_session(&id).await.map_err(status)?;
+        let first = pb::OpenResponse {
+            session_id: open.session.id.clone(),
+            token: open.token.clone(),
+            generation: open.session.generation,
+        };
+        // The session ends when this is dropped, and this is when it ends.
+        let rest = tokio_stream::once(()).then(move |()| {
+            let session = open.session.clone();
+            let _held = &open;
+            async move {
+                session.ended().cancelled().await;
+                Err(status(session.ended_error()))
+            }
+        });
+        Ok(Response::new(until_stopped(tokio_stream::once(Ok(first)).chain(rest), self.0.stopping())))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::SessionServiceListRequest>,
+    ) -> Result<Response<pb::SessionServiceListResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
+        let extension = filter(None, &request.extension).map_err(status)?;
+        let mut sessions = self.0.open_sessions(extension.as_ref());
+        sessions.retain(|session| session.id > page.after);
+        let next_page_token = page.cut(&mut sessions, |session| session.id.clone());
+        let sessions = sessions.iter().map(|session| self.session(session)).collect();
+        Ok(Response::new(pb::SessionServiceListResponse { sessions, next_page_token }))
+    }
+}
+
+impl Sessions {
+    fn session(&self, session: &Session) -> pb::Session {
+        pb::Session {
+            session_id: session.id.clone(),
+            extension: session.extension.to_string(),
+            generation: session.generation,
+            opened_at: Some(convert::timestamp(session.opened_at_ms)),
+        }
+    }
+}

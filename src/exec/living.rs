@@ -1,0 +1,96 @@
+//! All execs that live, so that they are listed, found, and ended together.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::join_all;
+
+use super::{
+    execution::{ExecView, Execution},
+    program::Cause,
+};
+
+/// The living.
+#[derive(Debug, Default)]
+pub(super) struct Living(Mutex<HashMap<String, Arc<Execution>>>);
+
+/// Whose execs are meant.
+#[derive(Debug, Clone, Copy)]
+pub enum ExecFilter<'a> {
+    /// Everybody's.
+    All,
+    /// One owner's.
+    Owner(&'a str),
+    /// One session's.
+    Session(&'a str),
+}
+
+/// What came of ending several trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// How many trees there were.
+    pub trees: usize,
+    /// How many of them are not known to be gone.
+    pub unfinished: usize,
+    /// How many processes are left in those that could be counted.
+    pub survivors: u64,
+}
+
+impl Living {
+    pub(super) fn enter(&self, execution: &Arc<Execution>) {
+        self.lock().insert(execution.info.id.clone(), execution.clone());
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Execution>> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Those that are meant, the oldest first.
+    pub(super) fn list(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
+        let mut views: Vec<_> = self.select(filter).iter().map(|execution| execution.view()).collect();
+        views.sort_by(|a, b| (a.info.began, &a.info.id).cmp(&(b.info.began, &b.info.id)));
+        views
+    }
+
+    /// Ends those that are meant, all at once, and waits until they are gone.
+    pub(super) async fn end(&self, filter: ExecFilter<'_>, cause: Cause) -> Left {
+        let executions = self.select(filter);
+        executions.iter().for_each(|execution| execution.end(cause));
+        join_all(executions.iter().map(|execution| execution.gone())).await;
+        let mut left = Left { trees: executions.len(), ..Left::default() };
+        for execution in &executions {
+            match execution.termination().map(|termination| termination.survivors) {
+                Some(Some(survivors)) => {
+                    left.survivors += survivors;
+                    left.unfinished += usize::from(survivors > 0);
+                }
+                Some(None) => left.unfinished += 1,
+                None => {}
+            }
+        }
+        left
+    }
+
+    pub(super) fn count_left_over(&self, owner: &str) -> usize {
+        self.select(ExecFilter::Owner(owner)).iter().filter(|execution| execution.is_left_over()).count()
+    }
+
+    fn select(&self, filter: ExecFilter<'_>) -> Vec<Arc<Execution>> {
+        let is_meant = |execution: &&Arc<Execution>| match filter {
+            ExecFilter::All => true,
+            ExecFilter::Owner(owner) => execution.info.owner == owner,
+            ExecFilter::Session(session) => execution.info.session.as_deref() == Some(session),
+        };
+        self.lock().values().filter(is_meant).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Execution>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

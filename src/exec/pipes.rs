@@ -1,0 +1,44 @@
+//! The pipes between a run and whatever keeps its program.
+
+use std::{io, os::fd::OwnedFd};
+
+use super::{input::Input, output::Output, program::Stdin};
+
+/// Both sides.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) outputs: [Output; 2],
+    pub(super) input: Option<Input>,
+    pub(super) far: FarEnds,
+}
+
+/// The ends for the program.
+#[derive(Debug)]
+pub(super) struct FarEnds {
+    /// `None`: nothing is to be read.
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: OwnedFd,
+    /// `None`: there is one output for both.
+    pub(super) stderr: Option<OwnedFd>,
+}
+
+impl Pipes {
+    /// New ones.
+    pub(super) fn open(stdin: Stdin, has_stderr: bool) -> io::Result<Self> {
+        let (input, stdin) = match stdin {
+            Stdin::Null => (None, None),
+            Stdin::Piped => {
+                let (input, far) = Input::open()?;
+                (Some(input), Some(far))
+            }
+        };
+        let (out, stdout) = Output::open()?;
+        let (err, stderr) = if has_stderr {
+            let (err, far) = Output::open()?;
+            (err, Some(far))
+        } else {
+            (Output::ended(), None)
+        };
+        Ok(Pipes { outputs: [out, err], input, far: FarEnds { stdin, stdout, stderr } })
+    }
+}
