@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, EngineAddress, LogFormat, ServeArgs},
     core::{Broker, Limits, Parts, Places},
     engine::Engine,
-    exec::{Hub, HubOptions},
+    exec::{Hub, HubOptions, SqueezeJournal},
     files::layout::Layout,
     model::error::{Error, Reason, Result},
     proxy,
@@ -62,8 +62,12 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let run = format!("{:x}-{run:x}", std::process::id());
     let engine = Engine::new(engine, &store.broker_id().await?, &run);
     let socket = ControlSocket::open(&config.socket)?;
-    let hub =
-        Hub::new(HubOptions { max_open_files: open_files, is_subreaper: is_subreaper(), ..HubOptions::default() });
+    let hub = Hub::new(HubOptions {
+        max_open_files: open_files,
+        is_subreaper: is_subreaper(),
+        squeeze_journal: Some(squeeze_journal(&store, &run)),
+        ..HubOptions::default()
+    });
     let broker = Broker::new(Parts {
         places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
         limits: Limits {
@@ -83,6 +87,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         hub: Arc::new(hub),
     })
     .await?;
+    broker.open_gateways().await?;
     broker.spawn_recovery();
     broker.spawn_feed();
     broker.spawn_carer();
@@ -98,6 +103,21 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     broker.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");
     served
+}
+
+/// Squeezed process limits are written down in the store.
+fn squeeze_journal(store: &Store, run: &str) -> SqueezeJournal {
+    let (notes, settles, run) = (store.clone(), store.clone(), run.to_owned());
+    SqueezeJournal {
+        note: Box::new(move |container, limit| {
+            let (store, run) = (notes.clone(), run.clone());
+            Box::pin(async move { store.note_squeezed(container, limit, run).await })
+        }),
+        settle: Box::new(move |container| {
+            let store = settles.clone();
+            Box::pin(async move { store.settle_squeezed(container).await })
+        }),
+    }
 }
 
 /// Whether [`adopt_orphans`] was called: not where a broker runs inside another program.

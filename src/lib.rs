@@ -4,6 +4,7 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod core;
 pub mod engine;
@@ -12,8 +13,10 @@ pub mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gateway;
 pub mod model;
 pub mod pb;
+pub mod peer;
 pub mod proxy;
 mod random;
 pub mod shim;

@@ -246,8 +246,8 @@ async fn mounts_of_real_extensions() {
         ]
     );
     let mounts = &plan.file["services"]["a"]["volumes"];
-    assert_eq!(mounts[0]["source"], "/var/run/docker.sock");
-    assert_eq!(mounts[3]["source"], dir.join("litellm_config.yaml").to_str().unwrap());
+    assert_eq!(plan.file["services"]["a"]["labels"]["dev.longshore.links"], "/var/run/docker.sock");
+    assert_eq!(mounts[2]["source"], dir.join("litellm_config.yaml").to_str().unwrap());
     let mut volumes = plan.volumes.clone();
     volumes.sort();
     assert_eq!(volumes, ["litellm-ext-config", "org_name-desktop-extension_tmp", "org_name-desktop-extension_users"]);

@@ -20,6 +20,7 @@ fn its_examples_are_those_that_are_tested() {
     for (language, path) in [
         ("javascript", "examples/first-call/node/first-call.js"),
         ("python", "examples/first-call/python/first_call.py"),
+        ("js", "examples/first-call/node/talk.js"),
     ] {
         assert_eq!(block(&readme, language), read(path).trim_end(), "the README differs from {path}");
     }

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
-    core::{Broker, InstallRequest, Subject, Updated, Work},
+    core::{Broker, InstallRequest, ListOptions, Subject, Updated, Work},
     model::{
         error::{Error, Reason},
         problem::Severity,
@@ -21,6 +22,8 @@ use crate::{
 const MAX_READY_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Progress that may wait for a slow reader; older progress gives way to the work.
 const PROGRESS_QUEUE: usize = 256;
+/// Most bytes of a list in one message: clients with default settings take messages of this size.
+const MAX_PIECE_BYTES: usize = 1 << 20;
 
 /// Serves `ExtensionService`.
 pub(super) struct Extensions(pub(super) Arc<Broker>);
@@ -200,6 +203,32 @@ impl ExtensionService for Extensions {
         Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token, watch_token }))
     }
 
+    type ListContainersStream = Streamed<pb::ListContainersResponse>;
+
+    async fn list_containers(
+        &self,
+        request: Request<pb::ListContainersRequest>,
+    ) -> Result<Response<Self::ListContainersStream>, Status> {
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let options = ListOptions { json: request.into_inner().options_json };
+        let json = self.0.engine_containers_json(&id, &options).await.map_err(status)?;
+        let pieces = pieces(json).map(|json| Ok(pb::ListContainersResponse { json }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
+    }
+
+    type ListImagesStream = Streamed<pb::ListImagesResponse>;
+
+    async fn list_images(
+        &self,
+        request: Request<pb::ListImagesRequest>,
+    ) -> Result<Response<Self::ListImagesStream>, Status> {
+        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let options = ListOptions { json: request.into_inner().options_json };
+        let json = self.0.engine_images_json(&id, &options).await.map_err(status)?;
+        let pieces = pieces(json).map(|json| Ok(pb::ListImagesResponse { json }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
+    }
+
     async fn validate(&self, request: Request<pb::ValidateRequest>) -> Result<Response<pb::ValidateResponse>, Status> {
         use pb::validate_request::Subject as Pb;
         let subject = match request.into_inner().subject {
@@ -215,4 +244,9 @@ impl ExtensionService for Extensions {
         let problems = problems.into_iter().map(convert::problem).collect();
         Ok(Response::new(pb::ValidateResponse { problems, valid }))
     }
+}
+
+/// A text cut into what messages may hold.
+fn pieces(mut text: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || (!text.is_empty()).then(|| text.split_to(text.len().min(MAX_PIECE_BYTES))))
 }

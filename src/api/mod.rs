@@ -21,7 +21,6 @@ mod ownership;
 mod page;
 mod passthrough;
 mod peer;
-mod process;
 mod session;
 mod status;
 mod system;

@@ -16,8 +16,10 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use super::process;
-use crate::model::error::{Error, Reason};
+use crate::{
+    model::error::{Error, Reason},
+    peer,
+};
 
 /// The process at the other end, and whether it may call.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ impl Peer {
         let pid = credentials.pid().filter(|pid| *pid > 0);
         let refusal = refusal(uid, pid, is_ours).or_else(|| {
             // What was found out about that number is about the caller only if the caller still has it.
-            (!process::peer_is_alive(stream.as_fd())).then_some("the calling process is gone")
+            (!peer::is_alive(stream.as_fd())).then_some("the calling process is gone")
         });
         Peer { uid, refusal }
     }
@@ -66,7 +68,7 @@ fn refusal(uid: u32, pid: Option<i32>, is_ours: &IsOurs) -> Option<&'static str>
     let Some(pid) = pid else {
         return Some("the caller's process cannot be told; containers do not use the control socket");
     };
-    match process::is_in_foreign_container(pid) {
+    match peer::is_in_foreign_container(pid) {
         None => return Some("the calling process is gone or cannot be looked at"),
         Some(true) => return Some("the caller runs in a container; containers do not use the control socket"),
         Some(false) => {}

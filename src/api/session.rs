@@ -28,13 +28,15 @@ use crate::{
 const SESSION: &str = "longshore-session";
 
 /// What a view may do, of what is ours: single methods, and services as a whole.
-const SCOPE: [&str; 8] = [
+const SCOPE: [&str; 10] = [
     "/longshore.v1.BackendService/Fetch",
     "/longshore.v1.BackendService/Stream",
     "/longshore.v1.BackendService/Connect",
     "/longshore.v1.BackendService/Logs",
     "/longshore.v1.ExecService/",
     "/longshore.v1.ExtensionService/Get",
+    "/longshore.v1.ExtensionService/ListContainers",
+    "/longshore.v1.ExtensionService/ListImages",
     "/longshore.v1.GrantService/Get",
     "/longshore.v1.OwnershipService/",
 ];
@@ -235,6 +237,7 @@ impl Sessions {
             extension: session.extension.to_string(),
             generation: session.generation,
             opened_at: Some(convert::timestamp(session.opened_at_ms)),
+            execs: i32::try_from(self.0.execs(None, Some(&session.id)).len()).unwrap_or(i32::MAX),
         }
     }
 }

@@ -38,6 +38,8 @@ const TABLE: &[(&str, &str)] = &[
     ("BODY_TOO_LARGE", "64 MiB is the most that one call carries; ask the backend for less"),
     ("ALREADY_ATTACHED", "end the other `longshore dev` first"),
     ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
+    ("EXEC_NOT_FOUND", "it may have ended; see what runs with: longshore execs"),
+    ("DOCKER_CLI_NOT_FOUND", "install the docker CLI, where the broker's PATH finds it"),
     ("SHIM_UNAVAILABLE", "see what works on this machine with: longshore info"),
     ("CALLER_REFUSED", "run this as the user that the broker runs as"),
     ("SHUTTING_DOWN", "the broker is stopping; start it again with: longshore serve"),

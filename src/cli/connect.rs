@@ -13,7 +13,7 @@ use crate::{
         backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
         exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
         grant_service_client::GrantServiceClient, ownership_service_client::OwnershipServiceClient,
-        system_service_client::SystemServiceClient,
+        session_service_client::SessionServiceClient, system_service_client::SystemServiceClient,
     },
 };
 
@@ -58,6 +58,7 @@ clients! {
     extensions: ExtensionServiceClient;
     grants: GrantServiceClient;
     ownership: OwnershipServiceClient;
+    sessions: SessionServiceClient;
     system: SystemServiceClient;
 }
 

@@ -10,8 +10,10 @@ mod consent;
 mod console;
 mod failure;
 mod progress;
+mod signals;
 mod source;
 mod table;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -47,6 +49,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    failed; standard error says why and what to do
   2    the command line is wrong
   22   call: the backend answered with a status of 400 or above
+  124  exec: --timeout ended the program
   125  exec: the program was not run (126: cannot be executed, 127: not found)
   130  interrupted with Ctrl-C
 exec and dev pass on the program's exit code, 128 + n when signal n ended it.";

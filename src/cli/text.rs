@@ -1,6 +1,9 @@
 //! Text from others, made fit for a terminal, and text from the command line, read.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
@@ -55,9 +58,38 @@ pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a time span; write 500ms, 10s or 1m30s"))
 }
 
-/// A count and its noun: `1 error`, `2 errors`.
+/// The same for a limit, which cannot be nothing.
+pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
+    match parse_span(text) {
+        Ok(span) if span.is_zero() => Err("it has to be more than nothing; leave it out for no limit".into()),
+        span => span,
+    }
+}
+
+/// A time span as people write it, such as `1m 30s`.
+pub(super) fn span(span: Duration) -> String {
+    humantime::format_duration(span).to_string()
+}
+
+/// How long ago that was, in the largest unit that counts: `12s`, `3m`, `5h`, `2d`.
+pub(super) fn age(since: SystemTime) -> String {
+    let seconds = since.elapsed().unwrap_or_default().as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A count and its noun: `1 error`, `2 errors`, `2 processes`.
 pub(super) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    let ending = match number {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{number} {noun}{ending}")
 }
 
 #[cfg(test)]
@@ -93,5 +125,15 @@ mod tests {
         assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_span("1m30s"), Ok(Duration::from_secs(90)));
         assert!(parse_span("soon").is_err() && parse_span("-1s").is_err());
+        assert!(parse_limit("0").is_err() && parse_limit("0ms").is_err());
+        assert_eq!(parse_limit("1").map(span).as_deref(), Ok("1s"));
+    }
+
+    #[test]
+    fn counts_and_ages_are_as_people_say_them() {
+        assert_eq!((count(1, "process"), count(2, "process")), ("1 process".into(), "2 processes".into()));
+        let ago = |seconds| age(SystemTime::now() - Duration::from_secs(seconds));
+        assert_eq!([ago(61), ago(7_199), ago(90_000)], ["1m", "1h", "1d"]);
+        assert_eq!(age(SystemTime::now() + Duration::from_secs(60)), "0s");
     }
 }

@@ -2,7 +2,7 @@
 //! list of a thousand containers costs nothing, and whoever watches is told what changes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -70,6 +70,12 @@ impl Catalogue {
         let held = self.lock();
         let of_kind = held.objects.iter().filter(|((kind, _), _)| wanted(*kind));
         held.is_current.then(|| of_kind.map(|(key, object)| (key.clone(), object.clone())).collect())
+    }
+
+    /// What a label says on some objects.
+    pub(super) fn labels(&self, of: &HashSet<Key>, label: &str) -> Vec<String> {
+        let held = self.lock();
+        of.iter().filter_map(|key| held.objects.get(key)?.labels.get(label).cloned()).collect()
     }
 
     /// Whether it is what there is.

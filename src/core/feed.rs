@@ -23,6 +23,8 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(60);
 /// How long events are gathered before they are looked into.
 const GATHER: Duration = Duration::from_millis(30);
+/// When what changed is read once more.
+const SETTLED: Duration = Duration::from_secs(1);
 /// More containers than these are read by one list.
 const MAX_SINGLE: usize = 40;
 
@@ -53,6 +55,10 @@ impl Broker {
         // From before the list is made, so that nothing falls between the two.
         let mut events = self.engine.events(now_ms() / 1000 - 1)?;
         self.read_all().await?;
+        // What an event told of may be listed a little later only: it is read once more.
+        let mut recheck: HashSet<Key> = HashSet::new();
+        let mut settled = tokio::time::interval(SETTLED);
+        settled.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
         loop {
             tokio::select! {
@@ -70,8 +76,10 @@ impl Broker {
                             }
                         }
                     }
+                    recheck.extend(touched.iter().cloned());
                     self.read_touched(touched).await?;
                 }
+                _ = settled.tick(), if !recheck.is_empty() => self.read_touched(std::mem::take(&mut recheck)).await?,
                 _ = resync.tick() => self.read_all().await?,
             }
         }
@@ -89,6 +97,8 @@ impl Broker {
 
     /// Reads what changed.
     async fn read_touched(&self, touched: HashSet<Key>) -> Result<()> {
+        // They are looked at whether or not the list differs: it may lag behind what happened.
+        let mut owners = self.catalogue.labels(&touched, EXTENSION_LABEL);
         let (containers, others): (Vec<Key>, Vec<Key>) =
             touched.into_iter().partition(|(kind, _)| *kind == ResourceKind::Container);
         let mut changed = vec![];
@@ -109,9 +119,9 @@ impl Broker {
             let all = self.engine.volumes().await?.into_iter().map(Into::into).collect();
             self.catalogue.replace(&[ResourceKind::Volume], all);
         }
+        owners.extend(changed.iter().filter_map(|object| object.labels.get(EXTENSION_LABEL).cloned()));
         // A label may lie; then it is looked in vain.
-        let owners = changed.iter().filter_map(|object| object.labels.get(EXTENSION_LABEL)?.parse().ok());
-        self.carer.some(owners);
+        self.carer.some(owners.iter().filter_map(|owner| owner.parse().ok()));
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ impl Broker {
         decisions: Decisions,
         uid: Option<u32>,
     ) -> Result<Vec<StoredGrant>> {
-        let _claim = self.claims.take(&id)?;
+        let _claim = self.claims.take(&id).await?;
         let installed = self.installed(&id).await?;
         let before = self.store.decisions(&id).await?;
         self.store.set_decisions(&id, decisions.clone()).await?;
@@ -73,6 +73,7 @@ impl Broker {
         let lost = before.allow.iter().any(|grant| !now.allows(grant));
         if lost {
             self.hub.end_all_of(installed.id.as_str()).await;
+            self.gateways.end_connections(installed.id.as_str());
         }
         let built = installed.record.backend.as_ref().is_some_and(|backend| backend.built);
         if built && !now.missing(&backend_needs(installed)).is_empty() {

@@ -43,7 +43,7 @@ impl Broker {
         capabilities.push((
             "grants.engine",
             false,
-            "not enforced yet: an extension with the engine's socket holds engine.full, and nothing narrower exists"
+            "through a gateway per extension, which needs engine.full: nothing narrower than all or reading exists"
                 .into(),
         ));
         capabilities.push((

@@ -70,7 +70,7 @@ impl Broker {
         let mut opened = Vec::new();
         for entry in self.store.ledger(Some(id)).await? {
             let wanted = query.services.is_empty() || query.services.contains(&entry.service);
-            if entry.kind != ResourceKind::Container || !wanted {
+            if entry.kind != ResourceKind::Container || entry.service.is_empty() || !wanted {
                 continue;
             }
             let Some(details) = self.engine.container(&entry.id).await? else { continue };

@@ -4,9 +4,12 @@ mod attach;
 mod call;
 mod catalogue;
 mod compose;
+mod docker;
 mod events;
+mod execs;
 mod feed;
 mod fetched;
+mod gateway;
 mod grants;
 mod info;
 mod lifecycle;
@@ -37,6 +40,7 @@ use crate::{
     engine::Engine,
     exec::Hub,
     files::layout::Layout,
+    gateway::Gateways,
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
@@ -48,6 +52,7 @@ use crate::{
 use lifecycle::{Claims, Mender};
 
 pub use attach::Attachment;
+pub use docker::ListOptions;
 pub use events::{Told, Watch};
 pub use grants::Standing;
 pub use info::Info;
@@ -55,7 +60,7 @@ pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
-pub use program::{RunRequest, Target};
+pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
@@ -112,6 +117,7 @@ pub struct Broker {
     attached: attach::Attached,
     pools: pools::Pools,
     sessions: sessions::Sessions,
+    gateways: Gateways,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -146,6 +152,7 @@ impl Broker {
             places,
             limits,
             layout,
+            gateways: Gateways::new(engine.socket()),
             store,
             engine,
             run,
@@ -203,7 +210,7 @@ impl Broker {
     pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
         self.tasks.close();
-        let ended = async { tokio::join!(self.hub.shutdown(), self.tasks.wait()) };
+        let ended = async { tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait()) };
         if tokio::time::timeout(bound, ended).await.is_err() {
             tracing::warn!("work was left unfinished; the next start finishes it");
         }

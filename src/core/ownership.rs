@@ -123,14 +123,9 @@ impl Broker {
             let message = "say which object: its id, its name, or the beginning of its id";
             return Err(Error::new(Reason::RequestInvalid, "id", message));
         }
-        match among(self.resources(filter).await?, id) {
-            // It may be so new that the engine has not told of it.
-            Err(error) if error.reason() == Reason::ResourceNotFound => {
-                let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
-                among(self.owned(filter, self.engine_objects(wanted).await?).await?, id)
-            }
-            found => found,
-        }
+        // Asked anew: it may be so new that the engine has not told of it.
+        let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
+        among(self.owned(filter, self.engine_objects(wanted).await?).await?, id)
     }
 }
 

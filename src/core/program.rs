@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::{Broker, call::running_backend, lifecycle::grants_required};
 use crate::{
-    exec::{self, EnvSpec, Program, Run, host_base},
+    exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
@@ -59,21 +59,12 @@ const LOADING: [&str; 18] = [
     "PHP_INI_SCAN_DIR",
 ];
 
-/// Where a program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// On the broker's machine.
-    Host,
-    /// In a container of the extension.
-    Backend,
-}
-
 /// One program to run.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
     /// Where.
     pub target: Target,
-    /// Program and arguments.
+    /// Program and arguments; for the docker CLI its arguments alone.
     pub argv: Vec<String>,
     /// Working directory.
     pub cwd: Option<String>,
@@ -81,8 +72,18 @@ pub struct RunRequest {
     pub env: Vec<(String, String)>,
     /// Service to run in.
     pub service: Option<String>,
+    /// Whether it is given input.
+    pub stdin: bool,
+    /// The terminal it gets.
+    pub terminal: Option<WindowSize>,
+    /// What ends it early.
+    pub limits: ProgramLimits,
     /// How long children may keep the output open.
     pub drain_timeout: Duration,
+    /// Time between TERM and KILL when it is ended.
+    pub grace: Duration,
+    /// The session it belongs to.
+    pub session: Option<String>,
     /// Who asks.
     pub uid: Option<u32>,
 }
@@ -91,10 +92,10 @@ impl Broker {
     /// Starts a program of an extension. Dropping what is returned kills it.
     ///
     /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
-    /// CONTAINER_PAUSED, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
+    /// CONTAINER_PAUSED, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
     pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
         let installed = self.installed(id).await?;
-        if request.argv.first().is_none_or(String::is_empty) {
+        if request.target != Target::Docker && request.argv.first().is_none_or(String::is_empty) {
             let message = "argv is empty; its first entry is the program";
             return Err(Error::new(Reason::ArgvInvalid, "argv", message));
         }
@@ -102,6 +103,10 @@ impl Broker {
         let decisions = self.store.decisions(id).await?;
         let run = match (request.target, self.attached.get(id)) {
             (Target::Host, _) => self.run_on_host(&installed, &decisions, request).await,
+            (Target::Docker, _) => {
+                let program = self.docker_program(&installed, &decisions, request).await?;
+                self.hub.host()?.run(&program).await
+            }
             (Target::Backend, None) => self.run_in_container(&installed, request).await,
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
@@ -156,15 +161,15 @@ impl Broker {
         self.hub.host()?.run(&program).await
     }
 
-    fn host_program(&self, installed: &Installed, request: RunRequest, bin_dir: &str, cwd: String) -> Program {
-        let mut vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
-        vars.extend(request.env);
-        Program {
-            cwd: Some(cwd),
-            env: EnvSpec { inherit: false, vars },
-            drain_timeout: request.drain_timeout,
-            ..Program::new(installed.id.as_str(), exec::Target::Host, request.argv)
-        }
+    pub(super) fn host_program(
+        &self,
+        installed: &Installed,
+        request: RunRequest,
+        bin_dir: &str,
+        cwd: String,
+    ) -> Program {
+        let vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
+        program(installed, RunRequest { cwd: Some(cwd), ..request }, EnvSpec { inherit: false, vars })
     }
 
     async fn run_in_container(&self, installed: &Installed, request: RunRequest) -> Result<Run> {
@@ -173,23 +178,34 @@ impl Broker {
         let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
         let docker = self.engine.client()?;
-        let program = Program {
-            cwd: request.cwd,
-            env: EnvSpec { inherit: true, vars: request.env },
-            drain_timeout: request.drain_timeout,
-            ..Program::new(installed.id.as_str(), exec::Target::Backend, request.argv)
-        };
-        let link = || self.hub.container(&docker, &container.id, None, &broker_dir);
-        match link().await?.run(&program).await {
-            // The container was started again since; nothing has run yet, and a new link leads to the new shim.
-            Err(error) if error.reason() == Reason::ShimUnavailable => link().await?.run(&program).await,
-            other => other,
-        }
+        let program = program(installed, request, EnvSpec { inherit: true, vars: vec![] });
+        let (docker, socket) = (&docker, self.engine.socket());
+        let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
+        self.hub.run_in_container(place, &program).await
+    }
+}
+
+/// The program that is asked for, in an environment whose base is `env`.
+fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Program {
+    env.vars.extend(request.env);
+    Program {
+        owner: installed.id.to_string(),
+        session: request.session,
+        target: request.target,
+        argv: request.argv,
+        cwd: request.cwd,
+        env,
+        drain_timeout: request.drain_timeout,
+        // At a terminal somebody can type.
+        stdin: if request.stdin || request.terminal.is_some() { Stdin::Piped } else { Stdin::Null },
+        tty: request.terminal,
+        limits: request.limits,
+        grace: request.grace,
     }
 }
 
 /// Whether programs of the extension may run. Errors: BACKEND_STOPPED, EXTENSION_BUSY.
-fn check_runs(installed: &Installed) -> Result<()> {
+pub(super) fn check_runs(installed: &Installed) -> Result<()> {
     let why = match (installed.changing(), installed.enabled) {
         (None | Some(ChangeKind::Enable), true) => return Ok(()),
         (Some(ChangeKind::Update), _) => {
@@ -207,7 +223,7 @@ fn check_runs(installed: &Installed) -> Result<()> {
 
 /// Refuses variables that make a program of the machine run other code: the grant is for that program. One that the
 /// extension brought is its own code in any case.
-fn check_variables(request: &RunRequest) -> Result<()> {
+pub(super) fn check_variables(request: &RunRequest) -> Result<()> {
     let loads = |name: &str| LOADING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || LOADING.contains(&name);
     match request.env.iter().find(|(name, _)| loads(name)) {
         None => Ok(()),

@@ -23,6 +23,8 @@ use crate::{
 
 /// How often a backend that does not listen yet is looked at.
 const STARTING: Duration = Duration::from_millis(500);
+/// How long a look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
 /// When one is looked at again that is being changed.
 const BUSY: Duration = Duration::from_secs(2);
 /// Time between two attempts to bring the same one in line, at first and at most.
@@ -161,13 +163,15 @@ impl Broker {
 
     /// Looks at one extension and does what it needs; tells when to look again, where that will not be told by an event.
     async fn look_after(&self, id: &ExtensionId, patience: &mut Patience) -> Option<Duration> {
-        let view = match self.view(id).await {
-            Ok(view) => view,
-            Err(error) => {
-                tracing::debug!(%error, extension = %id, "cannot look at an extension");
+        // One that cannot be looked at must not keep the others waiting.
+        let view = match tokio::time::timeout(LOOK_LIMIT, self.view(id)).await {
+            Ok(Ok(view)) => view,
+            // A label said so, and it lied, or it is somebody else's.
+            Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => {
                 patience.forget(id);
                 return None;
             }
+            _ => return Some(BUSY),
         };
         if let Some(pause) = patience.left(id) {
             return Some(pause);
@@ -200,16 +204,18 @@ impl Broker {
             return Ok(false);
         }
         let id = &view.installed.id;
-        let _claim = self.claims.take(id)?;
+        // Looked at without a claim, so that nobody is kept from changing what needs nothing.
+        if acts(self.is_wanted(&view.installed).await?, &self.seen_containers(&view.installed).await?).is_empty() {
+            return Ok(false);
+        }
+        let _claim = self.claims.take_aside(id)?;
         // It may have been changed since it was looked at.
         let installed = self.installed(id).await?;
         if installed.change.is_some() {
             return Ok(false);
         }
-        let granted = self.store.decisions(id).await?.missing(&backend_needs(&installed)).is_empty();
-        let wanted = installed.enabled && granted;
         let seen = self.seen_containers(&installed).await?;
-        let acts = acts(wanted, &seen);
+        let acts = acts(self.is_wanted(&installed).await?, &seen);
         for act in &acts {
             tracing::info!(extension = %id, ?act, "bringing an extension in line");
             match act {
@@ -225,6 +231,12 @@ impl Broker {
             }
         }
         Ok(!acts.is_empty())
+    }
+
+    /// Whether its containers shall run.
+    async fn is_wanted(&self, installed: &Installed) -> Result<bool> {
+        let missing = self.store.decisions(&installed.id).await?.missing(&backend_needs(installed));
+        Ok(installed.enabled && missing.is_empty())
     }
 
     async fn seen_containers(&self, installed: &Installed) -> Result<Vec<Seen>> {

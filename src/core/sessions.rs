@@ -130,5 +130,7 @@ impl Drop for OpenSession {
     fn drop(&mut self) {
         self.broker.sessions.lock().remove(&self.token);
         self.session.ended.cancel();
+        let (broker, id) = (self.broker.clone(), self.session.id.clone());
+        self.broker.tasks.spawn(async move { broker.hub.end_session(&id).await });
     }
 }

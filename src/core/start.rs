@@ -286,7 +286,18 @@ impl Broker {
         let limit = ready_timeout.max(MIN_COMPOSE_TIME);
         let compose = self.compose().await?;
         let (file, directory, project) = (files.compose_file(), files.compose(), id.project());
-        let up = compose.up(&file, &directory, &project, &environment, installed.is_wanted());
+        let text = std::fs::read(&file).unwrap_or_default();
+        let links = serde_json::from_slice(&text).is_ok_and(|planned| labels::has_links(&planned));
+        let up = async {
+            if links {
+                compose.up(&file, &directory, &project, &environment, false).await?;
+                self.lay_links(installed).await?;
+            }
+            if links && !installed.is_wanted() {
+                return Ok(());
+            }
+            compose.up(&file, &directory, &project, &environment, installed.is_wanted()).await
+        };
         tokio::time::timeout(limit, up).await.unwrap_or_else(|_| {
             let message = format!("the services of {id} did not start within {} s", limit.as_secs());
             Err(Error::new(Reason::ComposeFailed, id.as_str(), message))
@@ -476,6 +487,6 @@ fn default_network(project: &str) -> String {
 }
 
 /// The engine names volumes that nobody named with 64 hexadecimal digits.
-fn is_anonymous(volume: &str) -> bool {
+pub(super) fn is_anonymous(volume: &str) -> bool {
     volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

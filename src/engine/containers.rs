@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use bollard::{
+    body_full,
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, HostConfig, Mount,
         MountType, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
@@ -10,6 +11,7 @@ use bollard::{
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+        UploadToContainerOptionsBuilder,
     },
 };
 
@@ -187,6 +189,23 @@ impl Engine {
             Err(error) if error.message().contains("is already in progress") => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Lays a symbolic link into a container that has not run yet; missing directories are made.
+    pub async fn lay_link(&self, id: &str, path: &str, target: &str) -> Result<()> {
+        let put_together = || -> std::io::Result<Vec<u8>> {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            header.set_mode(0o777);
+            let mut archive = tar::Builder::new(Vec::new());
+            archive.append_link(&mut header, path.trim_start_matches('/'), target)?;
+            archive.into_inner()
+        };
+        let archive = put_together().map_err(|e| Error::bug(format!("no archive can hold a link at {path:?}: {e}")))?;
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        let laid = self.client()?.upload_to_container(id, Some(options), body_full(archive.into())).await;
+        laid.map_err(|e| self.refused(id, e))
     }
 
     /// Lets a container stay ended: the engine does not start it again.

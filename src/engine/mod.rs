@@ -8,6 +8,7 @@ mod containers;
 mod credentials;
 mod events;
 mod images;
+mod lists;
 mod logs;
 mod objects;
 mod sweep;
@@ -113,7 +114,7 @@ impl Engine {
     }
 
     /// The engine does not answer, and why.
-    fn away(&self, why: &str) -> Error {
+    fn away(&self, why: &dyn fmt::Display) -> Error {
         let message = format!("the engine at {} does not answer: {why}", self.socket.display());
         Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
     }

@@ -47,6 +47,9 @@ pub struct ExecInfo {
     pub program: String,
     /// Full id of the container that it runs in.
     pub container: Option<String>,
+    /// Whether only the engine knows it, because no shim runs in its container: then it gets no signals, what it left
+    /// running is not ended, and a signal cannot be told from a code.
+    pub engine_only: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// When it was asked for.
@@ -242,6 +245,8 @@ impl Execution {
                 heard.ended = Some(ended);
                 if ended.survivors == 0 && has_exited {
                     heard.keeper = KeeperState::Finished;
+                } else if self.place == Place::Engine {
+                    self.note_vanished(heard, "only the engine runs it, which cannot end it");
                 } else {
                     let (id, owner, count) = (&self.info.id, &self.info.owner, ended.survivors);
                     tracing::warn!(exec = id, owner, count, "processes cannot be killed");
@@ -256,7 +261,7 @@ impl Execution {
     fn note_vanished(&self, heard: &mut Heard, why: &str) {
         heard.keeper = KeeperState::Vanished;
         self.channel.kill();
-        let place = if self.place == Place::Host { "" } else { "the container stopped, or " };
+        let place = if self.place == Place::Container { "the container stopped, or " } else { "" };
         heard.is_end_unknown = heard.exit.is_none();
         heard.note_exit(Outcome::Unknown { message: format!("{place}{why}") }, false);
     }
@@ -297,7 +302,10 @@ impl Execution {
 
     /// Changes the size of its terminal, where it has one.
     pub(super) fn resize(&self, size: WindowSize) {
-        if let Some(terminal) = &mut self.hear().terminal {
+        if self.place == Place::Engine && self.info.tty {
+            let resize = Message::Resize { columns: size.columns, rows: size.rows };
+            let _ = self.channel.try_send(&resize.to_frame(), &[]);
+        } else if let Some(terminal) = &mut self.hear().terminal {
             terminal.resize(size);
         }
     }
@@ -305,6 +313,12 @@ impl Execution {
     /// Has the tree ended: TERM, the grace, KILL. The first cause is the one that is told; that the broker stops ends the
     /// grace. It goes on whoever waits for it.
     pub(super) fn end(self: &Arc<Self>, cause: Cause) {
+        self.end_within(cause, self.grace);
+    }
+
+    /// The same with another grace.
+    pub(super) fn end_within(self: &Arc<Self>, cause: Cause, grace: Duration) {
+        let grace = grace.min(MAX_GRACE);
         let is_first = {
             let mut heard = self.hear();
             if heard.keeper != KeeperState::Present || (heard.cause.is_some() && cause != Cause::BrokerStopping) {
@@ -314,7 +328,7 @@ impl Execution {
             heard.cause.get_or_insert(cause);
             is_first
         };
-        let grace_ms = u32::try_from(self.grace.as_millis()).unwrap_or(u32::MAX);
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let frame = Message::End { grace_ms }.to_frame();
         let is_said = self.channel.try_send(&frame, &[]).is_ok_and(|sent| sent == frame.len());
         let runtime = tokio::runtime::Handle::try_current();
@@ -323,13 +337,12 @@ impl Execution {
             self.channel.kill();
         }
         if is_first && let Ok(runtime) = runtime {
-            runtime.spawn(self.clone().see_to_its_end());
+            runtime.spawn(self.clone().see_to_its_end(grace + END_BOUND));
         }
     }
 
     /// Helps the keeper where it cannot do it alone, and gives up on one that does not answer.
-    async fn see_to_its_end(self: Arc<Self>) {
-        let bound = self.grace + END_BOUND;
+    async fn see_to_its_end(self: Arc<Self>, bound: Duration) {
         if tokio::time::timeout(bound, self.help()).await.is_err() {
             let mut heard = self.lock();
             if heard.keeper == KeeperState::Present {

@@ -1,6 +1,6 @@
 //! What can be done to a program that runs, from anywhere.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -66,9 +66,13 @@ impl ExecHandle {
         self.0.end(cause);
     }
 
-    /// The same, and waits until it is gone: what came of it. `None` where it had ended by itself.
-    pub async fn terminate(&self, cause: Cause) -> Option<Termination> {
-        self.0.end(cause);
+    /// The same, and waits until it is gone: what came of it. `None` where it had ended by itself. `grace` in place of the
+    /// program's own, where it is given.
+    pub async fn terminate(&self, cause: Cause, grace: Option<Duration>) -> Option<Termination> {
+        match grace {
+            Some(grace) => self.0.end_within(cause, grace),
+            None => self.0.end(cause),
+        }
         self.0.gone().await;
         self.0.termination()
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::Docker;
@@ -17,12 +17,14 @@ use super::{
     cgroup::Base,
     container,
     copy::{self, Checked},
+    engine,
     execution::ExecView,
     handle::ExecHandle,
     link::{ExecIds, Link, Target},
     living::{ExecFilter, Left, Living},
     orphans,
-    program::{Cause, Containment},
+    program::{Cause, Containment, Program},
+    run::Run,
     squeeze::{Squeeze, SqueezeJournal},
 };
 use crate::{
@@ -34,6 +36,9 @@ use crate::{
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(12);
 /// How often it is looked for meanwhile.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a container in which a shim could not run is not tried again.
+const UNFIT_FOR: Duration = Duration::from_secs(60);
 
 /// What a hub needs to know.
 #[derive(Debug)]
@@ -75,6 +80,8 @@ pub struct Hub {
     ids: Arc<ExecIds>,
     host: Mutex<Host>,
     containers: Mutex<HashMap<ContainerKey, Cell>>,
+    /// Containers in which a shim could not run, and when that was found.
+    unfit: Mutex<HashMap<String, Instant>>,
     /// By container, of those that have a link.
     squeezes: Mutex<HashMap<String, Weak<Squeeze>>>,
     /// Copies that were compared with the binary.
@@ -88,6 +95,21 @@ struct Host {
     shims: Vec<Process>,
     /// Where programs get cgroups.
     base: Option<Base>,
+}
+
+/// A container to run programs in.
+#[derive(Debug, Clone, Copy)]
+pub struct InContainer<'a> {
+    /// The engine.
+    pub docker: &'a Docker,
+    /// The engine's socket.
+    pub socket: &'a Path,
+    /// The container's full id.
+    pub container: &'a str,
+    /// As whom, as the engine takes it; `None` is the container's own user.
+    pub user: Option<&'a str>,
+    /// What is mounted at [`crate::model::mounts::CONTAINER_DIR`] there; 0755.
+    pub broker_dir: &'a Path,
 }
 
 /// Container id and user.
@@ -105,6 +127,7 @@ impl Hub {
             ids: Arc::new(ExecIds::new()),
             host: Mutex::default(),
             containers: Mutex::default(),
+            unfit: Mutex::default(),
             squeezes: Mutex::default(),
             checked: Mutex::default(),
         }
@@ -198,6 +221,39 @@ impl Hub {
             Link::new(link, target, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()
+    }
+
+    /// Runs a program in a container: by a shim in it, which is started where there is none; where it cannot run there, by
+    /// the engine alone, which [`crate::exec::ExecInfo::engine_only`] says.
+    ///
+    /// # Errors
+    ///
+    /// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`,
+    /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`, `FILE_FAILED`; `SHIM_UNAVAILABLE` where a shim that did run went twice.
+    pub async fn run_in_container(&self, place: InContainer<'_>, program: &Program) -> Result<Run> {
+        if !self.is_unfit(place.container) {
+            let link = || self.container(place.docker, place.container, place.user, place.broker_dir);
+            match link().await {
+                Ok(first) => match first.run(program).await {
+                    // The container was started again since; nothing has run yet, and a new link leads to the new shim.
+                    Err(error) if error.reason() == Reason::ShimUnavailable => return link().await?.run(program).await,
+                    other => return other,
+                },
+                Err(error) if error.reason() == Reason::ShimUnavailable => {
+                    tracing::warn!(container = place.container, %error, "programs are left to the engine there");
+                    lock(&self.unfit).insert(place.container.to_owned(), Instant::now());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let order = engine::Order { socket: place.socket, container: place.container, user: place.user };
+        engine::run(order, program, &self.living, &self.ids).await
+    }
+
+    fn is_unfit(&self, container: &str) -> bool {
+        let mut unfit = lock(&self.unfit);
+        unfit.retain(|_, since| since.elapsed() < UNFIT_FOR);
+        unfit.contains_key(container)
     }
 
     fn cell(&self, key: ContainerKey) -> Cell {

@@ -166,7 +166,7 @@ impl Link {
                 (channel, Some(Terminal::Awaited { ends, size: None }))
             }
         };
-        let info = program.info(id, container);
+        let info = program.info(id, container, false);
         let parts = Parts { info, place, channel, input, terminal, squeeze, grace: program.grace };
         Ok(Run::begin(Arc::new(Execution::new(parts, &self.living)), &self.living, outputs, program))
     }

@@ -6,6 +6,7 @@ mod channel;
 mod container;
 mod copy;
 mod door;
+mod engine;
 mod env;
 mod execution;
 mod handle;
@@ -32,7 +33,7 @@ mod watch;
 pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
-pub use hub::{Hub, HubOptions};
+pub use hub::{Hub, HubOptions, InContainer};
 pub use input::InputClosed;
 pub use link::{DialError, DialErrorKind, Link};
 pub use living::{ExecFilter, Left};
@@ -41,5 +42,5 @@ pub use program::{
     OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,
 };
 pub use run::Run;
-pub use signal::name as signal_name;
+pub use signal::{name as signal_name, number as signal_number};
 pub use squeeze::{SqueezeJournal, restore_pids_limit};

@@ -353,7 +353,7 @@ impl Program {
     }
 
     /// What is told about it as an exec.
-    pub(super) fn info(&self, id: String, container: Option<String>) -> ExecInfo {
+    pub(super) fn info(&self, id: String, container: Option<String>, engine_only: bool) -> ExecInfo {
         ExecInfo {
             id,
             owner: self.owner.clone(),
@@ -361,6 +361,7 @@ impl Program {
             target: self.target,
             program: self.argv.first().cloned().unwrap_or_default(),
             container,
+            engine_only,
             tty: self.tty.is_some(),
             began: SystemTime::now(),
         }

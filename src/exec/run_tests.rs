@@ -25,7 +25,7 @@ fn run() -> (Run, OwnedFd, [OwnedFd; 2]) {
     let ((stdout, stdout_far), (stderr, stderr_far)) = (Output::open().unwrap(), Output::open().unwrap());
     let mut program = Program::new("o/e", Target::Host, vec!["x".into()]);
     program.drain_timeout = Duration::from_millis(5);
-    let (info, living) = (program.info("id".into(), None), Arc::new(Living::default()));
+    let (info, living) = (program.info("id".into(), None, false), Arc::new(Living::default()));
     let grace = Duration::ZERO;
     let parts = Parts { info, place: Place::Host, channel, input: None, terminal: None, squeeze: None, grace };
     let run = Run::begin(Arc::new(Execution::new(parts, &living)), &living, [stdout, stderr], &program);

@@ -80,6 +80,12 @@ impl ExtensionDir {
         self.root.join("broker")
     }
 
+    /// The configuration of the docker command line when it runs for this extension, which keeps there what it logs in
+    /// to.
+    pub fn docker_config(&self) -> PathBuf {
+        self.root.join("docker-config")
+    }
+
     /// The files of generation `number`.
     pub fn generation(&self, number: u64) -> GenerationDir {
         GenerationDir { root: self.root.join("generations").join(number.to_string()) }

@@ -4,6 +4,7 @@
 //! <data>/longshore.db, lock
 //! <data>/extensions/<slug>/guest/            0777, mounted at /run/guest-services; hostile
 //! <data>/extensions/<slug>/broker/           0755, mounted read-only at /run/longshore
+//! <data>/extensions/<slug>/docker-config/    0700, made when its docker command line runs first
 //! <data>/extensions/<slug>/generations/<n>/  0700: metadata.json, ui/, icon/, host/, compose/, compose.json
 //! <data>/staging/<name>/                     0700, emptied at start
 //! <data>/docker-config/                      an empty DOCKER_CONFIG for Compose

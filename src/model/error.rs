@@ -163,6 +163,12 @@ reasons! {
     ArgvInvalid = "ARGV_INVALID" => Invalid;
     /// The container is paused.
     ContainerPaused = "CONTAINER_PAUSED" => State;
+    /// No such program runs, or it belongs to somebody else.
+    ExecNotFound = "EXEC_NOT_FOUND" => NotFound;
+    /// There is no signal of that name.
+    SignalInvalid = "SIGNAL_INVALID" => Invalid;
+    /// There is no docker command line on the broker's machine.
+    DockerCliNotFound = "DOCKER_CLI_NOT_FOUND" => State;
     /// The broker's helper cannot run in that container.
     ShimUnavailable = "SHIM_UNAVAILABLE" => State;
 

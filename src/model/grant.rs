@@ -7,6 +7,8 @@ use super::error::{Error, Reason, Result};
 /// One permission (design section 8).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Grant {
+    /// `engine.read`: list and inspect everything on the engine.
+    EngineRead,
     /// `engine.full`: anything on the engine. Covers every `engine.bind`.
     EngineFull,
     /// `engine.bind:<path>`: mount that host path, and what lies below it.
@@ -25,7 +27,7 @@ impl Grant {
     /// Whether holding `self` allows `wanted`.
     pub fn covers(&self, wanted: &Grant) -> bool {
         match (self, wanted) {
-            (Grant::EngineFull, Grant::EngineBind(_)) => true,
+            (Grant::EngineFull, Grant::EngineBind(_) | Grant::EngineRead) => true,
             (Grant::HostExecAny, Grant::HostExec(_)) => true,
             (Grant::EngineBind(held), Grant::EngineBind(path)) => is_below(path, held),
             _ => self == wanted,
@@ -35,6 +37,9 @@ impl Grant {
     /// What it lets the extension do, in plain words.
     pub fn summary(&self) -> String {
         match self {
+            Grant::EngineRead => {
+                "see everything that the container engine has: containers, images, their settings".into()
+            }
             Grant::EngineFull => "control the container engine without limits, which amounts to root on it".into(),
             Grant::EngineBind(path) => format!("read and change {path} on this machine"),
             Grant::HostExecAny => "run any program on this machine as you".into(),
@@ -56,6 +61,7 @@ fn is_below(path: &str, parent: &str) -> bool {
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Grant::EngineRead => f.write_str("engine.read"),
             Grant::EngineFull => f.write_str("engine.full"),
             Grant::EngineBind(path) => write!(f, "engine.bind:{path}"),
             Grant::HostExecAny => f.write_str("host.exec:any"),
@@ -76,6 +82,7 @@ impl FromStr for Grant {
         }
         let (name, argument) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         match (name, argument) {
+            ("engine.read", None) => Ok(Grant::EngineRead),
             ("engine.full", None) => Ok(Grant::EngineFull),
             ("backend.privileged", None) => Ok(Grant::BackendPrivileged),
             ("host.exec", Some("any")) => Ok(Grant::HostExecAny),
@@ -90,7 +97,7 @@ impl FromStr for Grant {
             }
             ("env", _) => Err(refused("names no variable; write env:NAME")),
             _ => Err(refused(
-                "no such grant; there are engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any, \
+                "no such grant; there are engine.read, engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any, \
                  backend.privileged and env:<NAME>",
             )),
         }
@@ -152,7 +159,9 @@ mod tests {
 
     #[test]
     fn names_survive_a_round_trip() {
-        for name in ["engine.full", "engine.bind:/var/lib", "host.exec:any", "host.exec:kubectl", "env:HOME"] {
+        for name in
+            ["engine.read", "engine.full", "engine.bind:/var/lib", "host.exec:any", "host.exec:kubectl", "env:HOME"]
+        {
             assert_eq!(grant(name).to_string(), name);
         }
         for wrong in ["", "engine", "engine.bind:", "engine.bind:x", "engine.bind:/a/../b", "host.exec:", "env:"] {

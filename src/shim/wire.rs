@@ -39,6 +39,13 @@ pub enum Message {
         /// Time between the two, in milliseconds.
         grace_ms: u32,
     },
+    /// To what stands in a keeper's place where the engine has the terminal: its new size.
+    Resize {
+        /// Characters per line.
+        columns: u16,
+        /// Lines.
+        rows: u16,
+    },
     /// The program runs; with its pidfd, where that was asked for and the kernel gives it, and with its terminal's other
     /// side, where it has one.
     Started {
@@ -274,6 +281,7 @@ impl Writer {
             Message::Cleared { removed, left } => self.tag(13).u64(*removed).u64(*left),
             Message::Failed(message) => self.tag(14).cut_text(message),
             Message::End { grace_ms } => self.tag(15).u32(*grace_ms),
+            Message::Resize { columns, rows } => self.tag(16).u32((*columns).into()).u32((*rows).into()),
         };
     }
 
@@ -359,6 +367,7 @@ impl<'a> Reader<'a> {
             13 => Message::Cleared { removed: self.u64()?, left: self.u64()? },
             14 => Message::Failed(self.text()?),
             15 => Message::End { grace_ms: self.u32()? },
+            16 => Message::Resize { columns: self.u16()?, rows: self.u16()? },
             tag => return Err(WireError::UnknownTag(tag)),
         })
     }
@@ -378,8 +387,13 @@ impl<'a> Reader<'a> {
     }
 
     fn terminal(&mut self) -> Result<Option<(u16, u16)>, WireError> {
-        let (wanted, columns, rows) = (self.flag()?, self.u32()?, self.u32()?);
-        Ok(wanted.then(|| (u16::try_from(columns).unwrap_or(u16::MAX), u16::try_from(rows).unwrap_or(u16::MAX))))
+        let (wanted, columns, rows) = (self.flag()?, self.u16()?, self.u16()?);
+        Ok(wanted.then_some((columns, rows)))
+    }
+
+    /// Lies on the wire as a `u32`.
+    fn u16(&mut self) -> Result<u16, WireError> {
+        Ok(u16::try_from(self.u32()?).unwrap_or(u16::MAX))
     }
 
     fn end(&mut self) -> Result<End, WireError> {
@@ -464,6 +478,7 @@ mod tests {
             ".*".prop_map(|dir| Message::Clear { dir }),
             any::<i32>().prop_map(Message::Signal),
             any::<u32>().prop_map(|grace_ms| Message::End { grace_ms }),
+            any::<(u16, u16)>().prop_map(|(columns, rows)| Message::Resize { columns, rows }),
             (any::<i32>(), any::<bool>(), any::<bool>()).prop_map(|(pid, pidfd, terminal)| Message::Started {
                 pid,
                 pidfd,

@@ -32,7 +32,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
     })
 }
 
-fn record_entry(t: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<()> {
+pub(super) fn record_entry(t: &Transaction<'_>, entry: &LedgerEntry) -> rusqlite::Result<()> {
     t.prepare_cached(&format!(
         "INSERT INTO ledger ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET
          name = excluded.name, extension = excluded.extension, generation = excluded.generation,

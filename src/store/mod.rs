@@ -4,6 +4,7 @@
 //! transaction. `synchronous=FULL`: what a call has answered is on the disk.
 
 mod audit;
+mod creates;
 mod events;
 mod extensions;
 mod grants;
@@ -13,6 +14,7 @@ mod leftovers;
 mod schema;
 #[cfg(test)]
 mod schema_tests;
+mod squeezed;
 
 use std::{
     fmt,
@@ -31,6 +33,7 @@ use crate::model::{
 };
 
 pub use audit::AuditEntry;
+pub use creates::OpenCreate;
 pub use grants::StoredGrant;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

@@ -65,6 +65,26 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     "
+    -- What extensions are having the engine make through their gateways.
+    CREATE TABLE open_create (
+        nonce      TEXT PRIMARY KEY,
+        extension  TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        volumes    TEXT NOT NULL,
+        borrows    INTEGER NOT NULL,
+        at_ms      INTEGER NOT NULL
+    ) STRICT;
+",
+    "
+    -- Containers whose process limit is squeezed while a tree in them is killed, and what it was (0: none).
+    CREATE TABLE squeezed (
+        container  TEXT PRIMARY KEY,
+        pids_limit INTEGER NOT NULL,
+        run        TEXT NOT NULL
+    ) STRICT;
+",
+    "
     -- The generations of an extension: one at rest, two while it is updated.
     CREATE TABLE generation (
         extension TEXT NOT NULL,
@@ -96,6 +116,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE extension_at_rest RENAME TO extension;
     ALTER TABLE ledger ADD COLUMN source TEXT NOT NULL DEFAULT 'created';
     ALTER TABLE ledger ADD COLUMN maker TEXT NOT NULL DEFAULT 'broker';
+    UPDATE ledger SET maker = 'extension' WHERE kind = 'container' AND service = '';
     -- What happened to extensions, for those who were not there.
     CREATE TABLE event (
         sequence  INTEGER PRIMARY KEY AUTOINCREMENT,

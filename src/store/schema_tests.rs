@@ -9,10 +9,12 @@ use crate::model::{
 };
 
 /// One database for each schema, oldest first.
-const STORED: [&str; 3] = [
+const STORED: [&str; 5] = [
     include_str!("../../tests/schemas/1.sql"),
     include_str!("../../tests/schemas/2.sql"),
     include_str!("../../tests/schemas/3.sql"),
+    include_str!("../../tests/schemas/4.sql"),
+    include_str!("../../tests/schemas/5.sql"),
 ];
 
 fn stored(sql: &str) -> (tempfile::TempDir, Store) {
@@ -40,7 +42,7 @@ async fn every_stored_database_loads() {
             ("a/c", 1, Some(ChangeKind::Install), true),
             ("a/d", 3, Some(ChangeKind::Uninstall), true),
         ];
-        if number >= 3 {
+        if number >= 5 {
             expected.push(("a/e", 1, Some(ChangeKind::Update), true));
         }
         assert_eq!(seen, expected, "schema {number}");

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use longshore::pb;
@@ -58,6 +59,13 @@ async fn the_examples_of_the_readme_work() {
             assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line} in {shown}");
         }
     }
+    let mut talk = Command::new("node");
+    talk.arg("examples/first-call/node/talk.js").env("NODE_PATH", clients().join("node_modules")).arg(&image.id);
+    talk.current_dir(env!("CARGO_MANIFEST_DIR")).env("LONGSHORE_SOCKET", broker.socket());
+    let mut talk = talk.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    talk.stdin.take().unwrap().write_all("ahoy\ngrüße".as_bytes()).unwrap();
+    let output = talk.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "AHOY\nGRÜSSE\nexec: exit code 0\n");
     broker.uninstall(&image.id, true).await.unwrap();
 }
 

@@ -276,6 +276,7 @@ async fn run(broker: &Broker, id: &str, argv: &[&str]) -> Option<String> {
     while let Some(event) = stream.message().await.unwrap() {
         if let Some(pb::run_response::Event::Exited(pb::Exited {
             outcome: Some(pb::exited::Outcome::StartFailure(failure)),
+            ..
         })) = event.event
         {
             return Some(failure.reason);

@@ -8,9 +8,12 @@
 mod backends;
 mod caring;
 mod carrying;
+mod client_library;
 mod clients;
+mod execs;
 mod faults;
 mod first_call;
+mod gateway;
 mod guest;
 mod hostile;
 mod installing;
@@ -20,11 +23,14 @@ mod limits;
 mod ownership;
 mod passthrough;
 mod programs;
+#[path = "../cli_process/pty.rs"]
+mod pty;
 mod recovery;
 mod registry;
 mod serving;
 mod sessions;
 mod support;
+mod terminals;
 mod tolerance;
 mod updating;
 mod users;

@@ -34,7 +34,7 @@ as_both!(
 );
 
 /// Scripts and links for the host, and a container that sleeps.
-fn tools() -> ImageBuilder {
+pub(crate) fn tools() -> ImageBuilder {
     let manifest = metadata().replacen(
         '{',
         r#"{"host": {"binaries": [{"linux": [

@@ -61,6 +61,24 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
+/// Hears a program to its end. Either its call ends with the session, or it tells that its tree was ended for that.
+async fn ends_with_its_session(mut events: Streaming<pb::RunResponse>) {
+    let mut last = None;
+    loop {
+        let next = tokio::time::timeout(SOON * 3, events.message()).await.expect("it ends");
+        match next {
+            Ok(Some(event)) => last = event.event,
+            Ok(None) => break,
+            Err(ended) => {
+                assert_eq!((reason(&ended).as_str(), ended.code()), ("SESSION_ENDED", Code::Unavailable));
+                return;
+            }
+        }
+    }
+    let Some(Event::Drained(drained)) = last else { panic!("{last:?}") };
+    assert_eq!(drained.termination.expect("it was ended").cause, "SESSION_ENDED");
+}
+
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !holds() {
@@ -165,17 +183,14 @@ async fn what_was_started_in_a_session_ends_with_it() {
     let id = local(&broker).await;
     let view = open(&broker, &id).await;
     let marker = crate::support::unique("MARK=session-end");
-    let mut events = view.starts(&broker, &format!("export {marker}; sleep 1000 & sleep 1000; true")).await;
-    until("they run", || count_marked(&marker) >= 2).await;
+    let events = view.starts(&broker, &format!("export {marker}; sleep 1000 & sleep 1000; true")).await;
+    // What outlives its call lives on until the session ends.
+    let script = format!("export {marker}; (setsid sleep 1000 >/dev/null 2>&1 &)");
+    let mut left = view.starts(&broker, &script).await;
+    while left.message().await.unwrap().is_some() {}
+    until("they run", || count_marked(&marker) >= 3).await;
     drop(view);
-    let ended = loop {
-        match events.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended without a reason"),
-            Err(ended) => break ended,
-        }
-    };
-    assert_eq!((reason(&ended).as_str(), ended.code()), ("SESSION_ENDED", Code::Unavailable));
+    ends_with_its_session(events).await;
     until("they are gone", || count_marked(&marker) == 0).await;
 }
 
@@ -222,16 +237,8 @@ async fn two_hundred_sessions_end_cleanly_together() {
     }
     until("they run", || count_marked(&marker) >= SESSIONS * PROGRAMS).await;
     drop(views);
-    for mut stream in streams {
-        let ended = async {
-            loop {
-                if let Err(ended) = stream.message().await {
-                    return ended;
-                }
-            }
-        };
-        let ended = tokio::time::timeout(SOON * 3, ended).await.expect("it ends");
-        assert_eq!(reason(&ended), "SESSION_ENDED");
+    for stream in streams {
+        ends_with_its_session(stream).await;
     }
     until("they are gone", || count_marked(&marker) == 0).await;
     let listed = broker.sessions().await.list(pb::SessionServiceListRequest::default()).await.unwrap().into_inner();

@@ -149,7 +149,7 @@ async fn run(broker: &Broker, id: &str, target: pb::ExecTarget, argv: &[&str], d
     while let Some(event) = events.message().await.unwrap() {
         match event.event.unwrap() {
             Event::Output(output) => written.extend_from_slice(&output.data),
-            Event::Exited(pb::Exited { outcome: Some(Outcome::Code(exited)) }) => code = Some(exited),
+            Event::Exited(pb::Exited { outcome: Some(Outcome::Code(exited)), .. }) => code = Some(exited),
             _ => {}
         }
     }

@@ -20,18 +20,18 @@ use crate::support::*;
 const GUEST_DIR: &str = "/run/guest-services";
 
 /// A container with the broker's and the guest directory mounted, removed when dropped.
-struct Container {
-    id: String,
-    data: tempfile::TempDir,
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) data: tempfile::TempDir,
     _image: Image,
 }
 
 /// An image, removed when dropped.
-struct Image(String);
+pub(crate) struct Image(pub(crate) String);
 
 impl Container {
     /// Runs `image` with these options; the program sleeps.
-    fn start(image: Image, options: &[&str]) -> Self {
+    pub(crate) fn start(image: Image, options: &[&str]) -> Self {
         Container::start_program(image, options, &["sleep", "600"])
     }
 
@@ -50,11 +50,11 @@ impl Container {
         Container { id: docker(&args), data, _image: image }
     }
 
-    fn broker_dir(&self) -> PathBuf {
+    pub(crate) fn broker_dir(&self) -> PathBuf {
         self.data.path().join("broker")
     }
 
-    async fn link(&self, hub: &Hub, user: Option<&str>) -> Result<Arc<Link>, Error> {
+    pub(crate) async fn link(&self, hub: &Hub, user: Option<&str>) -> Result<Arc<Link>, Error> {
         let engine = Docker::connect_with_unix_defaults().unwrap();
         hub.container(&engine, &self.id, user, &self.broker_dir()).await
     }
@@ -72,7 +72,7 @@ impl Drop for Image {
     }
 }
 
-fn docker(args: &[&str]) -> String {
+pub(crate) fn docker(args: &[&str]) -> String {
     let output = Command::new("docker").args(args).output().unwrap();
     assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -94,7 +94,10 @@ fn import(path: &str, source: &str) -> Image {
     header.set_mode(0o755);
     archive.append_data(&mut header, path, content.as_slice()).unwrap();
     if path == "bin/busybox" {
-        for applet in ["sh", "sleep", "cat", "id", "pwd", "env", "setsid", "nc", "yes", "true", "kill", "head"] {
+        for applet in [
+            "sh", "sleep", "cat", "id", "pwd", "env", "setsid", "nc", "yes", "true", "kill", "head", "tty", "stty",
+            "tail", "sync", "wc", "test", "seq",
+        ] {
             let mut link = tar::Header::new_gnu();
             link.set_entry_type(tar::EntryType::Symlink);
             link.set_size(0);
@@ -106,11 +109,11 @@ fn import(path: &str, source: &str) -> Image {
     Image(name)
 }
 
-fn busybox() -> Image {
+pub(crate) fn busybox() -> Image {
     import("bin/busybox", "/bin/busybox")
 }
 
-fn in_container(mut program: longshore::exec::Program) -> longshore::exec::Program {
+pub(crate) fn in_container(mut program: longshore::exec::Program) -> longshore::exec::Program {
     program.env.vars.retain(|(name, _)| name != "PATH");
     program.env.inherit = true;
     program

@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot run fails loudly")]
 
 mod container;
+mod engine;
 mod host;
+mod kill;
+mod stdio;
 mod support;

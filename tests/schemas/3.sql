@@ -55,60 +55,25 @@
         nonce TEXT PRIMARY KEY,
         at_ms INTEGER NOT NULL
     ) STRICT;
-    -- The generations of an extension: one at rest, two while it is updated.
-    CREATE TABLE generation (
-        extension TEXT NOT NULL,
-        number    INTEGER NOT NULL,
-        record    TEXT NOT NULL,
-        PRIMARY KEY (extension, number)
+    -- What extensions are having the engine make through their gateways.
+    CREATE TABLE open_create (
+        nonce      TEXT PRIMARY KEY,
+        extension  TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        volumes    TEXT NOT NULL,
+        borrows    INTEGER NOT NULL,
+        at_ms      INTEGER NOT NULL
     ) STRICT;
-    -- The journal: what is under way with an extension. A step stands here before its effect.
-    CREATE TABLE change (
-        extension   TEXT PRIMARY KEY,
-        step        TEXT NOT NULL,
-        next        INTEGER,
-        begun_at_ms INTEGER NOT NULL,
-        notes       TEXT NOT NULL
-    ) STRICT;
-    INSERT INTO generation SELECT id, generation, record FROM extension;
-    INSERT INTO change
-        SELECT id, CASE phase WHEN 'installing' THEN 'install/make' ELSE 'uninstall/objects' END, NULL, installed_at_ms,
-               json_object('remove_volumes', json(iif(coalesce(record ->> 'remove_volumes', 0), 'true', 'false')))
-        FROM extension WHERE phase != 'installed';
-    CREATE TABLE extension_at_rest (
-        id              TEXT PRIMARY KEY,
-        generation      INTEGER NOT NULL,
-        enabled         INTEGER NOT NULL,
-        installed_at_ms INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO extension_at_rest SELECT id, generation, enabled, installed_at_ms FROM extension;
-    DROP TABLE extension;
-    ALTER TABLE extension_at_rest RENAME TO extension;
-    ALTER TABLE ledger ADD COLUMN source TEXT NOT NULL DEFAULT 'created';
-    ALTER TABLE ledger ADD COLUMN maker TEXT NOT NULL DEFAULT 'broker';
-    -- What happened to extensions, for those who were not there.
-    CREATE TABLE event (
-        sequence  INTEGER PRIMARY KEY AUTOINCREMENT,
-        at_ms     INTEGER NOT NULL,
-        extension TEXT NOT NULL,
-        what      TEXT NOT NULL
-    ) STRICT;
-INSERT INTO extension VALUES ('a/b', 2, 1, 1700000000000);
-INSERT INTO generation VALUES ('a/b', 2, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"made_networks":[],"nonce":"00112233","network_nonce":"0011","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
-INSERT INTO extension VALUES ('a/c', 1, 1, 1700000000000);
-INSERT INTO generation VALUES ('a/c', 1, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"made_networks":[],"nonce":"00112233","network_nonce":"0011","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
-INSERT INTO extension VALUES ('a/d', 3, 1, 1700000000000);
-INSERT INTO generation VALUES ('a/d', 3, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"made_networks":[],"nonce":"00112233","network_nonce":"0011","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
-INSERT INTO extension VALUES ('a/e', 1, 1, 1700000000000);
-INSERT INTO generation VALUES ('a/e', 1, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"made_networks":[],"nonce":"00112233","network_nonce":"0011","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
-INSERT INTO generation VALUES ('a/e', 2, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"made_networks":[],"nonce":"00112233","network_nonce":"0011","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
-INSERT INTO change VALUES ('a/c', 'install/make', NULL, 1700000000000, '{}'), ('a/d', 'uninstall/objects', NULL, 1700000000000, '{"remove_volumes":true}'), ('a/e', 'update/wait', 2, 1700000000000, '{"was_ready":true,"running":["c"],"keeps_image":true,"names":[]}');
+INSERT INTO extension VALUES ('a/b', 2, 'installed', 1, 1700000000000, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"remove_volumes":true,"nonce":"00112233","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
+INSERT INTO extension VALUES ('a/c', 1, 'installing', 1, 1700000000000, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"remove_volumes":true,"nonce":"00112233","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
+INSERT INTO extension VALUES ('a/d', 3, 'uninstalling', 1, 1700000000000, '{"reference":"a/b:1","version":"1","image_id":"sha256:00","fetched_images":["a/b:1"],"made_volumes":["a_b-desktop-extension_data"],"ready_timeout_ms":5000,"remove_volumes":true,"nonce":"00112233","title":"T","description":"D","vendor":"V","ui":{"title":"T","entry":"index.html","icon":null},"backend":{"project":"a_b-desktop-extension","service":"web","socket":"backend.sock","services":["web"],"built":true},"binaries":[],"needs":[{"grant":"engine.full","origin":"x"}],"warnings":[]}');
 INSERT INTO last_generation VALUES ('a/b', 2), ('a/c', 1), ('a/d', 3), ('gone/x', 7);
 INSERT INTO grants VALUES ('a/b', 'engine.full', 1, 1700000000000);
-INSERT INTO ledger VALUES ('container', 'c1', 'a_b-web-1', 'a/b', 2, 'web', 0, 1700000000000, 'created', 'broker'), ('volume', 'gone_data', 'gone_data', 'gone/x', 7, '', 1, 1700000000000, 'created', 'broker');
+INSERT INTO ledger VALUES ('container', 'c1', 'a_b-web-1', 'a/b', 2, 'web', 0, 1700000000000), ('volume', 'gone_data', 'gone_data', 'gone/x', 7, '', 1, 1700000000000);
 INSERT INTO audit VALUES (1, 1700000000000, 'a/b', 1000, 'install', 'a/b:1 with engine.full', 'allowed');
 INSERT INTO broker VALUES ('0011223344556677');
 INSERT INTO fetched_image VALUES ('x/y:1', 'run');
 INSERT INTO broken_install VALUES ('ffee', 1700000000000);
-INSERT INTO event VALUES (1, 1700000000000, 'a/b', '{}');
+INSERT INTO open_create VALUES ('aa', 'a/b', 2, 'container', 'v', 0, 1700000000000);
 PRAGMA user_version = 3;

@@ -60,8 +60,9 @@ fn main() -> ExitCode {
         ["serve", "--socket", socket] => serve(Path::new(socket), None),
         ["serve", "--socket", socket, "--data", data] => serve(Path::new(socket), Some(Path::new(data))),
         ["whoami"] => whoami(),
+        ["shout"] => shout(),
         _ => {
-            eprintln!("usage: hello-backend serve --socket PATH [--data DIR] | hello-backend whoami");
+            eprintln!("usage: hello-backend serve --socket PATH [--data DIR] | hello-backend whoami | hello-backend shout");
             return ExitCode::from(2);
         }
     };
@@ -82,6 +83,14 @@ fn whoami() -> io::Result<()> {
     let place = if Path::new("/hello-backend").exists() { "in the container" } else { "on the host" };
     let (pid, uid, host) = (process::id(), uid.unwrap_or("?"), host.trim());
     writeln!(io::stdout(), "hello-backend: process {pid} of user {uid}, {place} {host}")
+}
+
+/// Says line by line in capitals what it is told.
+fn shout() -> io::Result<()> {
+    for line in io::stdin().lines() {
+        writeln!(io::stdout(), "{}", line?.to_uppercase())?;
+    }
+    Ok(())
 }
 
 fn serve(socket: &Path, data: Option<&Path>) -> io::Result<()> {

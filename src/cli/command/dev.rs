@@ -9,18 +9,17 @@ use std::{
 };
 
 use clap::Args;
-use rustix::process::{Pid, Signal as Number};
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tonic::Streaming;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, text::shell_word},
+    cli::{Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals, text::shell_word},
     pb,
 };
 
@@ -58,16 +57,13 @@ pub struct Dev {
 
 /// What ended the attachment.
 enum End {
-    /// Ctrl-C, SIGTERM or SIGHUP.
+    /// Ctrl-C, SIGTERM and their kin.
     Asked,
     /// The process ended by itself.
     Exited(ExitStatus),
     /// The broker ended it.
     Detached(Failure),
 }
-
-/// The signals that ask this program to end.
-struct EndSignals([Signal; 3]);
 
 impl Dev {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
@@ -139,23 +135,6 @@ impl Dev {
     }
 }
 
-impl EndSignals {
-    fn listen() -> io::Result<Self> {
-        let [interrupt, terminate, hangup] =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        Ok(EndSignals([interrupt?, terminate?, hangup?]))
-    }
-
-    async fn any(&mut self) {
-        let EndSignals([interrupt, terminate, hangup]) = self;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
 /// Waits for whatever comes first: a signal, the end of the process, the end of the attachment.
 async fn wait(
     signals: &mut EndSignals,
@@ -178,7 +157,7 @@ async fn wait(
         }
     };
     Ok(tokio::select! {
-        () = signals.any() => End::Asked,
+        _ = signals.any() => End::Asked,
         status = exited => End::Exited(status?),
         failure = detached => End::Detached(failure),
     })
@@ -192,9 +171,9 @@ async fn stop(console: &Console, child: &mut Child) -> Result<(), Failure> {
         false => rustix::process::kill_process_group(pid, signal),
     };
     // It may have ended meanwhile, which is what is wanted.
-    let _ = send(Number::TERM);
+    let _ = send(Signal::TERM);
     if timeout(GRACE, child.wait()).await.is_err() {
-        let _ = send(Number::KILL);
+        let _ = send(Signal::KILL);
         child.wait().await?;
     }
     Ok(())

@@ -19,7 +19,7 @@ use crate::{
 /// Arguments of `grants`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Grants: engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any,
+Grants: engine.read, engine.full, engine.bind:<path>, host.exec:<name>, host.exec:any,
 backend.privileged, env:<NAME>. A denial wins over everything, and what is no
 longer allowed ends at once.")]
 pub struct Grants {

@@ -16,7 +16,7 @@ use crate::{
         console::Console,
         failure::Failure,
         text::{parse_span, plain, put_bytes},
-        view::run::stream_name,
+        view::exec::stream_name,
     },
     pb,
 };

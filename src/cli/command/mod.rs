@@ -5,14 +5,17 @@ mod dev;
 mod enable;
 mod events;
 mod exec;
+mod execs;
 mod grants;
 mod info;
 mod inspect;
 mod install;
+mod kill;
 mod logs;
 mod ls;
 mod ps;
 mod rm;
+mod sessions;
 mod validate;
 mod version;
 
@@ -47,6 +50,12 @@ pub enum ClientCommand {
     Call(call::Call),
     /// Run a program in an extension's backend, or on this machine for it
     Exec(exec::Exec),
+    /// List the programs that run
+    Execs(execs::Execs),
+    /// End programs with everything they started, or send them a signal
+    Kill(kill::Kill),
+    /// List the open views of extensions
+    Sessions(sessions::Sessions),
     /// Show which extension owns which container, network and volume
     Ps(ps::Ps),
     /// Show what happens to extensions, as it happens
@@ -80,9 +89,13 @@ impl ClientCommand {
             ClientCommand::Dev(dev) => dev.extension.clone(),
             ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
             ClientCommand::Events(events) => events.extension.clone().unwrap_or_default(),
-            ClientCommand::Ls(_) | ClientCommand::Rm(_) | ClientCommand::Info(_) | ClientCommand::Version(_) => {
-                String::new()
-            }
+            ClientCommand::Execs(execs) => execs.extension.clone().unwrap_or_default(),
+            ClientCommand::Sessions(sessions) => sessions.extension.clone().unwrap_or_default(),
+            ClientCommand::Ls(_)
+            | ClientCommand::Rm(_)
+            | ClientCommand::Kill(_)
+            | ClientCommand::Info(_)
+            | ClientCommand::Version(_) => String::new(),
         }
     }
 
@@ -115,6 +128,9 @@ impl ClientCommand {
             ClientCommand::Validate(validate) => validate.run(console, options).await,
             ClientCommand::Call(call) => call.run(console, options).await,
             ClientCommand::Exec(exec) => exec.run(console, options).await,
+            ClientCommand::Execs(execs) => execs.run(console, options).await,
+            ClientCommand::Kill(kill) => kill.run(console, options).await,
+            ClientCommand::Sessions(sessions) => sessions.run(console, options).await,
             ClientCommand::Ps(ps) => ps.run(console, options).await,
             ClientCommand::Events(events) => events.run(console, options).await,
             ClientCommand::Logs(logs) => logs.run(console, options).await,

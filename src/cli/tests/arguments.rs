@@ -46,6 +46,11 @@ fn what_follows_the_program_belongs_to_it() {
 fn mistakes_are_usage_errors() {
     assert_eq!(kind_of_error(&["exec", "a/b"]), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind_of_error(&["exec", "a/b", "--host", "--backend", "ls"]), ErrorKind::ArgumentConflict);
+    assert_eq!(kind_of_error(&["exec", "a/b", "--host", "--docker", "ps"]), ErrorKind::ArgumentConflict);
+    assert_eq!(kind_of_error(&["exec", "a/b", "--docker", "-s", "web", "ps"]), ErrorKind::ArgumentConflict);
+    assert_eq!(kind_of_error(&["exec", "a/b", "--timeout", "0", "ls"]), ErrorKind::ValueValidation);
+    assert_eq!(kind_of_error(&["kill"]), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind_of_error(&["kill", "e1", "-s", "HUP", "--grace", "1s"]), ErrorKind::ArgumentConflict);
     assert_eq!(kind_of_error(&["call", "a/b", "GET", "/", "-H", "nocolon"]), ErrorKind::ValueValidation);
     assert_eq!(kind_of_error(&["call", "a/b", "GET", "/", "--timeout", "soon"]), ErrorKind::ValueValidation);
     assert_eq!(kind_of_error(&["logs", "a/b", "--tail=-1"]), ErrorKind::ValueValidation);

@@ -12,9 +12,10 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait, transport::Server};
 
 use crate::pb::{
-    self, backend_service_server as backend, event_service_server as event, exec_service_server as exec,
-    exited::Outcome, extension_service_server as extension, grant_service_server as grant, install_response,
-    ownership_service_server as ownership, run_response::Event, system_service_server as system,
+    self, backend_service_server as backend, event_service_server as event, exec_request::Message,
+    exec_response::Event, exec_service_server as exec, exited::Outcome, extension_service_server as extension,
+    grant_service_server as grant, install_response, ownership_service_server as ownership,
+    session_service_server as session, system_service_server as system,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -31,7 +32,10 @@ pub(super) struct Fake {
 pub(super) struct Seen {
     pub(super) installs: Mutex<Vec<pb::InstallRequest>>,
     pub(super) calls: Mutex<Vec<pb::RequestHead>>,
-    pub(super) runs: Mutex<Vec<pb::RunRequest>>,
+    pub(super) starts: Mutex<Vec<pb::ExecStart>>,
+    /// What programs were sent, up to the end of their input.
+    pub(super) inputs: Mutex<Vec<Message>>,
+    pub(super) signals: Mutex<Vec<pb::SignalRequest>>,
     pub(super) sets: Mutex<Vec<pb::GrantServiceSetRequest>>,
     pub(super) attaches: Mutex<Vec<pb::AttachRequest>>,
 }
@@ -52,6 +56,7 @@ impl Fake {
             .add_service(extension::ExtensionServiceServer::new(services.clone()))
             .add_service(grant::GrantServiceServer::new(services.clone()))
             .add_service(ownership::OwnershipServiceServer::new(services.clone()))
+            .add_service(session::SessionServiceServer::new(services.clone()))
             .add_service(system::SystemServiceServer::new(services));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Fake { directory, seen }
@@ -164,6 +169,17 @@ impl extension::ExtensionService for Services {
         let kept_volumes = vec!["hello_data".into()];
         let updated = pb::Updated { extension, previous_version: "1.0".into(), changed: true, kept_volumes };
         items(vec![pb::UpdateResponse { event: Some(pb::update_response::Event::Updated(updated)) }])
+    }
+
+    type ListContainersStream = Items<pb::ListContainersResponse>;
+    type ListImagesStream = Items<pb::ListImagesResponse>;
+
+    async fn list_containers(&self, _: Request<pb::ListContainersRequest>) -> Answer<Self::ListContainersStream> {
+        Err(Status::unimplemented("not asked by the command line"))
+    }
+
+    async fn list_images(&self, _: Request<pb::ListImagesRequest>) -> Answer<Self::ListImagesStream> {
+        Err(Status::unimplemented("not asked by the command line"))
     }
 
     async fn inspect(&self, request: Request<pb::InspectRequest>) -> Answer<pb::InspectResponse> {
@@ -315,36 +331,138 @@ impl backend::BackendService for Services {
 
 #[async_trait]
 impl exec::ExecService for Services {
+    type ExecStream = Items<pb::ExecResponse>;
     type RunStream = Items<pb::RunResponse>;
 
-    /// The program's name says how it ends.
-    async fn run(&self, request: Request<pb::RunRequest>) -> Answer<Self::RunStream> {
-        let request = request.into_inner();
-        self.0.runs.lock().unwrap().push(request.clone());
-        require_installed(&request.extension)?;
-        let output = |stream: pb::OutputStream, data: &'static [u8]| {
-            Event::Output(pb::Output { stream: stream.into(), data: data.into() })
+    /// The program's name says how it ends; its input is taken to the end before.
+    async fn exec(&self, request: Request<Streaming<pb::ExecRequest>>) -> Answer<Self::ExecStream> {
+        let mut requests = request.into_inner();
+        let Some(Message::Start(start)) = requests.message().await?.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("no start"));
         };
-        let outcome = match request.argv.first().map(String::as_str) {
-            Some("killed") => {
-                Outcome::Signal(pb::SignalDeath { number: 9, name: "SIGKILL".into(), core_dumped: false })
+        self.0.starts.lock().unwrap().push(start.clone());
+        require_installed(&start.extension)?;
+        let program = start.argv.first().map(String::as_str).unwrap_or_default();
+        if program == "ungranted" {
+            return Err(grants_required());
+        }
+        let events = told_by(program);
+        let seen = self.0.clone();
+        let input = async move {
+            while start.stdin
+                && let Some(Ok(request)) = requests.next().await
+            {
+                seen.inputs.lock().unwrap().extend(request.message);
             }
-            Some("missing") => Outcome::StartFailure(pb::StartFailure {
-                reason: "PROGRAM_NOT_FOUND".into(),
-                message: "missing: no such program".into(),
-            }),
-            Some("ungranted") => return Err(grants_required()),
-            _ => Outcome::Code(7),
         };
-        let events = [
-            Event::Started(pb::Started { exec_id: "e1".into(), pid: 42 }),
-            output(pb::OutputStream::Stdout, b"\xff\x00a\n"),
-            output(pb::OutputStream::Stderr, b"careful"),
-            Event::Exited(pb::Exited { outcome: Some(outcome) }),
-            output(pb::OutputStream::Stdout, b"late"),
-            Event::Drained(pb::Drained { stdout_bytes: 8, stderr_bytes: 7, ..Default::default() }),
-        ];
-        items(events.into_iter().map(|event| pb::RunResponse { event: Some(event) }).collect())
+        let started = Event::Started(pb::Started { exec_id: "e1".into(), pid: 42 });
+        let taken = futures_util::stream::once(input).filter_map(|()| None);
+        let events = tokio_stream::once(started).chain(taken).chain(tokio_stream::iter(events));
+        Ok(Response::new(Box::pin(events.map(|event| Ok(pb::ExecResponse { event: Some(event) })))))
+    }
+
+    async fn run(&self, _: Request<pb::RunRequest>) -> Answer<Self::RunStream> {
+        Err(Status::unimplemented("not asked by the command line"))
+    }
+
+    /// Two pages of one each.
+    async fn list(&self, request: Request<pb::ExecServiceListRequest>) -> Answer<pb::ExecServiceListResponse> {
+        let started_at = Some((std::time::SystemTime::now() - std::time::Duration::from_secs(200)).into());
+        let backend = pb::ExecInfo {
+            exec_id: "e1".into(),
+            extension: "org/hello".into(),
+            target: pb::ExecTarget::Backend.into(),
+            program: "sh".into(),
+            pid: 42,
+            container_id: "0123456789abcdef".repeat(4),
+            started_at,
+            ..Default::default()
+        };
+        let host = pb::ExecInfo {
+            exec_id: "e2".into(),
+            extension: "org/hello".into(),
+            session_id: "s1".into(),
+            target: pb::ExecTarget::Host.into(),
+            program: "hello.sh\x1b[2J".into(),
+            started_at,
+            exited: Some(pb::Exited { outcome: Some(Outcome::Code(3)), out_of_memory: false }),
+            ..Default::default()
+        };
+        Ok(Response::new(match request.into_inner().page_token.as_str() {
+            "" => pb::ExecServiceListResponse { execs: vec![backend], next_page_token: "2".into() },
+            _ => pb::ExecServiceListResponse { execs: vec![host], next_page_token: String::new() },
+        }))
+    }
+
+    /// `gone` has ended; of `tough` something is left.
+    async fn signal(&self, request: Request<pb::SignalRequest>) -> Answer<pb::SignalResponse> {
+        let request = request.into_inner();
+        self.0.signals.lock().unwrap().push(request.clone());
+        if request.exec_id == "gone" {
+            return Err(refused(Code::NotFound, "EXEC_NOT_FOUND", "there is no program gone", None));
+        }
+        let is_tough = request.exec_id == "tough";
+        let termination = pb::Termination {
+            cause: "REQUESTED".into(),
+            signalled: Some(3),
+            escalated: is_tough,
+            containment: "WALK".into(),
+            survivors: Some(if is_tough { 2 } else { 0 }),
+        };
+        let is_end = matches!(request.action, Some(pb::signal_request::Action::End(_)));
+        Ok(Response::new(pb::SignalResponse { termination: is_end.then_some(termination) }))
+    }
+}
+
+/// What a program of that name tells.
+fn told_by(program: &str) -> Vec<Event> {
+    let output = |stream: pb::OutputStream, data: &'static [u8]| {
+        Event::Output(pb::Output { stream: stream.into(), data: data.into() })
+    };
+    let killed =
+        |number, name: &str| Outcome::Signal(pb::SignalDeath { number, name: name.into(), core_dumped: false });
+    let (outcome, cause) = match program {
+        "killed" => (killed(9, "SIGKILL"), None),
+        "slow" => (killed(15, "SIGTERM"), Some("WALL_LIMIT")),
+        "removed" => (killed(9, "SIGKILL"), Some("OWNER_ENDED")),
+        "missing" => {
+            let (reason, message) = ("PROGRAM_NOT_FOUND".into(), "missing: no such program".into());
+            (Outcome::StartFailure(pb::StartFailure { reason, message }), None)
+        }
+        _ => (Outcome::Code(7), None),
+    };
+    let termination = cause.map(|cause| pb::Termination {
+        cause: cause.into(),
+        signalled: Some(1),
+        survivors: (program == "removed").then_some(1),
+        ..Default::default()
+    });
+    vec![
+        output(pb::OutputStream::Stdout, b"\xff\x00a\n"),
+        output(pb::OutputStream::Stderr, b"careful"),
+        Event::Exited(pb::Exited { outcome: Some(outcome), out_of_memory: false }),
+        output(pb::OutputStream::Stdout, b"late"),
+        Event::Drained(pb::Drained { stdout_bytes: 8, stderr_bytes: 7, termination, ..Default::default() }),
+    ]
+}
+
+#[async_trait]
+impl session::SessionService for Services {
+    type OpenStream = Items<pb::OpenResponse>;
+
+    async fn open(&self, _: Request<pb::OpenRequest>) -> Answer<Self::OpenStream> {
+        Err(Status::unimplemented("not asked by the command line"))
+    }
+
+    async fn list(&self, request: Request<pb::SessionServiceListRequest>) -> Answer<pb::SessionServiceListResponse> {
+        let session = pb::Session {
+            session_id: "s1".into(),
+            extension: request.into_inner().extension,
+            generation: 3,
+            opened_at: Some((std::time::SystemTime::now() - std::time::Duration::from_secs(7300)).into()),
+            execs: 2,
+        };
+        Ok(Response::new(pb::SessionServiceListResponse { sessions: vec![session], next_page_token: String::new() }))
     }
 }
 

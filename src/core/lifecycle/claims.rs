@@ -1,7 +1,7 @@
 //! One change of an extension at a time.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,9 +14,23 @@ use crate::model::{
 /// When to try again after another change was in the way.
 pub(super) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a call waits for the broker's own care for an extension, which takes a moment as a rule.
+const CARE_LIMIT: Duration = Duration::from_secs(60);
+/// How often it looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Who changes an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// A call.
+    Call,
+    /// The broker by itself: calls wait for it.
+    Care,
+}
+
 /// The extensions that are being changed.
 #[derive(Debug, Clone, Default)]
-pub(in crate::core) struct Claims(Arc<Mutex<HashSet<ExtensionId>>>);
+pub(in crate::core) struct Claims(Arc<Mutex<HashMap<ExtensionId, Holder>>>);
 
 /// The right to change one extension; given back when dropped.
 #[derive(Debug)]
@@ -26,14 +40,36 @@ pub(in crate::core) struct Claim {
 }
 
 impl Claims {
-    /// Takes the right to change an extension. Errors: EXTENSION_BUSY.
-    pub(in crate::core) fn take(&self, id: &ExtensionId) -> Result<Claim> {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
-            return Ok(Claim { claims: self.clone(), id: id.clone() });
+    /// Takes the right to change an extension for a call. Errors: EXTENSION_BUSY.
+    pub(in crate::core) async fn take(&self, id: &ExtensionId) -> Result<Claim> {
+        let until = tokio::time::Instant::now() + CARE_LIMIT;
+        loop {
+            match self.try_take(id, Holder::Call) {
+                Ok(claim) => return Ok(claim),
+                Err(Holder::Care) if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(_) => return Err(busy(id)),
+            }
         }
-        let message = format!("{id} is being changed by another call; try again when that is done");
-        Err(Error::new(Reason::ExtensionBusy, id.as_str(), message).retry_after(BUSY_RETRY))
     }
+
+    /// Takes it for the broker's own care. Errors: EXTENSION_BUSY.
+    pub(in crate::core) fn take_aside(&self, id: &ExtensionId) -> Result<Claim> {
+        self.try_take(id, Holder::Care).map_err(|_| busy(id))
+    }
+
+    fn try_take(&self, id: &ExtensionId, holder: Holder) -> Result<Claim, Holder> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = held.get(id) {
+            return Err(*other);
+        }
+        held.insert(id.clone(), holder);
+        Ok(Claim { claims: self.clone(), id: id.clone() })
+    }
+}
+
+fn busy(id: &ExtensionId) -> Error {
+    let message = format!("{id} is being changed by another call; try again when that is done");
+    Error::new(Reason::ExtensionBusy, id.as_str(), message).retry_after(BUSY_RETRY)
 }
 
 impl Drop for Claim {
@@ -46,13 +82,19 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_second_claim_is_refused_until_the_first_is_gone() {
+    #[tokio::test(start_paused = true)]
+    async fn the_second_claim_is_refused_until_the_first_is_gone() {
         let claims = Claims::default();
         let id: ExtensionId = "a/b".parse().unwrap();
-        let first = claims.take(&id).unwrap();
-        assert_eq!(claims.take(&id).unwrap_err().reason(), Reason::ExtensionBusy);
+        let first = claims.take(&id).await.unwrap();
+        assert_eq!(claims.take(&id).await.unwrap_err().reason(), Reason::ExtensionBusy);
+        assert_eq!(claims.take_aside(&id).unwrap_err().reason(), Reason::ExtensionBusy);
         drop(first);
-        claims.take(&id).unwrap();
+        let care = claims.take_aside(&id).unwrap();
+        let (second, ()) = tokio::join!(claims.take(&id), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(care);
+        });
+        second.unwrap();
     }
 }

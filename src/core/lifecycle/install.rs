@@ -159,12 +159,12 @@ impl Broker {
     ) -> Result<ExtensionId> {
         // Before an image is pulled: of two installs, the second shall not take away what the first one brought.
         if let Source::Image { reference, .. } = source {
-            taken.claim = Some(self.claims.take(&reference.id)?);
+            taken.claim = Some(self.claims.take(&reference.id).await?);
         }
         let package = taken.package.insert(self.open_package(source, &mut taken.fetched, report).await?);
         let id = package.id().clone();
         if taken.claim.is_none() {
-            taken.claim = Some(self.claims.take(&id)?);
+            taken.claim = Some(self.claims.take(&id).await?);
         }
         Ok(id)
     }
@@ -173,6 +173,7 @@ impl Broker {
     pub(super) fn lay(&self, installed: &mut Installed, mut staged: Staged) -> Result<Laid> {
         let directory = self.layout.extension(&installed.id);
         directory.create()?;
+        self.open_gateway(&installed.id)?;
         let draft = staged.backend.take();
         let files = staged.staging.promote(&directory, installed.generation.unsigned_abs())?;
         if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {

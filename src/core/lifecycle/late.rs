@@ -22,7 +22,7 @@ impl Broker {
                     () = tokio::time::sleep(pause) => {}
                     () = broker.stopping.cancelled() => return,
                 }
-                let swept = match broker.sweep_late().await {
+                let swept = match broker.sweep_late().await.and(broker.settle_creates(None).await) {
                     Ok(()) => broker.engine.remove_leftovers().await.map(|_| ()),
                     failed => failed,
                 };

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 use super::{super::Broker, failpoint};
-use crate::model::{
-    error::{Reason, Result},
-    extension::Installed,
-    journal::Step,
-    reference::ExtensionId,
+use crate::{
+    exec::restore_pids_limit,
+    model::{
+        error::{Reason, Result},
+        extension::Installed,
+        journal::Step,
+        reference::ExtensionId,
+    },
 };
 
 /// How often it is tried while the engine is away.
@@ -95,9 +98,11 @@ impl Broker {
         // First what keeps images in use.
         let mut attempt = note("remove what a crash left", self.engine.remove_leftovers().await.map(|_| ()));
         attempt = attempt.and(note("remove images that a crash left", self.discard_left().await));
+        attempt = attempt.and(note("find what extensions made", self.settle_creates(None).await));
+        attempt = attempt.and(note("restore process limits", self.restore_squeezed().await));
         for left in all.iter().filter(|installed| installed.change.is_some()) {
             // A call of this very process that is at it holds the claim.
-            let Ok(_claim) = self.claims.take(&left.id) else { continue };
+            let Ok(_claim) = self.claims.take_aside(&left.id) else { continue };
             attempt =
                 attempt.and(note(&format!("make good what broke off of {}", left.id), self.settle(&left.id).await));
         }
@@ -140,6 +145,15 @@ impl Broker {
             }
         }
         tracing::info!(extension = %id, step = change.step.as_str(), "made good what broke off");
+        Ok(())
+    }
+
+    /// Gives containers back the process limits that a killed broker had squeezed.
+    async fn restore_squeezed(&self) -> Result<()> {
+        for (container, limit) in self.store.left_squeezed(self.run.clone()).await? {
+            restore_pids_limit(&self.engine.client()?, &container, limit).await?;
+            self.store.settle_squeezed(container).await?;
+        }
         Ok(())
     }
 

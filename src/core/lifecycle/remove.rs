@@ -74,6 +74,8 @@ impl Broker {
         self.attached.end(&id);
         self.pools.close(&id);
         self.hub.end_all_of(id.as_str()).await;
+        self.close_gateway(&id).await?;
+        self.strike_gone(&id).await?;
         let mut removed = Removed::default();
         let generations = self.store.generations(&id).await?;
         let ledger = self.store.ledger(Some(&id)).await?;

@@ -19,7 +19,7 @@ impl Broker {
     pub async fn enable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
         let broker = self.clone();
         let work = async move {
-            let _claim = broker.claims.take(&id)?;
+            let _claim = broker.claims.take(&id).await?;
             let installed = broker.installed(&id).await?;
             at_rest(&installed)?;
             let missing = broker.store.decisions(&id).await?.missing(&backend_needs(&installed));
@@ -44,7 +44,7 @@ impl Broker {
     pub async fn disable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
         let broker = self.clone();
         let work = async move {
-            let _claim = broker.claims.take(&id)?;
+            let _claim = broker.claims.take(&id).await?;
             let installed = broker.installed(&id).await?;
             at_rest(&installed)?;
             // What is wanted is recorded first: whatever happens now, it shall not run.
@@ -64,6 +64,7 @@ impl Broker {
     /// Ends an extension's programs and stops its containers.
     pub(in crate::core) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
         self.pools.close(id);
+        self.gateways.end_connections(id.as_str());
         self.hub.end_all_of(id.as_str()).await;
         let ledger = self.store.ledger(Some(id)).await?;
         let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);

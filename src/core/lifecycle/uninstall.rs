@@ -33,7 +33,7 @@ impl Broker {
 
     async fn uninstall_now(&self, reference: &Reference, volumes: bool) -> Result<Removed> {
         let id = &reference.id;
-        let _claim = self.claims.take(id)?;
+        let _claim = self.claims.take(id).await?;
         let installed = self.installed(id).await?;
         if !reference.is_bare() && installed.record.reference != reference.to_string() {
             let message = format!("{reference} is not installed; {} is", installed.record.reference);

@@ -187,6 +187,7 @@ impl Broker {
     async fn stop_generation(&self, old: &Installed) -> Result<()> {
         self.sessions.end_of(&old.id);
         self.pools.close(&old.id);
+        self.gateways.end_connections(old.id.as_str());
         self.hub.end_all_of(old.id.as_str()).await;
         let stops = self.containers_on_ledger(old).await?;
         let stops = futures_util::future::join_all(stops.iter().map(|container| self.engine.stop(container))).await;

@@ -137,8 +137,8 @@ impl Compose {
         Ok(Config { value, warnings: message::warnings(&output.stderr, dir) })
     }
 
-    /// Creates what `file` says and, with `start`, starts it, a file that `model::compose::plan` made. `dir` is the directory of extracted
-    /// files. Nothing is pulled, built or asked, and no `.env` file is read. The caller has made sure that nothing of
+    /// Creates what `file` says, a file that `model::compose::plan` made, and with `start` starts it. `dir` is the directory
+    /// of extracted files. Nothing is pulled, built or asked, and no `.env` file is read. The caller has made sure that nothing of
     /// somebody else carries the project's name. Returns when everything is started, services that wait for another's
     /// health included: the caller bounds the time. Dropping the future kills Compose; what it created stays.
     ///

@@ -1,6 +1,6 @@
 //! Mounts: what they need, what they become, and those that the broker adds.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 use serde_json::{Map, Value, json};
 
@@ -20,29 +20,95 @@ const GUEST_TARGET: &str = "/run/guest-services";
 const BROKER_TARGET: &str = "/run/longshore";
 /// Where clients of the engine look for it.
 const ENGINE_TARGET: &str = "/var/run/docker.sock";
+/// Where the extension's engine gateway is in its containers.
+const GATEWAY: &str = "/run/longshore/docker.sock";
 
-/// Rewrites the mounts of a service, records what they need, and adds ours.
-pub(super) fn of_service(field: &str, service: &mut Map<String, Value>, context: &Context, findings: &mut Findings) {
-    let mut mounts = match service.remove("volumes") {
+/// Rewrites the mounts of a service, records what they need, and adds ours. Returns where in the container links to the
+/// engine gateway must be laid before it starts.
+pub(super) fn of_service(
+    field: &str,
+    service: &mut Map<String, Value>,
+    context: &Context,
+    findings: &mut Findings,
+) -> Vec<String> {
+    let all = match service.remove("volumes") {
         Some(Value::Array(mounts)) => mounts,
         _ => Vec::new(),
     };
-    for (at, mount) in mounts.iter_mut().enumerate() {
+    let (mut mounts, mut engines) = (Vec::new(), Vec::new());
+    for (at, mut mount) in all.into_iter().enumerate() {
         let origin = format!("{field}.volumes[{at}]");
         match mount.as_object_mut() {
+            Some(mount) if is_engine(mount, context) => {
+                findings.need(Grant::EngineFull, &origin);
+                engines.push((origin, text::of(mount.get("target")).unwrap_or_default()));
+                continue;
+            }
             Some(mount) => settle(&origin, mount, context, findings),
             None => findings.problems.push(format!("{origin}: was not normalised by compose config")),
         }
-    }
-    if service.remove("use_api_socket").is_some_and(|wanted| is_true(&wanted)) {
-        let mut mount = bind(ENGINE_TARGET, ENGINE_TARGET, false);
-        if let Some(mount) = mount.as_object_mut() {
-            settle(&format!("{field}.use_api_socket"), mount, context, findings);
-        }
         mounts.push(mount);
     }
+    if service.remove("use_api_socket").is_some_and(|wanted| is_true(&wanted)) {
+        let origin = format!("{field}.use_api_socket");
+        findings.need(Grant::EngineFull, &origin);
+        engines.push((origin, ENGINE_TARGET.to_owned()));
+    }
     add_ours(field, &mut mounts, service.get("tmpfs"), context, findings);
+    let mut links = Vec::new();
+    for (origin, target) in engines {
+        links.extend(lead_to_gateway(&origin, &target, service, &mounts, findings));
+    }
     service.insert("volumes".into(), Value::Array(mounts));
+    links
+}
+
+/// Whether a mount is that of the engine's socket.
+fn is_engine(mount: &Map<String, Value>, context: &Context) -> bool {
+    let source = text::of(mount.get("source")).unwrap_or_default();
+    mount.get("type") == Some(&json!("bind")) && paths::is_engine_socket(&source, context.engine_socket.as_deref())
+}
+
+/// Has what would be the engine's socket at `target` be the gateway's: the link that is to be laid there, or, where none
+/// can be, the variable that clients of the engine look at.
+fn lead_to_gateway(
+    origin: &str,
+    target: &str,
+    service: &mut Map<String, Value>,
+    mounts: &[Value],
+    findings: &mut Findings,
+) -> Option<String> {
+    let Some(path) = absolute(target).filter(|path| path != "/" && !path.contains('\n')) else {
+        findings.problems.push(format!("{origin}: {target:?} is no place for a socket"));
+        return None;
+    };
+    if comparable(&path).as_deref() == Some(GATEWAY) {
+        return None;
+    }
+    let mounted = mounts.iter().filter_map(|mount| text::of(mount.get("target")));
+    let hidden = mounted.chain(tmpfs_targets(service.get("tmpfs"))).any(|mount| is_inside(&path, Path::new(&mount)));
+    let read_only = service.get("read_only").is_some_and(is_true);
+    if !hidden && !read_only {
+        return Some(path);
+    }
+    let why = if hidden { "something else is mounted over it" } else { "the root file system is read-only" };
+    let host = format!("unix://{GATEWAY}");
+    let environment = service.entry("environment").or_insert_with(|| json!({}));
+    let instead = match environment.as_object_mut() {
+        Some(variables) => {
+            let own = text::of(variables.get("DOCKER_HOST")).filter(|host| !host.starts_with("unix://"));
+            if own.is_none() {
+                variables.insert("DOCKER_HOST".into(), json!(host));
+            }
+            own.is_none()
+        }
+        None => false,
+    };
+    findings.warnings.push(format!(
+        "{origin}: no link can be laid at {path}, since {why}; {}a program that opens {path} itself does not find it",
+        if instead { format!("DOCKER_HOST is {host} instead, and ") } else { String::new() }
+    ));
+    None
 }
 
 /// Records what volumes need that are a place on the host in disguise (`o: bind`, a block device, an overlay).
@@ -72,7 +138,7 @@ pub(super) fn of_volumes(file: &Map<String, Value>, context: &Context, findings:
 /// A source inside a directory that a container may write to can be turned into a link to anything before the next
 /// start, and the engine follows links: such a source amounts to all of the host.
 pub(super) fn check_nested(file: &Map<String, Value>, context: &Context, findings: &mut Findings) {
-    let sources = sources(file, context);
+    let sources = sources(file);
     let writable: HashSet<&str> = sources.iter().filter(|source| source.writable).map(|s| s.path.as_str()).collect();
     let ours = [&context.guest_dir, &context.broker_dir].map(|path| path.to_str().and_then(comparable));
     for source in sources.iter().filter(|source| !ours.iter().flatten().any(|path| *path == source.path)) {
@@ -96,7 +162,7 @@ struct Source {
 }
 
 /// Every place on the host that the file mounts, after the rewriting.
-fn sources(file: &Map<String, Value>, context: &Context) -> Vec<Source> {
+fn sources(file: &Map<String, Value>) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut add = |path: Option<String>, writable: bool, origin: String| {
         let path = path.as_deref().and_then(comparable);
@@ -105,11 +171,7 @@ fn sources(file: &Map<String, Value>, context: &Context) -> Vec<Source> {
     for (name, service) in file.get("services").and_then(Value::as_object).into_iter().flatten() {
         for (at, mount) in service.get("volumes").and_then(Value::as_array).into_iter().flatten().enumerate() {
             let source = text::of(mount.get("source")).filter(|_| mount.get("type") == Some(&json!("bind")));
-            let engine =
-                source.as_deref().is_some_and(|path| paths::is_engine_socket(path, context.engine_socket.as_deref()));
-            if !engine {
-                add(source, !mount.get("read_only").is_some_and(is_true), format!("services.{name}.volumes[{at}]"));
-            }
+            add(source, !mount.get("read_only").is_some_and(is_true), format!("services.{name}.volumes[{at}]"));
         }
     }
     for (key, entry) in file.get("volumes").and_then(Value::as_object).into_iter().flatten() {
@@ -140,32 +202,12 @@ fn settle(origin: &str, mount: &mut Map<String, Value>, context: &Context, findi
         return;
     }
     let source = text::of(mount.get("source")).unwrap_or_default();
-    if paths::is_engine_socket(&source, context.engine_socket.as_deref()) {
-        return settle_engine(origin, mount, context, findings);
-    }
     if let Some(rest) = paths::in_guest_services(&source) {
         let target = text::of(mount.get("target")).unwrap_or_default();
         return rewrite(mount, &guest_source(&rest, &target, context));
     }
     if !is_inside(&source, &context.files_dir) {
         need_path(origin, &source, context, findings);
-    }
-}
-
-fn settle_engine(origin: &str, mount: &mut Map<String, Value>, context: &Context, findings: &mut Findings) {
-    findings.need(Grant::EngineFull, origin);
-    match context.engine_socket.as_ref().and_then(|socket| socket.to_str()) {
-        Some(socket) => {
-            rewrite(mount, socket);
-            // Where the socket is away, the engine would create a directory under its name.
-            if let Some(bind) = mount.get_mut("bind").and_then(Value::as_object_mut) {
-                bind.remove("create_host_path");
-            }
-        }
-        None => findings.problems.push(format!(
-            "{origin}: mounts the engine's socket, and the engine is not one with a socket on this machine; use a local \
-             engine"
-        )),
     }
 }
 

@@ -21,6 +21,8 @@ pub const NONCE: &str = "dev.longshore.nonce";
 pub const RESTART: &str = "dev.longshore.restart";
 /// The value of [`RESTART`] where the author gave no policy and ours stands in.
 pub const RESTART_DEFAULT: &str = "default";
+/// Where in a container links to its extension's engine gateway lie, one path a line.
+pub const LINKS: &str = "dev.longshore.links";
 /// Where all our labels begin. What an author puts there is taken off: it would claim to be ours.
 const OURS: &str = "dev.longshore.";
 
@@ -59,6 +61,12 @@ pub(super) fn on_resources(file: &mut Map<String, Value>, context: &Context) {
             entry.insert("labels".into(), Value::Object(labels));
         }
     }
+}
+
+/// Whether a planned file has services in whose containers links must be laid before they start.
+pub fn has_links(file: &Value) -> bool {
+    let services = file.get("services").and_then(Value::as_object);
+    services.into_iter().flatten().any(|(_, service)| service["labels"].get(LINKS).is_some())
 }
 
 fn of_generation(context: &Context) -> Map<String, Value> {

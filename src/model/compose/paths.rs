@@ -12,6 +12,11 @@ const ENGINE_SOCKETS: [&str; 6] = [
     "/run/host-services/docker.proxy.sock",
     "/run/podman/podman.sock",
 ];
+/// The same below a user's home directory.
+const ENGINE_SOCKETS_AT_HOME: [&str; 3] =
+    ["/.docker/desktop/docker.sock", "/.docker/run/docker.sock", "/.rd/docker.sock"];
+/// The same below a user's runtime directory, `/run/user/<uid>`.
+const ENGINE_SOCKETS_OF_USER: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 /// Sockets that give as much as the engine's own.
 const OTHER_ENGINES: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
 /// Where Docker Desktop keeps the directories that backends share with it.
@@ -73,7 +78,11 @@ pub(super) fn is_above(path: &str, inner: &Path) -> bool {
 pub(super) fn is_engine_socket(path: &str, real: Option<&Path>) -> bool {
     let Some(path) = comparable(path) else { return false };
     let real = real.and_then(Path::to_str).and_then(comparable);
-    ENGINE_SOCKETS.contains(&path.as_str()) || real.is_some_and(|real| real == path)
+    let of_user = below(&path, "/run/user").and_then(|rest| rest.split_once('/')).map(|(_, name)| name);
+    ENGINE_SOCKETS.contains(&path.as_str())
+        || ENGINE_SOCKETS_AT_HOME.iter().any(|known| path.ends_with(known))
+        || of_user.is_some_and(|name| ENGINE_SOCKETS_OF_USER.contains(&name))
+        || real.is_some_and(|real| real == path)
 }
 
 /// What can be reached through `path` that amounts to the engine itself.
@@ -114,10 +123,19 @@ mod tests {
     #[test]
     fn what_leads_to_the_engine_is_known() {
         let real = Some(Path::new("/home/u/docker/engine.sock"));
-        for path in
-            ["/var/run/docker.sock", "//var/run/docker.sock", "/var/run/docker.sock.raw", "/home/u/docker/engine.sock"]
-        {
+        for path in [
+            "/var/run/docker.sock",
+            "//var/run/docker.sock",
+            "/var/run/docker.sock.raw",
+            "/home/u/docker/engine.sock",
+            "/home/u/.docker/desktop/docker.sock",
+            "/Users/u/.docker/run/docker.sock",
+            "/run/user/1000/docker.sock",
+        ] {
             assert!(is_engine_socket(path, real), "{path}");
+        }
+        for path in ["/run/guest-services/docker.sock", "/run/user/docker.sock", "/x/docker.sock"] {
+            assert!(!is_engine_socket(path, real), "{path}");
         }
         for path in [
             "/",

@@ -201,8 +201,11 @@ fn plan_service(
         findings.problems.push(format!("{field}.image: is missing or empty; name an image"));
     }
     needs::of_service(&field, service, context, findings);
-    binds::of_service(&field, service, context, findings);
+    let links = binds::of_service(&field, service, context, findings);
     labels::on_service(service, context);
+    if !links.is_empty() {
+        labels::add(service, labels::LINKS, &links.join("\n"));
+    }
     if role.names_container && !service.contains_key("container_name") && !is_scaled(service) {
         service.insert("container_name".into(), json!(format!("{}-service", context.project)));
     }

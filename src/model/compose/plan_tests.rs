@@ -131,25 +131,62 @@ fn restart_follows_the_author() {
 }
 
 #[test]
-fn engine_sockets_become_the_real_one() {
+fn engine_sockets_become_links_to_the_gateway() {
+    let links = |plan: &Plan| plan.file["services"]["a"]["labels"]["dev.longshore.links"].clone();
     for path in [
         "/var/run/docker.sock",
         "//var/run/docker.sock",
         "/var/run/docker.sock.raw",
         "/var/run/docker.raw.sock",
         "/run/host-services/backend.sock",
+        "/home/u/.docker/desktop/docker.sock",
         "/home/u/engine.sock",
     ] {
         let plan = one(bind(path, "/var/run/docker.sock"));
-        assert_eq!(source(&plan, 0), "/home/u/engine.sock", "{path}");
-        assert_eq!(plan.file["services"]["a"]["volumes"][0]["bind"], json!({}));
+        assert_eq!(links(&plan), "/var/run/docker.sock", "{path}");
+        let left: Vec<_> =
+            plan.file["services"]["a"]["volumes"].as_array().unwrap().iter().map(|m| &m["target"]).collect();
+        assert_eq!(left, ["/run/guest-services", "/run/longshore"], "{path}");
         assert_eq!(needs(&plan), ["engine.full services.a.volumes[0]"]);
+        assert!(labels::has_links(&plan.file) && plan.warnings.is_empty());
     }
+    let api = one(json!({"use_api_socket": true}));
+    assert_eq!(
+        (needs(&api), links(&api)),
+        (vec!["engine.full services.a.use_api_socket".to_owned()], json!("/var/run/docker.sock"))
+    );
+    let direct = one(bind("/var/run/docker.sock", "/run/longshore/docker.sock"));
+    assert!(!labels::has_links(&direct.file), "it is there already");
+    // A remote engine has a gateway as well.
     let remote = Context { engine_socket: None, ..context() };
     let config = json!({"services": {"a": {"image": "x", "volumes": bind("/var/run/docker.sock", "/s")["volumes"]}}});
-    let error = plan(config, &remote).unwrap_err();
-    assert!(error.message().contains("services.a.volumes[0]") && error.message().contains("local engine"), "{error}");
-    assert_eq!(needs(&one(json!({"use_api_socket": true}))), ["engine.full services.a.use_api_socket"]);
+    assert_eq!(links(&plan(config, &remote).unwrap()), "/s");
+}
+
+#[test]
+fn where_no_link_can_be_laid_a_variable_leads_to_the_gateway() {
+    let socket = |more: Value| {
+        let mut service = bind("/var/run/docker.sock", "/var/run/docker.sock");
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        one(service)
+    };
+    let host = |plan: &Plan| plan.file["services"]["a"]["environment"]["DOCKER_HOST"].clone();
+    for (more, expected) in [
+        (json!({"read_only": true}), "unix:///run/longshore/docker.sock"),
+        (json!({"tmpfs": ["/run:mode=755"]}), "unix:///run/longshore/docker.sock"),
+        (
+            json!({"read_only": true, "environment": {"DOCKER_HOST": "unix:///var/run/docker.sock"}}),
+            "unix:///run/longshore/docker.sock",
+        ),
+        (json!({"read_only": true, "environment": {"DOCKER_HOST": "tcp://dind:2375"}}), "tcp://dind:2375"),
+    ] {
+        let plan = socket(more.clone());
+        assert_eq!(host(&plan), expected, "{more}");
+        assert!(!labels::has_links(&plan.file), "{more}");
+        assert!(plan.warnings[0].contains("services.a.volumes[0]: no link can be laid"), "{:?}", plan.warnings);
+        assert_eq!(needs(&plan), ["engine.full services.a.volumes[0]"]);
+    }
+    assert_eq!(host(&socket(json!({}))), Value::Null);
 }
 
 #[test]

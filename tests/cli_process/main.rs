@@ -1,13 +1,17 @@
 //! The command line as a process of its own: signals, pipes and exit codes, which a test within it cannot see.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod pty;
+mod terminals;
+
 use std::{os::unix::process::ExitStatusExt as _, pin::Pin, process::Stdio, time::Duration};
 
 use longshore::pb::{
     self,
     backend_service_server::{BackendService, BackendServiceServer},
+    exec_request::Message,
+    exec_response::Event,
     exec_service_server::{ExecService, ExecServiceServer},
-    run_response::Event,
     stream_response::Part,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -80,14 +84,32 @@ fn endless<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static, g
 
 #[async_trait]
 impl ExecService for Endless {
+    type ExecStream = Items<pb::ExecResponse>;
     type RunStream = Items<pb::RunResponse>;
 
-    async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
-        let line = |_| pb::RunResponse {
+    async fn exec(&self, request: Request<Streaming<pb::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+        let line = |_| pb::ExecResponse {
             event: Some(Event::Output(pb::Output { stream: 1, data: [b'y'; 1000].as_slice().to_vec().into() })),
         };
-        let count = if request.into_inner().argv == ["once"] { 1 } else { usize::MAX };
+        let first = request.into_inner().message().await?.and_then(|first| first.message);
+        let is_short = matches!(first, Some(Message::Start(start)) if start.argv == ["once"]);
+        let count = if is_short { 1 } else { usize::MAX };
         Ok(Response::new(endless((0..count).map(line), Guard(self.0.clone()))))
+    }
+
+    async fn run(&self, _: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list(
+        &self,
+        _: Request<pb::ExecServiceListRequest>,
+    ) -> Result<Response<pb::ExecServiceListResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn signal(&self, _: Request<pb::SignalRequest>) -> Result<Response<pb::SignalResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel says of a process that calls.
+//! What the kernel says of a process that calls: whether it still lives, and in which container.
 
 use std::{
     collections::BTreeSet,
@@ -18,21 +18,54 @@ const PF_EXITING: u64 = 0x4;
 
 /// Whether a process lives in a container that we do not live in, by its cgroups (v1 and v2). `None` where it is gone,
 /// ending, or cannot be looked at.
-pub(super) fn is_in_foreign_container(pid: i32) -> Option<bool> {
+pub fn is_in_foreign_container(pid: i32) -> Option<bool> {
+    place_of(pid).map(|place| place != Place::Host)
+}
+
+/// Where a process lives, as seen from where we do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Where we live.
+    Host,
+    /// In the container of this id: the outermost that we are not in.
+    Container(String),
+    /// In containers, and which of them is meant cannot be told.
+    Unclear,
+}
+
+/// Where a process lives, by its cgroups (v1 and v2). `None` where it is gone, ending, or cannot be looked at.
+pub fn place_of(pid: i32) -> Option<Place> {
     let read = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     let (own, of_peer) = (read("self")?, read(&pid.to_string())?);
     // The cgroups of a process that is ending are those of nobody (v1).
     if is_ending(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)? {
         return None;
     }
-    Some(!containers_in(&of_peer).is_subset(&containers_in(&own)))
+    Some(place_in(&of_peer, &containers_in(&own)))
+}
+
+/// The place that the text of a `/proc/<pid>/cgroup` names. What a container makes of its own part of the tree lies
+/// behind its id, so the first one counts; hierarchies that contradict each other prove nothing.
+fn place_in(cgroups: &str, own: &BTreeSet<&str>) -> Place {
+    let foreign = |line: &'_ str| ids_in(line).find(|id| !own.contains(id)).map(ToOwned::to_owned);
+    let found: BTreeSet<String> = cgroups.lines().filter_map(foreign).collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (None, _) => Place::Host,
+        (Some(id), None) => Place::Container(id),
+        (Some(_), Some(_)) => Place::Unclear,
+    }
 }
 
 /// The containers, by the 64 hexadecimal digits of their ids, in the text of `/proc/<pid>/cgroup`: more than one where
 /// an engine runs in a container.
 fn containers_in(cgroups: &str) -> BTreeSet<&str> {
+    ids_in(cgroups).collect()
+}
+
+fn ids_in(text: &str) -> impl Iterator<Item = &str> {
     let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
-    cgroups.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id).collect()
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id)
 }
 
 /// Reads `/proc/<pid>/stat`. The name in parentheses may hold anything, so fields are counted from its end.
@@ -43,7 +76,7 @@ fn is_ending(stat: &str) -> Option<bool> {
 
 /// Whether the process that connected still lives, so that its number has not gone to another. True where the kernel
 /// cannot tell (before Linux 6.5).
-pub(super) fn peer_is_alive(socket: BorrowedFd<'_>) -> bool {
+pub fn is_alive(socket: BorrowedFd<'_>) -> bool {
     match peer_pidfd(socket) {
         Ok(process) => {
             let mut ended = [PollFd::new(&process, PollFlags::IN)];
@@ -95,6 +128,18 @@ mod tests {
     }
 
     #[test]
+    fn the_outermost_container_counts() {
+        let [one, two, ours] = ["a", "b", "c"].map(|digit| digit.repeat(64));
+        let own = BTreeSet::from([&*ours]);
+        let place = |text: String| place_in(&text, &own);
+        assert_eq!(place("0::/user.slice".into()), Place::Host);
+        assert_eq!(place(format!("0::/docker/{ours}")), Place::Host);
+        assert_eq!(place(format!("0::/docker/{ours}/docker/{one}")), Place::Container(one.clone()));
+        assert_eq!(place(format!("5:pids:/docker/{one}/docker/{two}\n0::/")), Place::Container(one.clone()));
+        assert_eq!(place(format!("5:pids:/docker/{one}\n4:cpu:/docker/{two}")), Place::Unclear);
+    }
+
+    #[test]
     fn a_process_that_has_ended_is_not_looked_at() {
         let own = std::process::id() as i32;
         assert_eq!(is_in_foreign_container(own), Some(false));
@@ -120,10 +165,10 @@ mod tests {
             .spawn()
             .unwrap();
         let peer = listener.accept().unwrap().0;
-        assert!(peer_is_alive(peer.as_fd()));
+        assert!(is_alive(peer.as_fd()));
         child.kill().unwrap();
         child.wait().unwrap();
         let can_tell = peer_pidfd(peer.as_fd()).err().and_then(|e| e.raw_os_error()) != Some(libc::ENOPROTOOPT);
-        assert_eq!(peer_is_alive(peer.as_fd()), !can_tell);
+        assert_eq!(is_alive(peer.as_fd()), !can_tell);
     }
 }

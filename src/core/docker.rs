@@ -1,0 +1,262 @@
+//! What extensions do with the engine from the host: the docker command line, pointed at their gateway, and lists.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::fs::{Access, access};
+use serde_json::{Map, Value, json};
+
+use super::{Broker, RunRequest, lifecycle::grants_required, package::blocking, program::check_variables};
+use crate::{
+    exec::{Program, Target},
+    model::{
+        docker,
+        error::{Error, Reason, Result},
+        extension::Installed,
+        grant::{Decisions, Grant, Need},
+        reference::ExtensionId,
+    },
+    store::AuditEntry,
+};
+
+/// The name of the docker command line.
+const DOCKER: &str = "docker";
+/// Where the docker command line keeps what it knows.
+const CONFIG: &str = "config.json";
+/// The field of it that names directories of plugins, such as Compose.
+const PLUGIN_DIRS: &str = "cliPluginsExtraDirs";
+/// Variables by which a caller has docker run other programs: credential helpers, git and what that is told to run.
+const LEADING: [&str; 3] = ["PATH", "HOME", "XDG_CONFIG_HOME"];
+
+/// Options of a list, as Docker Desktop's extensions send them.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// JSON: an object whose fields are parameters of the engine's API. `filters` may be an object or its JSON as a text.
+    /// Empty for none.
+    pub json: String,
+}
+
+impl Broker {
+    /// The docker command line for an extension, `request.argv` being its arguments: at the extension's engine gateway,
+    /// with a configuration of the extension's own. That holds none of the user's logins, for which there is no grant;
+    /// what the extension logs in to stays its own.
+    ///
+    /// Errors: ARGV_INVALID for options that lead to another engine or configuration, REQUEST_INVALID for such variables,
+    /// GRANTS_REQUIRED, DOCKER_CLI_NOT_FOUND, FILE_FAILED.
+    pub async fn docker_program(
+        &self,
+        installed: &Installed,
+        decisions: &Decisions,
+        mut request: RunRequest,
+    ) -> Result<Program> {
+        let subcommand = docker::subcommand(&request.argv)?.to_owned();
+        docker::check_variables(request.env.iter().map(|(name, _)| name.as_str()))?;
+        if !decisions.allows(&Grant::HostExecAny) {
+            check_variables(&request)?;
+            check_leading(&request)?;
+        }
+        let allowed = decisions.allows(&Grant::EngineFull);
+        let entry = AuditEntry {
+            extension: installed.id.to_string(),
+            uid: request.uid,
+            act: "docker",
+            subject: format!("{DOCKER} {subcommand}, {} arguments", request.argv.len()),
+            decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
+        };
+        self.store.audit(entry).await?;
+        if !allowed {
+            let need = Need { grant: Grant::EngineFull, origin: DOCKER.into() };
+            return Err(grants_required(installed.id.as_str(), vec![need]));
+        }
+        let path = std::env::var_os("PATH");
+        let Some(program) = path.as_deref().and_then(find) else {
+            let message = "there is no docker on the broker's PATH; install the docker command line";
+            return Err(Error::new(Reason::DockerCliNotFound, DOCKER, message));
+        };
+        let Some(address) = self.gateways.address(installed.id.as_str()) else {
+            let message = format!("the engine gateway of {} is not open; the broker's log says why", installed.id);
+            return Err(Error::new(Reason::FileFailed, installed.id.as_str(), message));
+        };
+        let config = self.layout.extension(&installed.id).docker_config();
+        let made = config.clone();
+        blocking(move || prepare_config(&made, &plugin_dirs())).await?;
+        let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
+        let directory = Some(files.host()).filter(|host| host.is_dir()).unwrap_or_else(|| files.path().to_owned());
+        let directory = directory.display().to_string();
+        let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
+        request.argv.insert(0, program.display().to_string());
+        let mut program = self.host_program(installed, request, &directory, cwd);
+        let settled = [("DOCKER_HOST", address), ("DOCKER_CONFIG", config.display().to_string())];
+        program.target = Target::Docker;
+        program.env.vars.extend(settled.map(|(name, value)| (name.to_owned(), value)));
+        Ok(program)
+    }
+
+    /// All containers as the engine's API lists them, unchanged. Options: `all`, `limit`, `size`, `filters`.
+    ///
+    /// Errors: EXTENSION_NOT_FOUND, REQUEST_INVALID, GRANTS_REQUIRED (`engine.read`), ENGINE_UNAVAILABLE, ENGINE_REFUSED.
+    pub async fn engine_containers_json(&self, id: &ExtensionId, options: &ListOptions) -> Result<Bytes> {
+        self.engine_json(id, "/containers/json", options).await
+    }
+
+    /// All images as the engine's API lists them, unchanged. Options: `all`, `digests`, `filters`.
+    ///
+    /// Errors: as [`Broker::engine_containers_json`].
+    pub async fn engine_images_json(&self, id: &ExtensionId, options: &ListOptions) -> Result<Bytes> {
+        self.engine_json(id, "/images/json", options).await
+    }
+
+    async fn engine_json(&self, id: &ExtensionId, path: &str, options: &ListOptions) -> Result<Bytes> {
+        self.installed(id).await?;
+        if !self.store.decisions(id).await?.allows(&Grant::EngineRead) {
+            let need = Need { grant: Grant::EngineRead, origin: path.into() };
+            return Err(grants_required(id.as_str(), vec![need]));
+        }
+        self.engine.json(&format!("{path}{}", query(&options.json)?)).await
+    }
+}
+
+/// Refuses variables that lead docker to other programs.
+fn check_leading(request: &RunRequest) -> Result<()> {
+    match request.env.iter().find(|(name, _)| LEADING.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("the variable {name} can lead docker to other programs; that needs host.exec:any");
+            Err(Error::new(Reason::RequestInvalid, "env", message))
+        }
+    }
+}
+
+/// The program of that name in the directories of a PATH.
+fn find(path: &OsStr) -> Option<PathBuf> {
+    let candidates = std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(DOCKER));
+    candidates.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok() && path.is_file())
+}
+
+/// Where the user keeps plugins. Docker knows those of the machine by itself.
+fn plugin_dirs() -> Vec<PathBuf> {
+    let own = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let usual = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+    own.or(usual).map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
+}
+
+/// Makes the configuration, or brings the one there is up to date.
+fn prepare_config(directory: &Path, plugins: &[PathBuf]) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        let shown = directory.display().to_string();
+        Error::new(Reason::FileFailed, &shown, format!("{shown}: {error}")).caused_by(error)
+    };
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let path = directory.join(CONFIG);
+    let before = fs::read(&path).ok();
+    // One that cannot be read is one that docker cannot read either.
+    let mut config: Map<String, Value> =
+        before.as_deref().and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+    config.remove(PLUGIN_DIRS);
+    if !plugins.is_empty() {
+        config.insert(PLUGIN_DIRS.into(), json!(plugins));
+    }
+    let text = format!("{:#}\n", Value::Object(config));
+    if before.as_deref() == Some(text.as_bytes()) {
+        return Ok(());
+    }
+    let mut partial = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    std::io::Write::write_all(&mut partial, text.as_bytes()).map_err(failed)?;
+    partial.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// The query that options amount to.
+fn query(options: &str) -> Result<String> {
+    let invalid = |why: &str| Error::new(Reason::RequestInvalid, "options", format!("options: {why}"));
+    if options.trim().is_empty() {
+        return Ok(String::new());
+    }
+    let options: Map<String, Value> =
+        serde_json::from_str(options).map_err(|error| invalid(&format!("must be a JSON object: {error}")))?;
+    let mut pairs = Vec::new();
+    for (name, value) in options {
+        let value = match value {
+            Value::Null => continue,
+            Value::Bool(set) => u8::from(set).to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::String(text) => text,
+            Value::Object(filters) if name == "filters" => filters_of(filters)?.to_string(),
+            _ => return Err(invalid(&format!("{name} must be true, false, a number or a text"))),
+        };
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        pairs.push(format!("{}={}", encoded(&name), encoded(&value)));
+    }
+    Ok(if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) })
+}
+
+/// Filters as the engine takes them: a list of texts for each name.
+fn filters_of(filters: Map<String, Value>) -> Result<Value> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let mut all: HashMap<String, Vec<String>> = HashMap::new();
+    for (name, value) in filters {
+        let values = match &value {
+            Value::Array(values) => values.iter().map(text).collect(),
+            Value::Object(values) => Some(values.keys().cloned().collect()),
+            value => text(value).map(|one| vec![one]),
+        };
+        let Some(values) = values else {
+            let message = format!("options: filters.{name} must be a list of texts");
+            return Err(Error::new(Reason::RequestInvalid, "options", message));
+        };
+        all.insert(name, values);
+    }
+    Ok(json!(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_a_query() {
+        let decoded = |options: &str| {
+            query(options).map(|query| percent_encoding::percent_decode_str(&query).decode_utf8_lossy().into_owned())
+        };
+        assert_eq!(decoded("").unwrap(), "");
+        assert_eq!(decoded("{}").unwrap(), "");
+        assert_eq!(decoded(r#"{"all": true, "limit": 3, "size": null}"#).unwrap(), "?all=1&limit=3");
+        let filters = r#"?filters={"label":["a=b&c"]}"#;
+        for given in [r#"{"label": ["a=b&c"]}"#, r#"{"label": "a=b&c"}"#, r#"{"label": {"a=b&c": true}}"#] {
+            assert_eq!(decoded(&format!(r#"{{"filters": {given}}}"#)).unwrap(), filters, "{given}");
+        }
+        let text = Value::String(r#"{"label":["a=b&c"]}"#.into());
+        assert_eq!(decoded(&json!({ "filters": text }).to_string()).unwrap(), filters);
+        assert!(!query(r#"{"x y": "a&all=1"}"#).unwrap()[1..].contains(['&', ' ']));
+        for wrong in ["[]", "x", r#"{"all": []}"#, r#"{"filters": {"label": [[]]}}"#] {
+            assert_eq!(query(wrong).unwrap_err().reason(), Reason::RequestInvalid, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_keeps_what_docker_wrote() {
+        let temp = tempfile::tempdir().unwrap();
+        let (config, plugins) = (temp.path().join("c"), temp.path().to_owned());
+        let read = || serde_json::from_slice::<Value>(&fs::read(config.join(CONFIG)).unwrap()).unwrap();
+        prepare_config(&config, std::slice::from_ref(&plugins)).unwrap();
+        assert_eq!(read(), json!({ PLUGIN_DIRS: [plugins] }));
+        fs::write(config.join(CONFIG), r#"{"auths": {"x": {}}, "cliPluginsExtraDirs": ["/gone"]}"#).unwrap();
+        prepare_config(&config, &[]).unwrap();
+        assert_eq!(read(), json!({ "auths": { "x": {} } }));
+        assert_eq!(fs::read_dir(&config).unwrap().count(), 1, "nothing else is left");
+    }
+}

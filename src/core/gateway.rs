@@ -1,0 +1,320 @@
+//! The rules of the engine gateways: who is let in, what their creates are marked with, and the ledger's side of them.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    Broker,
+    lifecycle::grants_required,
+    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
+    program::check_runs,
+    start::{is_anonymous, nonce_label},
+};
+use crate::{
+    engine::Engine,
+    gateway::{Caller, Create, Intent, Keeper, Made, Stamp},
+    model::{
+        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS},
+        error::{Error, Reason, Result},
+        extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
+        grant::{Grant, Need},
+        journal::ChangeKind,
+        reference::ExtensionId,
+    },
+    random,
+    store::{OpenCreate, Store, now_ms},
+};
+
+/// Compose's label for the files of a project. Docker Desktop leaves it empty on what an extension starts (F107).
+const CONFIG_FILES_LABEL: &str = "com.docker.compose.project.config_files";
+/// Where a container finds its extension's gateway.
+const GATEWAY: &str = "/run/longshore/docker.sock";
+/// How long the engine may be at something that nobody waits for any more.
+const KEEP: Duration = Duration::from_secs(3600);
+
+/// What the rules of one gateway look at.
+#[derive(Clone)]
+struct Rules {
+    id: ExtensionId,
+    store: Store,
+    engine: Engine,
+}
+
+impl Broker {
+    /// Opens the gateways of all extensions, so that containers which the last broker left running find them.
+    ///
+    /// Errors: what the store says. A gateway that cannot be opened is told in the log.
+    pub async fn open_gateways(&self) -> Result<()> {
+        for installed in self.store.extensions("", usize::MAX).await? {
+            if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
+                && let Err(error) = self.open_gateway(&installed.id)
+            {
+                tracing::error!(%error, extension = %installed.id, "an engine gateway stays closed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the gateway of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
+    pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
+        let rules = Rules { id: id.clone(), store: self.store.clone(), engine: self.engine.clone() };
+        self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
+    }
+
+    /// Lays links to the gateway into new containers of a generation, where its compose file mounts the engine's socket.
+    pub(super) async fn lay_links(&self, installed: &Installed) -> Result<()> {
+        for container in self.engine.containers(&[nonce_label(installed), LINKS.to_owned()]).await? {
+            // One that ran before has them.
+            if container.state != "created" {
+                continue;
+            }
+            for path in container.labels.get(LINKS).into_iter().flat_map(|links| links.lines()) {
+                self.engine.lay_link(&container.id, path, GATEWAY).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the gateway of an extension for good and puts on the ledger what came of all it asked for. What may come
+    /// yet is removed when it comes. Errors: ENGINE_UNAVAILABLE.
+    pub(super) async fn close_gateway(&self, id: &ExtensionId) -> Result<()> {
+        if !self.gateways.close(id.as_str()).await {
+            tracing::warn!(extension = %id, "the engine is still at something that it asked for");
+        }
+        self.settle_creates(Some(id)).await?;
+        for open in self.store.open_creates(Some(id)).await? {
+            self.store.note_broken(open.nonce.clone()).await?;
+            self.store.settle_create(open.nonce, vec![]).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for what came of creates of which that is not known: the broker was killed, or the engine broke off.
+    pub(super) async fn settle_creates(&self, id: Option<&ExtensionId>) -> Result<()> {
+        for open in self.store.open_creates(id).await? {
+            let made = look(&self.engine, &open).await?;
+            let is_old = now_ms().saturating_sub(open.at_ms) > i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+            if !made.is_empty() || is_old {
+                tracing::info!(extension = open.extension, found = made.len(), "found what came of a create");
+                self.store.settle_create(open.nonce, made).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Strikes off the ledger what the engine does not have any more.
+    pub(super) async fn strike_gone(&self, id: &ExtensionId) -> Result<()> {
+        // Read first: what is put on it meanwhile was not looked for.
+        let ledger = self.store.ledger(Some(id)).await?;
+        if ledger.is_empty() {
+            return Ok(());
+        }
+        let mut there: HashSet<(ResourceKind, String)> = HashSet::new();
+        let containers = self.engine.containers(&[]).await?;
+        there.extend(containers.into_iter().map(|container| (ResourceKind::Container, container.id)));
+        there.extend(self.engine.networks().await?.into_iter().map(|network| (ResourceKind::Network, network.id)));
+        there.extend(self.engine.volumes().await?.into_iter().map(|volume| (ResourceKind::Volume, volume.name)));
+        let gone = ledger.into_iter().map(|entry| (entry.kind, entry.id)).filter(|entry| !there.contains(entry));
+        self.store.strike(gone.collect()).await
+    }
+}
+
+impl Rules {
+    fn keeper(self) -> Keeper {
+        let (admit, intend) = (self.clone(), self.clone());
+        Keeper {
+            admit: Box::new(move |caller| {
+                let rules = admit.clone();
+                Box::pin(async move { rules.admit(caller).await })
+            }),
+            intend: Box::new(move |create| {
+                let rules = intend.clone();
+                Box::pin(async move { rules.intend(create).await })
+            }),
+            made: Box::new(move |intent, made| {
+                let rules = self.clone();
+                Box::pin(async move { rules.made(intent, made).await })
+            }),
+        }
+    }
+
+    /// The extension, if it runs and may use the engine. Errors: EXTENSION_NOT_FOUND, BACKEND_STOPPED, GRANTS_REQUIRED.
+    async fn allowed(&self) -> Result<Installed> {
+        let id = &self.id;
+        let installed = self.store.extension(id).await?.ok_or_else(|| {
+            Error::new(Reason::ExtensionNotFound, id.as_str(), format!("no extension {id} is installed"))
+        })?;
+        // Its containers may be starting.
+        if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Enable)) {
+            check_runs(&installed)?;
+        }
+        if !self.store.decisions(id).await?.allows(&Grant::EngineFull) {
+            let need = Need { grant: Grant::EngineFull, origin: "docker.sock".into() };
+            return Err(grants_required(id.as_str(), vec![need]));
+        }
+        Ok(installed)
+    }
+
+    /// Lets in the broker's user, and processes in containers of this very extension.
+    async fn admit(&self, caller: Caller) -> Result<()> {
+        let installed = self.allowed().await?;
+        let Caller::Container(container) = caller else { return Ok(()) };
+        let ledger = self.store.ledger(Some(&self.id)).await?;
+        if ledger.iter().any(|entry| entry.kind == ResourceKind::Container && entry.id == container) {
+            return Ok(());
+        }
+        // One that has just been made may not be on it yet.
+        let labels = self.engine.container(&container).await?.map(|found| found.labels).unwrap_or_default();
+        let bears = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
+        if bears(EXTENSION_LABEL, self.id.as_str()) && bears(NONCE_LABEL, &installed.record.nonce) {
+            return Ok(());
+        }
+        tracing::warn!(extension = %self.id, container, "refused a container at an engine gateway");
+        let message = format!("this is the engine gateway of {}, and the caller is in another's container", self.id);
+        Err(Error::new(Reason::CallerRefused, self.id.as_str(), message))
+    }
+
+    async fn intend(&self, create: Create) -> Result<Intent> {
+        let installed = self.allowed().await?;
+        let matters = !create.volumes.is_empty() || create.borrows;
+        let volumes_before: Vec<String> = match matters {
+            true => self.engine.volumes().await?.into_iter().map(|volume| volume.name).collect(),
+            false => vec![],
+        };
+        let nonce = random::nonce();
+        let new = create.volumes.iter().filter(|name| !volumes_before.contains(name));
+        self.store
+            .open_create(OpenCreate {
+                nonce: nonce.clone(),
+                extension: self.id.to_string(),
+                generation: installed.generation,
+                kind: create.kind,
+                volumes: new.cloned().collect(),
+                borrows: create.borrows,
+                at_ms: now_ms(),
+            })
+            .await?;
+        let stamp = Stamp { own: own_labels(&installed, &nonce), defaults: default_labels(&installed, create.kind) };
+        Ok(Intent { nonce, stamp, create, volumes_before })
+    }
+
+    async fn made(&self, intent: Intent, made: Made) {
+        let Made::Answered { status, body } = made else {
+            tracing::warn!(extension = %self.id, "it is not known what came of a create; it is looked for later");
+            return;
+        };
+        let settled = async {
+            let made = if (200..300).contains(&status) { self.entries(&intent, &body).await? } else { vec![] };
+            self.store.settle_create(intent.nonce.clone(), made).await
+        };
+        if let Err(error) = settled.await {
+            // It stays open, and is looked for at the next start.
+            tracing::error!(%error, extension = %self.id, "what an extension made is not on the ledger yet");
+        }
+    }
+
+    /// What an answer says was made.
+    async fn entries(&self, intent: &Intent, answer: &[u8]) -> Result<Vec<LedgerEntry>> {
+        let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        let ledger_of = |kind, id: String, name: String| entry(&self.id, generation(intent), kind, id, name);
+        match intent.create.kind {
+            ResourceKind::Container => {
+                let Some(found) = self.engine.container(&text("Id")).await? else { return Ok(vec![]) };
+                let volumes = found.mounts.iter().map(|mount| mount.volume.clone());
+                let new = volumes.filter(|volume| {
+                    !intent.volumes_before.contains(volume)
+                        && (is_anonymous(volume) || intent.create.volumes.contains(volume))
+                });
+                let mut all: Vec<_> = new.map(|name| ledger_of(ResourceKind::Volume, name.clone(), name)).collect();
+                all.push(ledger_of(ResourceKind::Container, found.id, found.name));
+                Ok(all)
+            }
+            ResourceKind::Network => {
+                let id = text("Id");
+                let name = self.engine.networks().await?.into_iter().find(|network| network.id == id);
+                Ok(name.map(|network| ledger_of(ResourceKind::Network, id, network.name)).into_iter().collect())
+            }
+            // One that was there already is answered in the same way, and does not bear our mark.
+            ResourceKind::Volume if answer["Labels"][NONCE_LABEL] == intent.nonce.as_str() => {
+                Ok(vec![ledger_of(ResourceKind::Volume, text("Name"), text("Name"))])
+            }
+            ResourceKind::Volume => Ok(vec![]),
+        }
+    }
+}
+
+/// What the engine has that bears the mark of a create.
+async fn look(engine: &Engine, open: &OpenCreate) -> Result<Vec<LedgerEntry>> {
+    let Ok(id) = open.extension.parse::<ExtensionId>() else { return Ok(vec![]) };
+    let new = |kind, object: String, name: String| entry(&id, open.generation, kind, object, name);
+    let bears = |labels: &std::collections::HashMap<String, String>| labels.get(NONCE_LABEL) == Some(&open.nonce);
+    match open.kind {
+        ResourceKind::Container => {
+            let mut all = Vec::new();
+            for found in engine.containers(&[format!("{NONCE_LABEL}={}", open.nonce)]).await? {
+                let details = engine.container(&found.id).await?;
+                for mount in details.into_iter().flat_map(|details| details.mounts) {
+                    // Of another container's volumes these cannot be told.
+                    if open.volumes.contains(&mount.volume) || (is_anonymous(&mount.volume) && !open.borrows) {
+                        all.push(new(ResourceKind::Volume, mount.volume.clone(), mount.volume));
+                    }
+                }
+                all.push(new(ResourceKind::Container, found.id, found.name));
+            }
+            Ok(all)
+        }
+        ResourceKind::Network => {
+            let found = engine.networks().await?.into_iter().filter(|network| bears(&network.labels));
+            Ok(found.map(|network| new(ResourceKind::Network, network.id, network.name)).collect())
+        }
+        ResourceKind::Volume => {
+            let found = engine.volumes().await?.into_iter().filter(|volume| bears(&volume.labels));
+            Ok(found.map(|volume| new(ResourceKind::Volume, volume.name.clone(), volume.name)).collect())
+        }
+    }
+}
+
+/// A line of the ledger. It names no service: those are the backend's.
+fn entry(id: &ExtensionId, generation: i64, kind: ResourceKind, object: String, name: String) -> LedgerEntry {
+    LedgerEntry {
+        kind,
+        keep: kind == ResourceKind::Volume && !is_anonymous(&object),
+        id: object,
+        name,
+        extension: id.to_string(),
+        generation,
+        service: String::new(),
+        source: OwnerSource::Created,
+        maker: Maker::Extension,
+        first_seen_ms: now_ms(),
+    }
+}
+
+fn own_labels(installed: &Installed, nonce: &str) -> Vec<(String, String)> {
+    vec![
+        (EXTENSION_LABEL.into(), installed.id.to_string()),
+        (GENERATION_LABEL.into(), installed.generation.to_string()),
+        (NONCE_LABEL.into(), nonce.to_owned()),
+    ]
+}
+
+/// The generation that a create was marked with.
+fn generation(intent: &Intent) -> i64 {
+    let label = intent.stamp.own.iter().find(|(name, _)| name == GENERATION_LABEL);
+    label.and_then(|(_, generation)| generation.parse().ok()).unwrap_or(0)
+}
+
+/// What Docker Desktop puts on containers that an extension starts (F107).
+fn default_labels(installed: &Installed, kind: ResourceKind) -> Vec<(String, String)> {
+    if kind != ResourceKind::Container {
+        return vec![];
+    }
+    vec![
+        (DESKTOP_EXTENSION.into(), "true".into()),
+        (DESKTOP_EXTENSION_NAME.into(), installed.record.title.clone()),
+        (PROJECT_LABEL.into(), installed.id.project()),
+        (CONFIG_FILES_LABEL.into(), String::new()),
+    ]
+}

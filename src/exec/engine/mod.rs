@@ -1,0 +1,100 @@
+//! Programs that the engine alone runs, in containers that the shim cannot run in: another kernel stands between (gVisor,
+//! Kata, a virtual machine), or the binary of this broker needs a loader.
+//!
+//! A task plays the keeper's part towards the run, so that everything else is as with a shim. What is lost: the engine can
+//! neither signal nor kill a program, nor tell a signal from a code, nor say what a program left running.
+
+mod client;
+mod frames;
+mod keeper;
+
+use std::{os::fd::OwnedFd, path::Path, sync::Arc};
+
+use serde_json::json;
+
+use self::{client::Client, keeper::Keeper};
+use super::{
+    channel::Channel,
+    execution::{Execution, Parts, Place},
+    link::{ExecIds, limit},
+    living::Living,
+    pipes::{FarEnds, Pipes},
+    program::{Program, Stdin},
+    run::Run,
+};
+use crate::{
+    model::error::{Error, Reason, Result},
+    shim::socket,
+};
+
+/// Where to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    /// The engine's socket.
+    pub(super) socket: &'a Path,
+    /// The container's full id.
+    pub(super) container: &'a str,
+    /// As whom; `None` is the container's own user.
+    pub(super) user: Option<&'a str>,
+}
+
+/// Starts a program. One that cannot be started is told by the stream.
+///
+/// # Errors
+///
+/// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `CONTAINER_PAUSED`, `BACKEND_STOPPED`, `RESOURCE_NOT_FOUND`,
+/// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
+pub(super) async fn run(order: Order<'_>, program: &Program, living: &Arc<Living>, ids: &ExecIds) -> Result<Run> {
+    // Checks it.
+    program.to_start(false)?;
+    let mut client = Client::connect(order.socket).await?;
+    let exec = create(&mut client, order, program).await?;
+    let Pipes { outputs, input, far } = Pipes::open(program.stdin, program.tty.is_none()).map_err(limit)?;
+    let (near, far_socket) = socket::pair().map_err(limit)?;
+    let channel = Channel::new(near).map_err(limit)?;
+    let keeper_channel = Channel::new(far_socket).map_err(limit)?;
+    let stream = client.attach(&exec, program.tty.is_some()).await?;
+    if let Some(size) = program.tty {
+        client.resize(&exec, size.columns, size.rows).await;
+    }
+    let info = program.info(ids.next(), Some(order.container.to_owned()), true);
+    let FarEnds { stdin, stdout, stderr } = far;
+    let keeper = Keeper::new(client, exec, keeper_channel, ends(stdin, stdout, stderr)?);
+    tokio::spawn(keeper.keep(stream));
+    let parts =
+        Parts { info, place: Place::Engine, channel, input, terminal: None, squeeze: None, grace: program.grace };
+    Ok(Run::begin(Arc::new(Execution::new(parts, living)), living, outputs, program))
+}
+
+async fn create(client: &mut Client, order: Order<'_>, program: &Program) -> Result<String> {
+    let env: Vec<_> = program.env.vars.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut body = json!({
+        "AttachStdin": program.stdin == Stdin::Piped,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "Tty": program.tty.is_some(),
+        "Cmd": program.argv,
+        "Env": env,
+    });
+    for (field, value) in [("User", order.user), ("WorkingDir", program.cwd.as_deref())] {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
+    }
+    let created = client.post(&format!("/containers/{}/exec", order.container), &body, order.container).await?;
+    let id = created.get("Id").and_then(|id| id.as_str()).map(ToOwned::to_owned);
+    id.ok_or_else(|| Error::new(Reason::EngineRefused, order.container, "the engine made an exec without an id"))
+}
+
+/// The pipes' far ends, none of which may block here.
+fn ends(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: Option<OwnedFd>) -> Result<keeper::Ends> {
+    let open = |fd: OwnedFd| {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        super::watch::watch(fd)
+    };
+    let open = |fd: OwnedFd| open(fd).map_err(limit);
+    Ok(keeper::Ends {
+        stdin: stdin.map(open).transpose()?,
+        outputs: [Some(open(stdout)?), stderr.map(open).transpose()?],
+    })
+}

@@ -1,0 +1,1 @@
+//! The docker command line as an extension is given it.

@@ -1,0 +1,416 @@
+//! Trees of the worst kinds are gone when they are ended, whatever ends them: on the host and in a container, by a broker
+//! of root and by one of a plain member of the docker group.
+//!
+//! Each broker is a process of its own, which does on its standard input's orders what a broker does. Processes are
+//! counted here, by a marker in the host's `/proc`.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bollard::Docker;
+use futures_util::future::join_all;
+use longshore::exec::{Cause, Containment, ExecHandle, Hub, HubOptions, Link, Outcome, Run, SqueezeJournal};
+
+use crate::{
+    container::{Container, busybox, docker, in_container},
+    support::*,
+};
+
+/// How often each case is tried.
+const ROUNDS: usize = 50;
+/// How many trees of a case live at once.
+const AT_ONCE: usize = 10;
+/// How many processes the trees of one broker may have: a fork loop ends there.
+const MAX_PROCESSES: &str = "100";
+/// Nobody.
+const PLAIN_USER: u32 = 65534;
+
+/// The trees, each of which says `up`.
+const TREES: [(&str, &str); 4] = [
+    ("daemons", "( ( setsid sleep 300 & ) & ); ( ( sleep 300 & ) & ); echo up; sleep 300"),
+    ("deaf", "trap '' TERM HUP INT; (trap '' TERM; sleep 300; sleep 300) & echo up; while :; do sleep 300; done"),
+    ("sessions", "setsid sh -c 'setsid sleep 300 & sleep 300' & setsid sleep 300 & sleep 0.05; echo up; wait"),
+    ("loop", LOOP),
+];
+
+/// Deaf processes that multiply as fast as they can, among them some that leave their session and their parent each time.
+const LOOP: &str = r#"
+trap "" TERM
+HOP='trap "" TERM; setsid sh -c "$HOP" & exit 0'
+BOMB='trap "" TERM; while :; do sh -c "$BOMB" & sleep 0.01; done'
+export HOP BOMB
+sh -c "$HOP" & sh -c "$HOP" &
+sh -c "$BOMB" 2>/dev/null &
+sleep 0.1
+echo up
+while :; do sleep 300; done
+"#;
+
+const CAUSES: [&str; 4] = ["cancel", "deadline", "session", "owner"];
+
+/// Where the trees are.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Host,
+    Container,
+}
+
+#[test]
+fn trees_of_root_on_the_host_are_gone() {
+    matrix(Place::Host, false);
+}
+
+#[test]
+fn trees_of_a_plain_user_on_the_host_are_gone() {
+    matrix(Place::Host, true);
+}
+
+#[test]
+fn trees_of_root_in_a_container_are_gone() {
+    matrix(Place::Container, false);
+}
+
+#[test]
+fn trees_of_a_plain_user_in_a_container_are_gone() {
+    matrix(Place::Container, true);
+}
+
+#[test]
+fn a_killed_broker_of_root_leaves_nothing_on_the_host() {
+    killed(Place::Host, false);
+}
+
+#[test]
+fn a_killed_broker_of_a_plain_user_leaves_nothing_on_the_host() {
+    killed(Place::Host, true);
+}
+
+#[test]
+fn a_killed_broker_of_root_leaves_nothing_in_a_container() {
+    killed(Place::Container, false);
+}
+
+#[test]
+fn a_killed_broker_of_a_plain_user_leaves_nothing_in_a_container() {
+    killed(Place::Container, true);
+}
+
+/// Every tree, ended for every cause but the broker's death.
+fn matrix(place: Place, is_plain: bool) {
+    let container = container(place);
+    let mut broker = Broker::start(container.as_ref(), is_plain);
+    for (tree, _) in TREES {
+        // One loop at a time, within what processes there may be.
+        let at_once = if tree == "loop" { 1 } else { AT_ONCE };
+        for cause in CAUSES {
+            let begun = std::time::Instant::now();
+            for _ in 0..ROUNDS / at_once {
+                let marker = marker();
+                broker.say(&format!("end {tree} {cause} {at_once} {marker}"));
+                broker.hear("DONE");
+                assert_eq!(count_marked(&marker), 0, "{tree} {cause}: told to be gone");
+            }
+            println!("{tree} {cause}: {:?}", begun.elapsed());
+        }
+    }
+    broker.say("quit");
+}
+
+/// Every tree, when the broker is killed.
+fn killed(place: Place, is_plain: bool) {
+    let container = container(place);
+    for round in 0..ROUNDS {
+        let marker = marker();
+        let mut broker = Broker::start(container.as_ref(), is_plain);
+        broker.say(&format!("hold {marker}"));
+        broker.hear("DONE");
+        assert!(count_marked(&marker) >= 8, "round {round}: {}", count_marked(&marker));
+        broker.process.kill().unwrap();
+        broker.process.wait().unwrap();
+        wait_until_none_marked_blocking(&marker);
+    }
+}
+
+fn container(place: Place) -> Option<Container> {
+    // The container's own limit, and what the loop may use of it.
+    (place == Place::Container).then(|| Container::start(busybox(), &["--pids-limit", MAX_PROCESSES]))
+}
+
+fn wait_until_none_marked_blocking(marker: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(wait_until_none_marked(marker));
+}
+
+/// A broker in a process of its own.
+struct Broker {
+    process: Child,
+    said: BufReader<ChildStdout>,
+    cgroups: Cgroups,
+    _place: tempfile::TempDir,
+}
+
+/// Cgroups that a broker begins in: one that limits its processes, and one that it may make others in.
+struct Cgroups {
+    limiting: PathBuf,
+    delegated: PathBuf,
+}
+
+impl Broker {
+    fn start(container: Option<&Container>, is_plain: bool) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        // Copies, because a plain user may not enter where tests are built.
+        let (exe, shim) = (place.path().join("broker"), place.path().join("shim"));
+        for (from, to) in [(std::env::current_exe().unwrap(), &exe), (SHIM.into(), &shim)] {
+            if fs::hard_link(&from, to).is_err() {
+                fs::copy(&from, to).unwrap();
+            }
+        }
+        let cgroups = Cgroups::make(is_plain.then_some(PLAIN_USER));
+        let enter = format!(
+            "echo $$ > {}/cgroup.procs; echo $$ > {}/cgroup.procs; exec \"$@\"",
+            cgroups.limiting.display(),
+            cgroups.delegated.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &enter, "sh"]);
+        if is_plain {
+            let user = format!("--reuid={PLAIN_USER}");
+            let groups = format!("--groups={}", docker_group());
+            command.args(["setpriv", &user, "--regid=65534", &groups, "--"]);
+        }
+        command.arg(&exe).args(["--exact", "kill::broker_of_its_own", "--ignored", "--nocapture"]);
+        command.env("LONGSHORE_TEST_SHIM", &shim).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(container) = container {
+            if is_plain {
+                chown(container.broker_dir(), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
+            }
+            fs::set_permissions(container.data.path(), PermissionsExt::from_mode(0o755)).unwrap();
+            command.env("LONGSHORE_TEST_CONTAINER", &container.id);
+            command.env("LONGSHORE_TEST_DATA", container.data.path());
+        }
+        let mut process = command.spawn().unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap());
+        Broker { process, said, cgroups, _place: place }
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn hear(&mut self, wanted: &str) {
+        let mut heard = String::new();
+        while !heard.ends_with(&format!("{wanted}\n")) {
+            assert!(self.said.read_line(&mut heard).unwrap() > 0, "the broker said only {heard}");
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+        self.cgroups.remove();
+    }
+}
+
+impl Cgroups {
+    fn make(delegate_to: Option<u32>) -> Self {
+        let name = format!("longshore-test-{}", marker());
+        let limiting = pids_root().join(&name);
+        fs::create_dir(&limiting).unwrap();
+        fs::write(limiting.join("pids.max"), MAX_PROCESSES).unwrap();
+        let delegated = v2_root().join(&name);
+        let _ = fs::create_dir(&delegated);
+        if let Some(user) = delegate_to {
+            for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                chown(delegated.join(file), Some(user), Some(user)).unwrap();
+            }
+        }
+        Cgroups { limiting, delegated }
+    }
+
+    /// What is in them ends at about this time.
+    fn remove(&self) {
+        let begun = std::time::Instant::now();
+        for dir in [&self.limiting, &self.delegated] {
+            while dir.exists() && begun.elapsed().as_secs() < 20 {
+                for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+                    for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                        let _ = fs::remove_dir(inner.path());
+                    }
+                    let _ = fs::remove_dir(entry.path());
+                }
+                let _ = fs::remove_dir(dir);
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+fn docker_group() -> String {
+    let group = Command::new("stat").args(["-c", "%g", "/var/run/docker.sock"]).output().unwrap();
+    String::from_utf8(group.stdout).unwrap().trim().to_owned()
+}
+
+/// Where version 2 is mounted.
+fn v2_root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    point.expect("a mount of cgroup2").into()
+}
+
+/// Where processes can be limited.
+fn pids_root() -> PathBuf {
+    let v1 = Path::new("/sys/fs/cgroup/pids");
+    if v1.join("tasks").exists() {
+        return v1.to_owned();
+    }
+    let v2 = v2_root();
+    fs::write(v2.join("cgroup.subtree_control"), "+pids").expect("a cgroup that limits processes");
+    v2
+}
+
+/// A loop in a container that outruns walking ends when nothing there can fork any more; then the limit is as it was.
+#[tokio::test]
+async fn a_loop_that_outruns_walking_is_squeezed() {
+    const LIMIT: i64 = 333;
+    let container = Container::start(busybox(), &["--cpus", "0.5", "--pids-limit", &LIMIT.to_string()]);
+    let journal = Arc::new(Mutex::new(Vec::<(String, Option<i64>)>::new()));
+    let (noted, settled) = (journal.clone(), journal.clone());
+    let journaling = SqueezeJournal {
+        note: Box::new(move |container, limit| {
+            noted.lock().unwrap().push((container, Some(limit)));
+            Box::pin(async { Ok(()) })
+        }),
+        settle: Box::new(move |container| {
+            settled.lock().unwrap().push((container, None));
+            Box::pin(async { Ok(()) })
+        }),
+    };
+    let hub = Hub::new(HubOptions { shim: SHIM.into(), squeeze_journal: Some(journaling), ..HubOptions::default() });
+    let link = container.link(&hub, None).await.unwrap();
+    // Many at once, all of which leave their group and their parent all the time.
+    let script = format!(
+        "export HOP='trap \"\" TERM; setsid sh -c \"$HOP\" & setsid sh -c \"$HOP\" & exit 0'\n{}{}",
+        "setsid sh -c \"$HOP\" 2>/dev/null &\n".repeat(8),
+        "sleep 1\necho up\nsleep 300"
+    );
+    let mut was_squeezed = false;
+    for _ in 0..20 {
+        let marker = marker();
+        let mut looping = in_container(with_env(shell(&script), "MARK", &marker));
+        looping.grace = Duration::ZERO;
+        let mut run = link.run(&looping).await.unwrap();
+        wait_for(&mut run, "up").await;
+        let termination = run.handle().unwrap().terminate(Cause::Requested, None).await.unwrap();
+        assert_eq!(termination.survivors, Some(0), "{termination:?}");
+        assert_eq!(count_marked(&marker), 0);
+        // Runs again at once, when the limit is back.
+        drop(run);
+        let after = link.run(&in_container(program(&["true"]))).await.unwrap();
+        assert_eq!(told(after).await.outcome, Outcome::Code(0));
+        was_squeezed |= termination.containment == Containment::PidsLimit;
+        if was_squeezed {
+            break;
+        }
+    }
+    assert!(was_squeezed, "no walk was outrun");
+    let id = container.id.clone();
+    assert_eq!(*journal.lock().unwrap(), [(id.clone(), Some(LIMIT)), (id, None)]);
+    let limit = docker(&["inspect", "-f", "{{.HostConfig.PidsLimit}}", &container.id]);
+    assert_eq!(limit, LIMIT.to_string());
+}
+
+/// Not a test: a broker, which takes orders.
+#[tokio::test]
+#[ignore = "started by the tests above"]
+async fn broker_of_its_own() {
+    let Ok(shim) = std::env::var("LONGSHORE_TEST_SHIM") else { return };
+    let hub = Hub::new(HubOptions { shim: shim.into(), max_open_files: Some(1024), ..HubOptions::default() });
+    let link = match std::env::var("LONGSHORE_TEST_CONTAINER") {
+        Err(_) => {
+            assert_eq!(hub.host_containment().unwrap(), Containment::Cgroup);
+            hub.host().unwrap()
+        }
+        Ok(id) => {
+            let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
+            let engine = Docker::connect_with_unix_defaults().unwrap();
+            hub.container(&engine, &id, None, &data.join("broker")).await.unwrap()
+        }
+    };
+    let mut held = Vec::new();
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["end", tree, cause, count, marker] => {
+                end_trees(&hub, &link, tree, cause, count.parse().unwrap(), marker).await;
+            }
+            ["hold", marker] => {
+                for (tree, _) in TREES {
+                    held.push(start(&link, tree, marker, "held").await);
+                }
+            }
+            _ => break,
+        }
+        println!("DONE");
+    }
+    drop((held, link));
+    hub.shutdown().await;
+}
+
+async fn start(link: &Arc<Link>, tree: &str, marker: &str, session: &str) -> Run {
+    let (_, script) = TREES.iter().find(|(name, _)| *name == tree).unwrap();
+    let mut program = with_env(shell(script), "MARK", marker);
+    if std::env::var_os("LONGSHORE_TEST_CONTAINER").is_some() {
+        program = in_container(program);
+    }
+    program.session = Some(session.to_owned());
+    let mut run = link.run(&program).await.unwrap();
+    wait_for(&mut run, "up").await;
+    run
+}
+
+async fn end_trees(hub: &Hub, link: &Arc<Link>, tree: &str, cause: &str, count: usize, marker: &str) {
+    let runs = join_all((0..count).map(|_| start(link, tree, marker, marker))).await;
+    let handles: Vec<ExecHandle> = runs.iter().map(|run| run.handle().unwrap()).collect();
+    match cause {
+        "cancel" => {
+            drop(runs);
+            join_all(handles.iter().map(ExecHandle::gone)).await;
+        }
+        "deadline" => {
+            join_all(handles.iter().map(|handle| handle.terminate(Cause::Deadline, None))).await;
+        }
+        "session" => {
+            let left = hub.end_session(marker).await;
+            assert_eq!((left.trees, left.unfinished, left.survivors), (count, 0, 0));
+        }
+        _ => {
+            let left = hub.end_all_of("test/extension").await;
+            assert_eq!((left.trees, left.unfinished, left.survivors), (count, 0, 0));
+        }
+    }
+    let is_deaf = tree == "deaf" || tree == "loop";
+    for handle in handles {
+        let termination = handle.terminate(Cause::Requested, None).await.unwrap();
+        let expected = match cause {
+            "cancel" => Cause::Cancelled,
+            "deadline" => Cause::Deadline,
+            "session" => Cause::SessionEnded,
+            _ => Cause::OwnerEnded,
+        };
+        assert_eq!((termination.cause, termination.survivors), (expected, Some(0)), "{termination:?}");
+        assert!(termination.signalled.is_some_and(|count| count >= 2), "{termination:?}");
+        assert!(termination.escalated || !is_deaf, "{termination:?}");
+        let is_host = std::env::var_os("LONGSHORE_TEST_CONTAINER").is_none();
+        assert_eq!(termination.containment == Containment::Cgroup, is_host, "{termination:?}");
+    }
+}
