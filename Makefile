@@ -2,9 +2,14 @@
 # and a package manager is installed by the scripts in tests/setup.
 
 CLIENTS := $(or $(CARGO_TARGET_DIR),target)/clients
+# nextest where there is one. One test that hangs must not use up the time of all others.
+RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
+# The tests whose outcome depends on the engine, by parts of their names: installs, calls, programs, ownership, crashes.
+ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_brought_up backends::as_root guest::as_plain_user \
+	programs::as_root programs::as_plain_user
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test setup bench lint lint-format lint-code lint-docs lint-proto clean
+.PHONY: help build demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,9 +25,16 @@ setup: ## install and start what the tests need (needs root or sudo the first ti
 	tests/setup/clients.sh
 
 test: setup ## run all tests, in parallel, against a real Docker engine and real clients
-	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run; else set -x; cargo test; fi
+	cargo $(RUN)
 
-bench: ## measure against other proxies and update the README's tables
+test-engines: test-docker-26 test-podman ## run what depends on the engine on Docker 26 and on Podman (needs root)
+
+test-docker-26 test-podman: test-%: setup
+	cargo $(RUN) --no-run --test broker --test exec --test compose
+	timeout --foreground 1200 tests/setup/on-engine.sh $* cargo $(RUN) --offline --test broker --test exec --test compose -- $(ENGINE_TESTS)
+
+bench: ## measure against others and update the README's tables
+	tests/setup/engine.sh
 	tests/setup/clients.sh
 	tests/setup/peers.sh
 	cargo bench --bench carry

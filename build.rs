@@ -3,6 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -12,6 +13,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, ["proto"])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("longshore.bin"), descriptors.encode_to_vec())?;
     // Without the constructor `connect`, whose name `BackendService.Connect` has.
-    tonic_prost_build::configure().build_transport(false).bytes(".").compile_fds(descriptors)?;
+    let code = || tonic_prost_build::configure().build_transport(false);
+    code().bytes(".").compile_fds(descriptors.clone())?;
+    let partial = PathBuf::from(env::var("OUT_DIR")?).join("partial");
+    fs::create_dir_all(&partial)?;
+    let rest = without_carried(descriptors);
+    code().build_client(false).extern_path(".longshore.v1", "crate::pb").out_dir(partial).compile_fds(rest)?;
     Ok(())
+}
+
+/// `BackendService` alone, without the methods that `src/api/carry.rs` serves itself.
+fn without_carried(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut descriptors.file {
+        file.service.retain(|service| service.name() == "BackendService");
+        for service in &mut file.service {
+            service.method.retain(|method| !["Fetch", "Stream", "Connect"].contains(&method.name()));
+        }
+    }
+    descriptors
 }

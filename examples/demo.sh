@@ -214,7 +214,7 @@ use_extension() {
 	if [ -n "$has_engine" ]; then
 		run longshore ps "$extension"
 	else
-		run longshore ps "$extension" || remark 'Without an engine there is nothing to own.'
+		remark 'There is no engine, and nothing on it to own.'
 	fi
 }
 

@@ -17,8 +17,8 @@ use crate::{
     store::Store,
 };
 
-/// Threads that serve calls (speed.md 3.9).
-const WORKERS: usize = 2;
+/// Freed memory that is kept for the next pieces of bodies: to have it from the kernel anew costs more than to fill it.
+const KEPT_BYTES: libc::c_int = 4 << 20;
 /// How long the threads get to end when everything else has.
 const RUNTIME_END: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -28,7 +28,10 @@ pub fn main(args: &ServeArgs) -> ExitCode {
         start_log(&config)?;
         let open_files = raise_descriptor_limit();
         adopt_orphans();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+        keep_memory();
+        // One thread: a call passes many tasks, and handing it from thread to thread costs more than a second one gives.
+        // What takes long, such as the store, has threads of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
         let result = runtime.block_on(async {
@@ -141,6 +144,17 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 fn adopt_orphans() {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         tracing::warn!(%error, "programs that kill their keeper cannot be held");
+    }
+}
+
+/// Has the C library keep freed memory, up to [`KEPT_BYTES`], and in one place for all threads.
+fn keep_memory() {
+    // SAFETY: these set numbers inside the C library, before there are other threads.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

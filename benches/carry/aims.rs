@@ -46,6 +46,9 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
     let streaming = |what: &str| samples.median(&format!("streaming {what} resident MiB"), OWN);
     let held = |what: &str| samples.median(what, OWN);
     let beside = |client: &str| samples.ratio(("p99 beside a stalled reader us", client), ("p99 alone us", client));
+    let when_full =
+        samples.ratio(("exec p50 us", "Longshore, holding 1 GiB"), ("exec p50 us", "Longshore, before that"));
+    let first = samples.ratio(("container first ms", OWN), ("container p50 ms", "docker exec"));
     vec![
         cost("S1", "`Fetch`, p50 on one core ÷ nginx", own("http p50 one core us", "nginx"), 2.0, 1.5, ""),
         gain("S2", "`Fetch`, calls per second at 64 in flight ÷ direct", own("http rps", "direct"), 0.33, 0.45),
@@ -59,6 +62,12 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S4", "pass-through, CPU per call ÷ nginx", own("grpc cpu us", "nginx"), 0.8, 0.6, ""),
         gain("S4", "pass-through, calls per second ÷ HAProxy", own("grpc rps", "HAProxy"), 0.85, 1.0),
         gain("S5", "pass-through, streamed answer ÷ direct", own("grpc stream MiB/s", "direct"), 0.9, 0.95),
+        cost("S6", "program on the host, start to end ÷ tokio's own", own("exec p50 us", "tokio"), 2.0, 1.6, ""),
+        cost("S6", "the same with 1 GiB held ÷ without", when_full, 1.5, 1.1, ""),
+        gain("S7", "its output ÷ a pipe of 1 MiB", own("exec stdout MiB/s", "posix_spawn"), 0.6, 0.75),
+        cost("S8", "program in a container ÷ `docker exec`", own("container p50 ms", "docker exec"), 0.1, 0.03, ""),
+        cost("S8", "the first there ÷ `docker exec`", first, 0.7, 0.6, ""),
+        gain("S9", "its output ÷ `docker exec`", own("container stdout MiB/s", "docker exec"), 2.0, 4.0),
         cost("S10", "idle, memory", held("idle resident MiB"), 12.0, 8.0, " MiB"),
         cost("S10", "idle, threads", held("idle threads"), 6.0, 4.0, ""),
         cost("S10", "idle, wake-ups per second", held("idle wake-ups/s"), 2.0, 0.0, ""),
@@ -67,5 +76,7 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S13", "p99 beside a stalled reader ÷ alone, Rust", beside("Rust"), 2.0, 1.3, ""),
         cost("S13", "p99 beside a stalled reader ÷ alone, grpc-js", beside("grpc-js"), 2.0, 1.3, ""),
         cost("S13", "p99 beside a stalled reader ÷ alone, grpcio", beside("grpcio"), 2.0, 1.3, ""),
+        cost("S13", "a program that nobody reads, memory", held("stalled program KiB"), 1024.0, 256.0, " KiB"),
+        cost("S13", "p99 beside a program that nobody reads ÷ alone", beside("program"), 2.0, 1.3, ""),
     ]
 }

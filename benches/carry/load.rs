@@ -70,13 +70,23 @@ enum Caller {
 
 /// A generated client on a connection of its own: with frames as large as the broker takes, or all as it comes.
 pub(crate) async fn client(socket: &Path, is_tuned: bool) -> Outcome<Client> {
+    Ok(BackendServiceClient::with_origin(line(socket, is_tuned).await?, origin()))
+}
+
+/// Where a Unix socket leads, for clients that must have it written.
+pub(crate) fn origin() -> http::Uri {
+    http::Uri::from_static("http://localhost")
+}
+
+/// A connection for generated clients.
+pub(crate) async fn line(socket: &Path, is_tuned: bool) -> Outcome<Line> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     if is_tuned {
         tune(&mut builder);
     }
     let (sender, connection) = builder.handshake(TokioIo::new(UnixStream::connect(socket).await?)).await?;
     tokio::spawn(connection);
-    Ok(BackendServiceClient::with_origin(Line(sender), http::Uri::from_static("http://localhost")))
+    Ok(Line(sender))
 }
 
 fn tune(builder: &mut http2::Builder<TokioExecutor>) {
@@ -84,7 +94,8 @@ fn tune(builder: &mut http2::Builder<TokioExecutor>) {
     builder.initial_connection_window_size(WINDOW_BYTES * 4).max_frame_size(FRAME_BYTES);
 }
 
-async fn http(socket: &Path) -> Outcome<http1::SendRequest<Sent>> {
+/// A connection for HTTP/1.1.
+pub(crate) async fn http(socket: &Path) -> Outcome<http1::SendRequest<Sent>> {
     let (sender, connection) = http1::handshake(TokioIo::new(UnixStream::connect(socket).await?)).await?;
     tokio::spawn(connection);
     Ok(sender)
@@ -143,11 +154,13 @@ pub(crate) async fn fetch(client: &mut Client) -> Outcome<u64> {
     if response.status == 200 { Ok(response.body.len() as u64) } else { Err(format!("{}", response.status).into()) }
 }
 
-fn request(method: &str, path: &str, body: Sent) -> http::Result<Request<Sent>> {
+/// A request of HTTP/1.1.
+pub(crate) fn request(method: &str, path: &str, body: Sent) -> http::Result<Request<Sent>> {
     Request::builder().method(method).uri(path).header("host", "localhost").body(body)
 }
 
-fn grpc_request(path: &str, message: Bytes) -> http::Result<Request<Sent>> {
+/// A gRPC call that a backend is to get, or the broker.
+pub(crate) fn grpc_request(path: &str, message: Bytes) -> http::Result<Request<Sent>> {
     Request::builder()
         .method("POST")
         .uri(format!("http://localhost{path}"))
@@ -158,7 +171,7 @@ fn grpc_request(path: &str, message: Bytes) -> http::Result<Request<Sent>> {
 }
 
 /// Reads an answer to its end; how much it was.
-async fn read(response: Response<Incoming>) -> Outcome<u64> {
+pub(crate) async fn read(response: Response<Incoming>) -> Outcome<u64> {
     if response.status() != 200 {
         return Err(format!("the answer is {}", response.status()).into());
     }

@@ -1,17 +1,23 @@
-//! How fast calls are carried: Longshore, the direct connection and other proxies in front of the same backend, in turn.
+//! How fast calls are carried and programs run: Longshore, and what else does it or carries to the same backend, in turn.
 //! `make bench` runs it; see the section "Speed" of the README.
 
 mod aims;
 mod backend;
 mod body;
+mod containers;
+mod gateway;
 mod load;
+mod many;
 mod measure;
 mod memory;
 mod peers;
+mod programs;
 mod report;
 mod rounds;
+mod runs;
 mod samples;
 mod settings;
+mod site;
 
 use std::{env, error::Error, path::Path};
 
@@ -19,6 +25,7 @@ use peers::{Broker, Contender, Process};
 use rounds::told;
 use samples::Samples;
 use settings::Settings;
+use site::Site;
 
 /// What went well or why it did not; a bench ends at the first failure.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -38,26 +45,57 @@ async fn run(settings: &Settings) -> Outcome<()> {
     let directory = directory.path();
     let backend = peers::backend(directory)?;
     let mut samples = Samples::default();
-    {
-        let http = Broker::start(directory, "http", &directory.join("backend-http.sock")).await?;
-        let grpc = Broker::start(directory, "grpc", &directory.join("backend-grpc.sock")).await?;
-        let contenders = peers::contenders(directory, &http, &grpc)?;
-        for round in 1..=settings.rounds {
-            eprintln!("round {round} of {}", settings.rounds);
-            compare(&mut samples, settings, &contenders, &backend).await?;
-        }
+    if ["http", "body", "clients", "grpc"].iter().any(|part| settings.wants(part)) {
+        run_calls(&mut samples, settings, directory, &backend).await?;
     }
     if settings.wants("memory") {
         for round in 1..=settings.rounds {
             told(&format!("memory, round {round}"), memory::all(&mut samples, settings, directory, round)).await?;
         }
     }
+    run_programs(&mut samples, settings, directory).await?;
     let machine = report::machine();
     let tables = report::tables(&samples, settings, &machine);
     println!("\n{tables}");
     if settings.is_whole {
         report::save(&tables, &samples, settings, &machine)?;
         eprintln!("written to README.md and benches/results/latest.json");
+    }
+    Ok(())
+}
+
+/// Calls, carried by all contenders.
+async fn run_calls(samples: &mut Samples, settings: &Settings, directory: &Path, backend: &Process) -> Outcome<()> {
+    let http = Broker::start(directory, "http", &directory.join("backend-http.sock")).await?;
+    let grpc = Broker::start(directory, "grpc", &directory.join("backend-grpc.sock")).await?;
+    let contenders = peers::contenders(directory, settings, &http, &grpc)?;
+    for round in 1..=settings.rounds {
+        eprintln!("round {round} of {}", settings.rounds);
+        compare(samples, settings, &contenders, backend).await?;
+    }
+    Ok(())
+}
+
+/// Programs, on the host and in a container, and what else the engine is used for.
+async fn run_programs(samples: &mut Samples, settings: &Settings, directory: &Path) -> Outcome<()> {
+    let needs_engine = settings.wants("container") || settings.wants("gateway");
+    let site = if needs_engine { Some(Site::start(directory).await?) } else { None };
+    for round in 1..=settings.rounds {
+        if settings.wants("exec") {
+            let all = programs::all(samples, settings, directory, round);
+            told(&format!("programs on the host, round {round}"), all).await?;
+        }
+        if settings.wants("many") {
+            told(&format!("many programs, round {round}"), many::all(samples, directory, round)).await?;
+        }
+        let Some(site) = &site else { continue };
+        if settings.wants("container") {
+            let all = containers::all(samples, settings, site);
+            told(&format!("programs in a container, round {round}"), all).await?;
+        }
+        if settings.wants("gateway") {
+            told(&format!("engine socket, round {round}"), gateway::all(samples, settings, site)).await?;
+        }
     }
     Ok(())
 }

@@ -78,6 +78,16 @@ pub(crate) fn resident_kib(root: u32) -> Outcome<f64> {
     tree(root).into_iter().map(|pid| field(&format!("/proc/{pid}/status"), "VmRSS:")).sum()
 }
 
+/// Memory that those processes of a tree hold now, in KiB, that run the same program as the first; what they share is
+/// counted once.
+pub(crate) fn own_kib(root: u32) -> f64 {
+    let program = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(root);
+    let same = tree(root).into_iter().filter(|pid| program(*pid) == own);
+    // One may end meanwhile.
+    same.filter_map(|pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:").ok()).sum()
+}
+
 /// Most memory that a process has held since [`forget_peak`], in KiB.
 pub(crate) fn peak_kib(pid: u32) -> Outcome<f64> {
     field(&format!("/proc/{pid}/status"), "VmHWM:")

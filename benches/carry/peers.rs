@@ -15,6 +15,7 @@ use tonic::{Streaming, transport::Channel};
 use crate::{
     Outcome,
     load::{EXTENSION, Speech, Way},
+    settings::Settings,
 };
 
 /// Time that a process gets until it listens, and until it has ended.
@@ -95,7 +96,12 @@ pub(crate) fn backend(directory: &Path) -> Outcome<Process> {
 }
 
 /// All that are compared, direct connection and Longshore first; one broker carries HTTP, the other gRPC.
-pub(crate) fn contenders(directory: &Path, http: &Broker, grpc: &Broker) -> Outcome<Vec<Contender>> {
+pub(crate) fn contenders(
+    directory: &Path,
+    settings: &Settings,
+    http: &Broker,
+    grpc: &Broker,
+) -> Outcome<Vec<Contender>> {
     let of = |broker: &Broker, speech| Way { speech, socket: broker.socket.clone(), pid: Some(broker.pid()) };
     let mut all = vec![
         Contender {
@@ -111,12 +117,16 @@ pub(crate) fn contenders(directory: &Path, http: &Broker, grpc: &Broker) -> Outc
             _process: None,
         },
     ];
+    all.retain(|contender| settings.measures(contender.name));
     for (name, program, configuration, speaks_grpc) in [
         ("nginx", "nginx", "nginx.conf", true),
         ("HAProxy", "haproxy", "haproxy.cfg", true),
         ("Envoy", "envoy", "envoy.yaml", true),
         ("Node.js", "node", "node.js", false),
     ] {
+        if !settings.measures(name) {
+            continue;
+        }
         let command = peer(program, &configured(directory, configuration)?, directory);
         let speeches = if speaks_grpc { &[Speech::Http, Speech::Grpc][..] } else { &[Speech::Http] };
         let sockets: Vec<_> = speeches.iter().map(|speech| way(directory, program, *speech, None).socket).collect();
@@ -182,12 +192,7 @@ impl Broker {
     pub(crate) async fn start(directory: &Path, name: &str, backend: &Path) -> Outcome<Broker> {
         let home = directory.join(name);
         fs::create_dir(&home)?;
-        let socket = home.join("run/longshore.sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
-        command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
-        command.arg("--runtime-dir").arg(home.join("run")).args(["--engine", "unix:///nonexistent", "--log", "warn"]);
-        command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", &home);
-        let process = Process::start(command, &home.join("log"), std::slice::from_ref(&socket))?;
+        let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
         let channel = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?;
         install(channel.clone(), &home).await?;
         let request = pb::AttachRequest {
@@ -203,6 +208,18 @@ impl Broker {
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
+}
+
+/// Starts a broker with its directories in `home`, for the engine at that socket.
+pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
+    let socket = home.join("run/longshore.sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
+    command.arg("--runtime-dir").arg(home.join("run")).args(["--log", "warn"]);
+    command.arg("--engine").arg(format!("unix://{}", engine.display()));
+    command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", home);
+    let process = Process::start(command, &home.join("log"), std::slice::from_ref(&socket))?;
+    Ok((process, socket))
 }
 
 async fn install(channel: Channel, home: &Path) -> Outcome<()> {

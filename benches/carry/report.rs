@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
 
-use crate::{Outcome, aims, peers::repository, samples::Samples, settings::Settings};
+use crate::{Outcome, aims, many::COUNT, peers::repository, samples::Samples, settings::Settings};
 
 const BEGIN: &str = "<!-- speed: written by make bench -->\n";
 const END: &str = "<!-- speed ends -->\n";
@@ -30,6 +30,16 @@ const GRPC: &Columns = &[
     ("streamed answer, MiB/s", "grpc stream MiB/s"),
 ];
 const CLIENTS: &Columns = &[("download, MiB/s", "body down MiB/s"), ("upload, MiB/s", "body up MiB/s")];
+const PROGRAMS: &Columns =
+    &[("`/bin/true` from start to end, p50, µs", "exec p50 us"), ("output, MiB/s", "exec stdout MiB/s")];
+const CONTAINERS: &Columns = &[
+    ("`/bin/true`, p50, ms", "container p50 ms"),
+    ("the first since the container started, ms", "container first ms"),
+    ("output, MiB/s", "container stdout MiB/s"),
+];
+const MANY: &Columns =
+    &[("all started, ms", "many started ms"), ("all ended, ms", "many ended ms"), ("memory for each, KiB", "many KiB")];
+const ENGINE: &Columns = &[("archive of a file, MiB/s", "archive MiB/s")];
 
 /// The tables.
 pub(crate) fn tables(samples: &Samples, settings: &Settings, machine: &str) -> String {
@@ -39,6 +49,11 @@ pub(crate) fn tables(samples: &Samples, settings: &Settings, machine: &str) -> S
     table(&mut text, "HTTP backend", HTTP, &all, samples);
     table(&mut text, "gRPC backend, passed through", GRPC, &all[..5], samples);
     table(&mut text, "Client of `Stream`", CLIENTS, &["Rust, 16 KiB frames", "grpc-js", "grpcio"], samples);
+    let started = ["posix_spawn", "tokio", "Node.js", "Longshore", "Longshore, holding 1 GiB"];
+    table(&mut text, "Program on the host", PROGRAMS, &started, samples);
+    table(&mut text, &format!("{COUNT} programs at once"), MANY, &["tokio", "Longshore"], samples);
+    table(&mut text, "Program in a container", CONTAINERS, &["docker exec", "bollard", "Longshore"], samples);
+    table(&mut text, "Engine API", ENGINE, &["the engine's own socket", "Longshore"], samples);
     text.push_str("| | What | Least | Aim | Found | |\n| --- | --- | --- | --- | --- | --- |\n");
     for aim in aims::of(samples) {
         let (must, wanted) = aim.bounds();

@@ -99,10 +99,16 @@ pub(crate) async fn script(client: &str, way: &Way, mode: &str, bytes: u64) -> O
         }
     };
     command.arg(repository("proto")).arg(&way.socket).args([EXTENSION, mode, &bytes.to_string()]);
+    printed(&format!("{client}, {mode}"), command).await
+}
+
+/// Runs a client; the numbers that it printed.
+pub(crate) async fn printed(what: &str, mut command: Command) -> Outcome<Vec<f64>> {
     let output = tokio::task::spawn_blocking(move || command.output()).await?;
-    let output = output.map_err(|error| format!("{client} does not start ({error}); run tests/setup/clients.sh"))?;
+    let output =
+        output.map_err(|error| format!("{what} does not start ({error}); run tests/setup/clients.sh and peers.sh"))?;
     if !output.status.success() {
-        return Err(format!("{client}, {mode}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!("{what}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     let printed = String::from_utf8(output.stdout)?;
     printed.split_whitespace().map(|number| Ok(number.parse()?)).collect()

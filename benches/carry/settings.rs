@@ -15,8 +15,11 @@ pub(crate) struct Settings {
     pub(crate) body_bytes: u64,
     /// `BENCH_STREAMS`: how many idle streams. Default: 10000.
     pub(crate) streams: usize,
-    /// `BENCH_PARTS`: those of `http`, `body`, `clients`, `grpc`, `memory` that are wanted. Default: all.
+    /// `BENCH_PARTS`: those of `http`, `body`, `clients`, `grpc`, `memory`, `exec`, `many`, `container`, `gateway` that are
+    /// wanted. Default: all.
     parts: String,
+    /// `BENCH_CONTENDERS`: those that are wanted, by name. Default: all.
+    contenders: String,
     /// Whether this is the whole of it: only that becomes a result.
     pub(crate) is_whole: bool,
 }
@@ -32,7 +35,7 @@ impl Settings {
                 Err(_) => Ok(default),
             }
         };
-        let changed = ["QUICK", "ROUNDS", "SECONDS", "MIB", "STREAMS", "PARTS"];
+        let changed = ["QUICK", "ROUNDS", "SECONDS", "MIB", "STREAMS", "PARTS", "CONTENDERS"];
         let is_whole = changed.iter().all(|name| env::var_os(format!("BENCH_{name}")).is_none());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
         Ok(Settings {
@@ -41,11 +44,21 @@ impl Settings {
             body_bytes: (number("BENCH_MIB", 1024.0, 32.0)? as u64) << 20,
             streams: number("BENCH_STREAMS", 10_000.0, 500.0)? as usize,
             parts: env::var("BENCH_PARTS").unwrap_or_default(),
+            contenders: env::var("BENCH_CONTENDERS").unwrap_or_default(),
             is_whole,
         })
     }
 
     pub(crate) fn wants(&self, part: &str) -> bool {
-        self.parts.is_empty() || self.parts.split(',').any(|wanted| wanted == part)
+        names(&self.parts, part)
     }
+
+    pub(crate) fn measures(&self, contender: &str) -> bool {
+        names(&self.contenders, contender)
+    }
+}
+
+/// Whether a list names one; an empty list names all.
+fn names(list: &str, one: &str) -> bool {
+    list.is_empty() || list.split(',').any(|named| named == one)
 }

@@ -1,15 +1,15 @@
-//! What every call passes: who is calling is checked, descriptors are kept for the calls that are open, those are counted
-//! so that a stop can wait for them, the caller's deadline is kept, and no failure leaves without a reason.
+//! The calls that are open: descriptors are kept for them, they are counted so that a stop can wait for them, and each
+//! ends with its caller's deadline.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     os::fd::AsRawFd,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,11 +17,17 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use rustix::process::{Resource, getrlimit};
 use tokio::{sync::Notify, time::Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::body::Body;
-use tower::{Layer, Service};
+use tonic::Status;
 
-use super::{deadline, passthrough, peer::Peer, status};
-use crate::model::error::{Error, Reason};
+use super::{
+    reply::{Chunk, Reply, refusal, trailers},
+    session::InSession,
+    status,
+};
+use crate::{
+    core::Session,
+    model::error::{Error, Reason},
+};
 
 /// Descriptors that are kept for the calls that are open: each may still need a few.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -46,17 +52,40 @@ struct Open {
     cut: CancellationToken,
 }
 
+/// How a call ends when the broker stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// At the end of the drain: it is one of ours that ends by itself, or a backend's.
+    CutOff,
+    /// At once, as nothing else ends it.
+    Stopped,
+}
+
+/// What ends a call before its time.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) ending: Ending,
+    /// How long it may take.
+    pub(super) deadline: Option<Duration>,
+    /// It ends with the session that it belongs to.
+    pub(super) session: InSession,
+}
+
 /// One open call; closed when dropped.
-struct Call(Calls);
+pub(super) struct Call {
+    calls: Calls,
+    terms: Terms,
+}
 
 impl Calls {
-    fn begin(&self) -> Call {
+    /// Counts a call from now on.
+    pub(super) fn begin(&self, terms: Terms) -> Call {
         self.0.count.fetch_add(1, Ordering::AcqRel);
-        Call(self.clone())
+        Call { calls: self.clone(), terms }
     }
 
     /// Refuses new work while descriptors are short, so that accepted work goes on.
-    fn check_descriptors(&self) -> Result<(), Error> {
+    pub(super) fn check_descriptors(&self) -> Result<(), Error> {
         let unseen = &self.0.unseen;
         if unseen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(1)).is_ok() {
             return Ok(());
@@ -100,8 +129,8 @@ impl Calls {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.0.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.0.ended.notify_waiters();
+        if self.calls.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.calls.0.ended.notify_waiters();
         }
     }
 }
@@ -120,109 +149,112 @@ fn open_descriptors(limit: u64) -> u64 {
     }
 }
 
-/// Puts [`CheckedCalls`] around a service.
-#[derive(Debug, Clone)]
-pub(super) struct CallsLayer(Calls);
-
-impl CallsLayer {
-    pub(super) fn new(calls: Calls) -> Self {
-        CallsLayer(calls)
-    }
-}
-
-impl<S> Layer<S> for CallsLayer {
-    type Service = CheckedCalls<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        CheckedCalls { inner, calls: self.0.clone() }
-    }
-}
-
-/// Refuses callers that may not call, and counts the calls of the others until their last byte is sent.
-#[derive(Debug, Clone)]
-pub(super) struct CheckedCalls<S> {
-    inner: S,
-    calls: Calls,
-}
-
-impl<S> Service<http::Request<Body>> for CheckedCalls<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
+impl Call {
+    /// Waits for the answer, as long as there is time for it; what ends it otherwise is the answer.
+    pub(super) async fn answer(
+        self,
+        answer: impl Future<Output = http::Response<Reply>>,
+    ) -> http::Response<CountedBody> {
+        let mut deadline = self.terms.deadline.map(|after| Box::pin(tokio::time::sleep(after)));
+        let response = {
+            let session = self.terms.session.as_ref();
+            let mut answer = pin!(answer);
+            let mut cut = pin!(self.calls.0.cut.cancelled());
+            let mut ended = pin!(session.map(|session| session.ended().cancelled()));
+            poll_fn(|cx| {
+                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(response);
+                }
+                if cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(refusal(status::stopping()));
+                }
+                if let (Some(session), Some(ended)) = (session, ended.as_mut().as_pin_mut())
+                    && ended.poll(cx).is_ready()
+                {
+                    return Poll::Ready(refusal(status::status(session.ended_error())));
+                }
+                match &mut deadline {
+                    Some(passed) => passed.as_mut().poll(cx).map(|()| refusal(status::deadline_exceeded())),
+                    None => Poll::Pending,
+                }
+            })
+            .await
+        };
+        response.map(|body| CountedBody { body, deadline, stopping: None, ended: None, call: self })
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let checked = request.extensions().get::<Peer>().map_or(Ok(()), Peer::check);
-        if let Err(refused) = checked.and_then(|()| self.calls.check_descriptors()) {
-            return Box::pin(std::future::ready(Ok(status::status(refused).into_http())));
+    fn stopping(&self) -> &CancellationToken {
+        match self.terms.ending {
+            Ending::CutOff => &self.calls.0.cut,
+            Ending::Stopped => &self.calls.0.stopping,
         }
-        let (call, cut) = (self.calls.begin(), self.calls.0.cut.clone());
-        let deadline = deadline::of(request.headers());
-        let is_ours = passthrough::is_ours(request.uri().path());
-        let passes = passthrough::passes(&request);
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let mut deadline = deadline.map(|after| Box::pin(tokio::time::sleep(after)));
-            let response = tokio::select! {
-                response = answer => if passes { response? } else { status::reasoned(response?, is_ours) },
-                () = cut.cancelled() => status::stopping().into_http(),
-                () = deadline::passed(&mut deadline) => status::deadline_exceeded().into_http(),
-            };
-            let stopping = if is_ours || passes { &call.0.0.cut } else { &call.0.0.stopping };
-            let stopping = Box::pin(stopping.clone().cancelled_owned());
-            Ok(response.map(|body| Body::new(CountedBody { body: Some(body), deadline, stopping, _call: call })))
-        })
     }
 }
 
-/// A body that belongs to an open call and ends with its deadline, or with the broker.
-struct CountedBody {
-    /// `None` when one of these has ended it.
-    body: Option<Body>,
+/// Made when it is first waited for.
+type Waiting = Option<Pin<Box<WaitForCancellationFutureOwned>>>;
+
+/// A body that belongs to an open call and ends with its deadline, with its session, or with the broker.
+pub(super) struct CountedBody {
+    body: Reply,
     deadline: Option<Pin<Box<Sleep>>>,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
-    _call: Call,
+    stopping: Waiting,
+    ended: Waiting,
+    call: Call,
+}
+
+impl CountedBody {
+    /// What ended the call, once something has that is none of its own.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let mut is_cancelled = |waiting: &mut Waiting, token: &CancellationToken| {
+            let waiting = waiting.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()));
+            waiting.as_mut().poll(cx).is_ready()
+        };
+        if is_cancelled(&mut self.stopping, self.call.stopping()) {
+            return Poll::Ready(status::stopping());
+        }
+        if let Some(session) = &self.call.terms.session
+            && is_cancelled(&mut self.ended, session.ended())
+        {
+            return Poll::Ready(status::status(session.ended_error()));
+        }
+        match &mut self.deadline {
+            Some(passed) => passed.as_mut().poll(cx).map(|()| status::deadline_exceeded()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether it ends at the next frame, without being waited for: a body that always has more never is.
+    fn is_over(&self) -> bool {
+        let is_session_over = |session: &Arc<Session>| session.ended().is_cancelled();
+        matches!(self.body, Reply::Many(_)) && self.call.stopping().is_cancelled()
+            || self.call.terms.session.as_ref().is_some_and(is_session_over)
+    }
 }
 
 impl HttpBody for CountedBody {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
+    type Data = Chunk;
+    type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(cx);
-        if frame.is_ready() {
-            return frame;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Status>>> {
+        if !self.is_over() {
+            let frame = Pin::new(&mut self.body).poll_frame(cx);
+            if frame.is_ready() {
+                return frame;
+            }
         }
-        let ended = if self.deadline.as_mut().is_some_and(|passed| passed.as_mut().poll(cx).is_ready()) {
-            status::deadline_exceeded()
-        } else if self.stopping.as_mut().poll(cx).is_ready() {
-            status::stopping()
-        } else {
-            return Poll::Pending;
-        };
+        let ended = ready!(self.poll_ended(cx));
         // What the body holds, such as a program, ends now.
-        self.body = None;
-        Poll::Ready(Some(Ok(Frame::trailers(ended.into_http::<()>().into_parts().0.headers))))
+        self.body = Reply::Empty;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(ended)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+        self.body.size_hint()
     }
 }
 
@@ -233,7 +265,8 @@ mod tests {
     #[tokio::test]
     async fn idle_waits_for_the_last_call() {
         let calls = Calls::default();
-        let (first, second) = (calls.begin(), calls.begin());
+        let terms = Terms { ending: Ending::CutOff, deadline: None, session: None };
+        let (first, second) = (calls.begin(terms.clone()), calls.begin(terms));
         let waiting = tokio::spawn({
             let calls = calls.clone();
             async move { calls.idle().await }

@@ -1,24 +1,42 @@
-//! Exchanges with a backend piece by piece: `Stream` and `Connect`.
+//! Calls to a backend, as a whole and piece by piece: `Fetch`, `Stream` and `Connect`.
+//!
+//! They are served here and not by generated code, so that a body is never copied on its way between the two sockets.
 //!
 //! Nothing is spawned and nothing queued: the response stream, when it is asked for its next message, moves bytes both
 //! ways. A caller that does not read so stops the backend, and one that does not write is waited for.
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use futures_util::{Stream, StreamExt, TryStreamExt, stream::poll_fn};
-use tonic::{Status, Streaming};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream::poll_fn};
 
 use super::{
     convert,
+    messages::{Messages, Told},
+    reply::{Chunk, Chunks, Reply, answer},
     session::{self, InSession},
     status::status,
 };
 use crate::{
     core::Broker,
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        reference::ExtensionId,
+    },
     pb::{self, connect_request, connect_response, stream_request, stream_response},
     proxy::{self, Exchange, Length, Part, Piece, Source, Tunnel, Tunnelled, Upload},
 };
+
+/// Largest body that a caller may ask for. The whole of it is held in memory.
+const MAX_BODY_BYTES: i64 = 64 * 1024 * 1024;
+/// The fields of messages that are data.
+mod field {
+    pub(super) const FETCH_RESPONSE_BODY: u8 = 3;
+    pub(super) const STREAM_REQUEST_DATA: u8 = 2;
+    pub(super) const STREAM_RESPONSE_DATA: u8 = 3;
+    pub(super) const CONNECT_REQUEST_DATA: u8 = 2;
+    pub(super) const CONNECT_RESPONSE_DATA: u8 = 2;
+}
 
 /// Longest time limit that makes sense: a day.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -28,7 +46,7 @@ const MIN_TIMEOUT: Duration = Duration::from_nanos(1);
 const BODILESS: [&str; 5] = ["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"];
 
 /// The time limits of a request, with the broker's own where it has none.
-pub(super) fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limits> {
+fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limits> {
     let asked = asked.unwrap_or_default();
     let limit = |field, value| convert::duration(field, value, MIN_TIMEOUT, MAX_TIMEOUT);
     let own = &broker.limits().exchange;
@@ -42,67 +60,105 @@ pub(super) fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<p
 }
 
 /// How long to wait for a backend that starts.
-pub(super) fn start_wait(asked: Option<prost_types::Duration>) -> Result<Duration> {
+fn start_wait(asked: Option<prost_types::Duration>) -> Result<Duration> {
     Ok(convert::duration("start_wait", asked, Duration::ZERO, MAX_TIMEOUT)?.unwrap_or_default())
 }
 
 /// The method of a request.
-pub(super) fn method(asked: String) -> String {
+fn method(asked: String) -> String {
     if asked.is_empty() { "GET".to_owned() } else { asked }
 }
 
-/// `BackendService.Stream`. Answers at once: there are callers that send nothing before they are answered.
-pub(super) fn stream(
+/// `BackendService.Fetch`.
+pub(super) async fn fetch(
     broker: Arc<Broker>,
     session: InSession,
-    requests: Streaming<pb::StreamRequest>,
-) -> impl Stream<Item = Result<pb::StreamResponse, Status>> {
-    let parts = futures_util::stream::once(begin_stream(broker, session, requests)).map_ok(|mut exchange| {
-        poll_fn(move |cx| exchange.poll_next(cx)).map_ok(|part| pb::StreamResponse { part: Some(streamed(part)) })
-    });
-    parts.try_flatten().map_err(status)
+    requests: Messages,
+) -> Result<http::Response<Reply>> {
+    let request: pb::FetchRequest = requests.only().await?;
+    let (id, limits, start_wait) = fetch_terms(&broker, &session, &request).map_err(|error| error.sent(false))?;
+    let fetch = proxy::Request {
+        method: method(request.method),
+        path: request.path,
+        headers: convert::header_lines(request.headers),
+        body: request.body,
+    };
+    let response = broker.fetch(&id, fetch, limits, start_wait).await?;
+    let message = pb::FetchResponse {
+        status: i32::from(response.status),
+        headers: convert::headers(response.headers),
+        trailers: convert::headers(response.trailers),
+        ..pb::FetchResponse::default()
+    };
+    Ok(answer(Reply::One(Chunk::with_data(&message, field::FETCH_RESPONSE_BODY, response.body))))
 }
 
-async fn begin_stream(
-    broker: Arc<Broker>,
-    session: InSession,
-    mut requests: Streaming<pb::StreamRequest>,
-) -> Result<Exchange> {
-    let first = requests.message().await.map_err(broken_off)?;
+/// Whom to call, within which limits, and how long to wait for it to start.
+fn fetch_terms(
+    broker: &Broker,
+    session: &InSession,
+    request: &pb::FetchRequest,
+) -> Result<(ExtensionId, proxy::Limits, Duration)> {
+    let id = session::extension(session.as_ref(), &request.extension)?;
+    let limits = limits(broker, request.time_limits)?;
+    let limits = proxy::Limits { max_body_bytes: max_body_bytes(broker, request)?, ..limits };
+    Ok((id, limits, start_wait(request.start_wait)?))
+}
+
+fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64> {
+    match request.max_body_bytes {
+        0 => Ok(broker.limits().exchange.max_body_bytes),
+        bytes @ 1..=MAX_BODY_BYTES => Ok(bytes.unsigned_abs()),
+        _ => {
+            let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
+            Err(convert::invalid("max_body_bytes", message))
+        }
+    }
+}
+
+/// `BackendService.Stream`. Answers at once: there are callers that send nothing before they are answered.
+pub(super) fn stream(broker: Arc<Broker>, session: InSession, requests: Messages) -> Chunks {
+    // Boxed, so that a stream that is open does not keep the room that its beginning took.
+    let begun = futures_util::stream::once(Box::pin(begin_stream(broker, session, requests)));
+    let parts = begun.map_ok(|mut exchange| poll_fn(move |cx| exchange.poll_next(cx)).map_ok(streamed));
+    Box::pin(parts.try_flatten().map_err(status))
+}
+
+async fn begin_stream(broker: Arc<Broker>, session: InSession, mut requests: Messages) -> Result<Box<Exchange>> {
+    let first: Option<pb::StreamRequest> = requests.next().await?;
     let Some(stream_request::Part::Head(head)) = first.and_then(|first| first.part) else {
         return Err(out_of_order("the first message must hold `head`"));
     };
     let begun = Begun::of(&broker, &session, head, None).map_err(|error| error.sent(false))?;
-    let pieces = requests.map(|request| match request.map_err(broken_off)?.part {
-        Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
-        Some(stream_request::Part::Trailers(trailers)) => {
-            Ok(Piece::Trailers(proxy::headers::trailers(&convert::header_lines(trailers.headers))?))
-        }
-        Some(stream_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data or trailers")),
-        None => Err(out_of_order("the message is empty; send data or trailers")),
+    let pieces = poll_fn(move |cx| requests.poll_told(field::STREAM_REQUEST_DATA, cx).map(Result::transpose));
+    let pieces = pieces.map(|told: Result<Told<pb::StreamRequest>>| match told? {
+        Told::Data(data) => Ok(Piece::Data(data)),
+        Told::Message(message) => match message.part {
+            Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
+            Some(stream_request::Part::Trailers(trailers)) => {
+                Ok(Piece::Trailers(proxy::headers::trailers(&convert::header_lines(trailers.headers))?))
+            }
+            Some(stream_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data or trailers")),
+            None => Err(out_of_order("the message is empty; send data or trailers")),
+        },
     });
-    begun.open(&broker, Box::pin(pieces)).await
+    begun.open(&broker, Box::pin(pieces)).await.map(Box::new)
 }
 
 /// `BackendService.Connect`.
-pub(super) fn connect(
-    broker: Arc<Broker>,
-    session: InSession,
-    requests: Streaming<pb::ConnectRequest>,
-) -> impl Stream<Item = Result<pb::ConnectResponse, Status>> {
-    let parts = futures_util::stream::once(begin_connect(broker, session, requests)).map_ok(|(head, mut rest)| {
+pub(super) fn connect(broker: Arc<Broker>, session: InSession, requests: Messages) -> Chunks {
+    let begun = futures_util::stream::once(Box::pin(begin_connect(broker, session, requests)));
+    let parts = begun.map_ok(|(head, mut rest)| {
         let head = connect_response::Part::Head(response_head(head));
-        futures_util::stream::once(async { Ok(head) }).chain(poll_fn(move |cx| rest.poll_next(cx)))
+        let head = pb::ConnectResponse { part: Some(head) };
+        let head = futures_util::stream::once(std::future::ready(Ok(Chunk::message(&head))));
+        head.chain(poll_fn(move |cx| rest.poll_next(cx)))
     });
-    parts.try_flatten().map_ok(|part| pb::ConnectResponse { part: Some(part) }).map_err(status)
+    Box::pin(parts.try_flatten().map_err(status))
 }
 
-async fn begin_connect(
-    broker: Arc<Broker>,
-    session: InSession,
-    mut requests: Streaming<pb::ConnectRequest>,
-) -> Result<(proxy::Head, Rest)> {
-    let first = requests.message().await.map_err(broken_off)?;
+async fn begin_connect(broker: Arc<Broker>, session: InSession, mut requests: Messages) -> Result<(proxy::Head, Rest)> {
+    let first: Option<pb::ConnectRequest> = requests.next().await?;
     let Some(connect_request::Part::Head(connect)) = first.and_then(|first| first.part) else {
         return Err(out_of_order("the first message must hold `head`"));
     };
@@ -127,10 +183,14 @@ async fn begin_connect(
     if answer.status != http::StatusCode::SWITCHING_PROTOCOLS.as_u16() {
         return Ok((answer, Rest::Body(Box::new(exchange))));
     }
-    let bytes = requests.map(|request| match request.map_err(broken_off)?.part {
-        Some(connect_request::Part::Data(data)) => Ok(Piece::Data(data)),
-        Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
-        None => Err(out_of_order("the message is empty; send data")),
+    let bytes = poll_fn(move |cx| requests.poll_told(field::CONNECT_REQUEST_DATA, cx).map(Result::transpose));
+    let bytes = bytes.map(|told: Result<Told<pb::ConnectRequest>>| match told? {
+        Told::Data(data) => Ok(Piece::Data(data)),
+        Told::Message(message) => match message.part {
+            Some(connect_request::Part::Data(data)) => Ok(Piece::Data(data)),
+            Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
+            None => Err(out_of_order("the message is empty; send data")),
+        },
     });
     Ok((answer, Rest::Tunnel(Box::new(exchange.into_tunnel().await?.fed_by(Box::pin(bytes))))))
 }
@@ -142,21 +202,16 @@ enum Rest {
 }
 
 impl Rest {
-    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<connect_response::Part>>> {
-        use connect_response::Part as Told;
+    fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Chunk>>> {
         match self {
-            Rest::Tunnel(tunnel) => tunnel.poll_next(cx).map(|next| {
-                next.map(|next| {
-                    Ok(match next? {
-                        Tunnelled::Data(data) => Told::Data(data),
-                        Tunnelled::End => Told::End(true),
-                    })
-                })
+            Rest::Tunnel(tunnel) => tunnel.poll_next(cx).map_ok(|next| match next {
+                Tunnelled::Data(data) => connected(data),
+                Tunnelled::End => connection_end(),
             }),
             Rest::Body(exchange) => exchange.poll_next(cx).map(|next| {
                 next.map(|part| match part? {
-                    Part::Data(data) => Ok(Told::Data(data)),
-                    Part::End(_) => Ok(Told::End(true)),
+                    Part::Data(data) => Ok(connected(data)),
+                    Part::End(_) => Ok(connection_end()),
                     Part::Interim(_) | Part::Head(_) => Err(Error::bug("an answer with two heads")),
                 })
             }),
@@ -164,9 +219,17 @@ impl Rest {
     }
 }
 
+fn connected(data: Bytes) -> Chunk {
+    Chunk::data(field::CONNECT_RESPONSE_DATA, data)
+}
+
+fn connection_end() -> Chunk {
+    Chunk::message(&pb::ConnectResponse { part: Some(connect_response::Part::End(true)) })
+}
+
 /// A request whose head was read.
 struct Begun {
-    extension: crate::model::reference::ExtensionId,
+    extension: ExtensionId,
     head: proxy::RequestHead,
     length: Length,
     limits: proxy::Limits,
@@ -204,14 +267,15 @@ impl Begun {
     }
 }
 
-fn streamed(part: Part) -> stream_response::Part {
+fn streamed(part: Part) -> Chunk {
     use stream_response::Part as Told;
-    match part {
+    let told = match part {
+        Part::Data(data) => return Chunk::data(field::STREAM_RESPONSE_DATA, data),
         Part::Interim(head) => Told::Interim(response_head(head)),
         Part::Head(head) => Told::Head(response_head(head)),
-        Part::Data(data) => Told::Data(data),
         Part::End(trailers) => Told::End(pb::Trailers { headers: convert::headers(trailers) }),
-    }
+    };
+    Chunk::message(&pb::StreamResponse { part: Some(told) })
 }
 
 fn response_head(head: proxy::Head) -> pb::ResponseHead {
@@ -220,9 +284,4 @@ fn response_head(head: proxy::Head) -> pb::ResponseHead {
 
 fn out_of_order(message: &str) -> Error {
     Error::new(Reason::RequestInvalid, "part", message)
-}
-
-/// The caller's side failed: it is gone, or sent what cannot be read.
-fn broken_off(status: Status) -> Error {
-    Error::new(Reason::RequestInvalid, "", format!("the request cannot be read on: {}", status.message()))
 }

@@ -1,10 +1,8 @@
-//! The deadline of a call, which its `grpc-timeout` header sets. tonic's own timer ends before the first message and
-//! says CANCELLED.
+//! The deadline of a call, which its `grpc-timeout` header sets.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::Sleep;
 
 /// Most digits that the protocol allows.
 const MAX_DIGITS: usize = 8;
@@ -25,14 +23,6 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
         "u" => Some(Duration::from_micros(number)),
         "n" => Some(Duration::from_nanos(number)),
         _ => None,
-    }
-}
-
-/// Completes when the deadline has passed; never without one.
-pub(super) async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
-    match deadline {
-        Some(deadline) => deadline.as_mut().await,
-        None => std::future::pending().await,
     }
 }
 

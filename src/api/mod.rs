@@ -14,13 +14,17 @@ mod deadline;
 mod event;
 mod exec;
 mod extension;
+mod front;
 mod grant;
 mod heartbeat;
 pub mod listener;
+mod messages;
 mod ownership;
 mod page;
 mod passthrough;
 mod peer;
+mod reply;
+mod server;
 mod session;
 mod status;
 mod system;
@@ -30,13 +34,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::net::UnixListener;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Server};
+use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -44,32 +47,16 @@ use crate::{
     model::error::{Error, Result},
     pb,
 };
-use calls::{Calls, CallsLayer};
-use passthrough::PassThroughLayer;
-use session::SessionLayer;
-use tower::layer::util::{Identity, Stack};
+use calls::Calls;
+use front::Front;
 
 /// Largest message that the broker reads: a body for a backend, and some room.
 pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
-/// Streams that one connection may have open.
-const MAX_STREAMS: u32 = 4096;
-/// Frames up to this size are taken: each costs one system call.
-const MAX_FRAME_BYTES: u32 = 1024 * 1024;
-/// Window of a stream and of a connection; on a local socket it only bounds memory.
-const WINDOW_BYTES: u32 = 1024 * 1024;
-/// Connections cut off in the middle of their opening that are remembered: a bound on rapid resets.
-const MAX_PENDING_RESETS: usize = 64;
 /// Time that the last answers get to leave when the broker stops.
 const FLUSH: Duration = Duration::from_millis(100);
-/// Refused callers that are told why, within [`REFUSALS_WITHIN`]; each holds a connection as long as it likes.
-const MAX_REFUSALS: usize = 16;
-/// How long a count of refused callers lasts.
-const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 /// The service name under which health tells about the engine.
 const ENGINE_HEALTH: &str = "longshore.engine";
 
-/// What every call passes, the innermost first.
-type Layers = Stack<PassThroughLayer, Stack<SessionLayer, Stack<CallsLayer, Identity>>>;
 /// A response stream.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -114,19 +101,15 @@ pub async fn serve(
         let broker = Arc::downgrade(&broker);
         Arc::new(move |pid| broker.upgrade().is_some_and(|broker| broker.is_extension_program(pid)))
     };
-    let incoming = async_stream(&socket.listener, is_ours, stop_accepting.clone());
-    let server = router(&broker, health_service, calls.clone())?
-        .serve_with_incoming_shutdown(incoming, stop_accepting.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server);
+    let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);
+    let mut server = std::pin::pin!(server::serve(&socket.listener, is_ours, front, stop_accepting.clone()));
     health.set_service_status("", ServingStatus::Serving).await;
     let engine_watch = broker.spawn_engine_watch({
         let health = health.clone();
         move |reachable| report_engine(health.clone(), reachable)
     });
     tokio::select! {
-        ended = &mut server => {
-            return ended.map_err(|e| Error::bug("the server ended by itself").caused_by(e));
-        }
+        () = &mut server => return Err(Error::bug("the server ended by itself")),
         () = shutdown => {}
     }
     tracing::info!(drain_ms = drain.as_millis() as u64, "stopping");
@@ -157,52 +140,7 @@ async fn report_engine(health: HealthReporter, reachable: bool) {
     health.set_service_status(ENGINE_HEALTH, status).await;
 }
 
-/// How many refused callers were let in lately to be told why.
-#[derive(Debug, Default)]
-struct Turned {
-    since: Option<Instant>,
-    count: usize,
-}
-
-impl Turned {
-    /// Whether one more may be told.
-    fn take(&mut self) -> bool {
-        if self.since.is_none_or(|since| since.elapsed() >= REFUSALS_WITHIN) {
-            *self = Turned { since: Some(Instant::now()), count: 0 };
-        }
-        self.count += 1;
-        self.count <= MAX_REFUSALS
-    }
-}
-
-/// Accepted connections, their `:authority` made acceptable to h2.
-fn async_stream(
-    listener: &UnixListener,
-    is_ours: peer::IsOurs,
-    stop: CancellationToken,
-) -> impl Stream<Item = std::io::Result<authority::AuthorityRewrite<peer::PeerStream>>> {
-    futures_util::stream::unfold((listener, is_ours, stop, Turned::default()), |mut state| async move {
-        let (listener, is_ours, stop, turned) = &mut state;
-        let stream = loop {
-            let stream = tokio::select! {
-                stream = listener::accept(listener) => stream,
-                () = stop.cancelled() => return None,
-            };
-            let stream = peer::PeerStream::new(stream, is_ours);
-            if !stream.is_refused() {
-                break stream;
-            }
-            // A few are let in to be told why; who comes again and again is not worth a descriptor.
-            if turned.take() {
-                stream.log_refusal();
-                break stream;
-            }
-        };
-        Some((Ok(authority::AuthorityRewrite::new(stream)), state))
-    })
-}
-
-fn router<H>(broker: &Arc<Broker>, health: H, calls: Calls) -> Result<tonic::transport::server::Router<Layers>>
+fn routes<H>(broker: &Arc<Broker>, health: H) -> Result<Routes>
 where
     H: tower::Service<
             http::Request<tonic::body::Body>,
@@ -216,9 +154,9 @@ where
     H::Future: Send + 'static,
 {
     use pb::{
-        backend_service_server::BackendServiceServer, event_service_server::EventServiceServer,
-        exec_service_server::ExecServiceServer, extension_service_server::ExtensionServiceServer,
-        grant_service_server::GrantServiceServer, ownership_service_server::OwnershipServiceServer,
+        event_service_server::EventServiceServer, exec_service_server::ExecServiceServer,
+        extension_service_server::ExtensionServiceServer, grant_service_server::GrantServiceServer,
+        ownership_service_server::OwnershipServiceServer, partial::backend_service_server::BackendServiceServer,
         session_service_server::SessionServiceServer, system_service_server::SystemServiceServer,
     };
     let reflection = || {
@@ -229,27 +167,16 @@ where
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let wrong = |e| Error::bug("the compiled protos are damaged").caused_by(e);
-    let backends = BackendServiceServer::new(backend::Backends(broker.clone()))
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .max_encoding_message_size(MAX_REQUEST_BYTES);
-    Ok(Server::builder()
-        .layer(CallsLayer::new(calls))
-        .layer(SessionLayer(broker.clone()))
-        .layer(PassThroughLayer(broker.clone()))
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
-        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .add_service(health)
+    Ok(Routes::new(health)
         .add_service(reflection().build_v1().map_err(wrong)?)
         .add_service(reflection().build_v1alpha().map_err(wrong)?)
         .add_service(ExtensionServiceServer::new(extension::Extensions(broker.clone())))
-        .add_service(backends)
+        .add_service(BackendServiceServer::new(backend::Backends(broker.clone())))
         .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
         .add_service(EventServiceServer::new(event::Events(broker.clone())))
         .add_service(OwnershipServiceServer::new(ownership::Ownership(broker.clone())))
         .add_service(SessionServiceServer::new(session::Sessions(broker.clone())))
         .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))
-        .add_service(SystemServiceServer::new(system::System(broker.clone()))))
+        .add_service(SystemServiceServer::new(system::System(broker.clone())))
+        .prepare())
 }

@@ -13,10 +13,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Uri, header::HOST, uri::PathAndQuery};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tonic::body::Body;
-use tower::{Layer, Service};
+use hyper::body::Incoming;
 
-use super::{convert, status::status};
+use super::{
+    convert,
+    reply::{Reply, trailers},
+    status::status,
+};
 use crate::{
     core::Broker,
     model::{
@@ -41,54 +44,12 @@ pub(super) fn passes<B>(request: &http::Request<B>) -> bool {
     request.headers().contains_key(EXTENSION) && !is_ours(request.uri().path())
 }
 
-/// Puts [`PassThrough`] around a service.
-#[derive(Clone)]
-pub(super) struct PassThroughLayer(pub(super) Arc<Broker>);
-
-impl<S> Layer<S> for PassThroughLayer {
-    type Service = PassThrough<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        PassThrough { inner, broker: Arc::clone(&self.0) }
-    }
-}
-
-/// Carries the calls that are a backend's; the others are the inner service's.
-#[derive(Clone)]
-pub(super) struct PassThrough<S> {
-    inner: S,
-    broker: Arc<Broker>,
-}
-
-impl<S> Service<http::Request<Body>> for PassThrough<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if !passes(&request) {
-            return Box::pin(self.inner.call(request));
-        }
-        let broker = Arc::clone(&self.broker);
-        Box::pin(async move {
-            Ok(match carry(&broker, request).await {
-                Ok(response) => response,
-                Err(error) => status(error).into_http(),
-            })
-        })
-    }
-}
-
-async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Response<Body>> {
+/// Carries a call that [`passes`].
+///
+/// # Errors
+///
+/// Those of [`Broker::forward`], and what is wrong with the call.
+pub(super) async fn carry(broker: Arc<Broker>, request: http::Request<Incoming>) -> Result<http::Response<Reply>> {
     let (mut head, body) = request.into_parts();
     if head.method != http::Method::POST {
         let message = "a gRPC call is a POST; send other requests with BackendService.Stream";
@@ -104,7 +65,7 @@ async fn carry(broker: &Broker, request: http::Request<Body>) -> Result<http::Re
     // What begins like ours is ours to say.
     let headers = std::mem::take(response.headers_mut());
     *response.headers_mut() = without(headers, is_of_us);
-    Ok(response.map(|answer| Body::new(Carried { answer: Some(answer), id })))
+    Ok(response.map(|answer| Reply::Carried(Carried { answer: Some(answer), id })))
 }
 
 /// The extension that a call names.
@@ -142,7 +103,7 @@ fn localhost(path: Option<&PathAndQuery>) -> Result<Uri> {
 }
 
 /// The body of a backend's answer; one that breaks off ends with a status that says so.
-struct Carried {
+pub(super) struct Carried {
     answer: Option<Answer>,
     id: ExtensionId,
 }
@@ -164,7 +125,7 @@ impl HttpBody for Carried {
         self.answer = None;
         let message = "the backend closed the connection before its answer was complete";
         let broke = Error::new(Reason::BackendBrokeInBody, self.id.as_str(), message).caused_by(error).sent(true);
-        Poll::Ready(Some(Ok(Frame::trailers(status(broke).into_http::<()>().into_parts().0.headers))))
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(status(broke))))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,7 +14,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
 };
-use tonic::transport::server::Connected;
 
 use crate::{
     model::error::{Error, Reason},
@@ -91,6 +90,11 @@ impl PeerStream {
         PeerStream { stream, peer }
     }
 
+    /// The process at its other end.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Whether its calls will be refused.
     pub(super) fn is_refused(&self) -> bool {
         self.peer.refusal.is_some()
@@ -99,14 +103,6 @@ impl PeerStream {
     /// Tells the log who was refused, and why.
     pub(super) fn log_refusal(&self) {
         tracing::warn!(uid = self.peer.uid, why = self.peer.refusal, "refused a caller");
-    }
-}
-
-impl Connected for PeerStream {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 

@@ -1,18 +1,10 @@
 //! `SessionService`, and whose session a call belongs to: one with the header `longshore-session` acts as that session's
 //! view of its extension, and as nobody else.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_stream::StreamExt;
-use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Request, Response, Status, body::Body};
-use tower::{Layer, Service};
+use tonic::{Request, Response, Status};
 
 use super::{Streamed, convert, page::Page, passthrough, status::status, until_stopped};
 use crate::{
@@ -76,9 +68,14 @@ fn check_own(session: &Session, id: &ExtensionId) -> Result<()> {
 }
 
 /// The session of a call that names one, if it may make that call.
-fn admit<B>(broker: &Broker, request: &http::Request<B>) -> Result<Arc<Session>> {
+///
+/// # Errors
+///
+/// `SESSION_UNKNOWN`, `SESSION_SCOPE`, `REQUEST_INVALID`.
+pub(super) fn admit<B>(broker: &Broker, request: &http::Request<B>) -> Result<InSession> {
     let mut tokens = request.headers().get_all(SESSION).iter();
     let token = match (tokens.next(), tokens.next()) {
+        (None, _) => return Ok(None),
         (Some(token), None) => token.to_str().unwrap_or_default(),
         _ => return Err(Error::new(Reason::RequestInvalid, SESSION, "the header longshore-session is given twice")),
     };
@@ -90,102 +87,11 @@ fn admit<B>(broker: &Broker, request: &http::Request<B>) -> Result<Arc<Session>>
         let message = format!("a session may not call {path}: that is for the user");
         return Err(Error::new(Reason::SessionScope, path, message));
     }
-    Ok(session)
+    Ok(Some(session))
 }
 
 fn is_in_scope(path: &str) -> bool {
     SCOPE.iter().any(|scope| path == *scope || (scope.ends_with('/') && path.starts_with(scope)))
-}
-
-/// Puts [`SessionCalls`] around a service.
-#[derive(Clone)]
-pub(super) struct SessionLayer(pub(super) Arc<Broker>);
-
-impl<S> Layer<S> for SessionLayer {
-    type Service = SessionCalls<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        SessionCalls { inner, broker: Arc::clone(&self.0) }
-    }
-}
-
-/// Admits calls that belong to a session, and ends them with it; the others pass.
-#[derive(Clone)]
-pub(super) struct SessionCalls<S> {
-    inner: S,
-    broker: Arc<Broker>,
-}
-
-impl<S, E> Service<http::Request<Body>> for SessionCalls<S>
-where
-    S: Service<
-            http::Request<Body>,
-            Response = http::Response<Body>,
-            Error = E,
-            Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>,
-        >,
-    E: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = E;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if !request.headers().contains_key(SESSION) {
-            return self.inner.call(request);
-        }
-        let session = match admit(&self.broker, &request) {
-            Ok(session) => session,
-            Err(error) => return Box::pin(std::future::ready(Ok(status(error).into_http()))),
-        };
-        request.extensions_mut().insert(session.clone());
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let response = tokio::select! {
-                response = answer => response?,
-                () = session.ended().cancelled() => return Ok(status(session.ended_error()).into_http()),
-            };
-            let ended = Box::pin(session.ended().clone().cancelled_owned());
-            Ok(response.map(|body| Body::new(SessionBody { body: Some(body), ended, session })))
-        })
-    }
-}
-
-/// A body that ends with its session.
-struct SessionBody {
-    /// `None` when the session has ended it.
-    body: Option<Body>,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    session: Arc<Session>,
-}
-
-impl HttpBody for SessionBody {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(cx);
-        if frame.is_ready() || self.ended.as_mut().poll(cx).is_pending() {
-            return frame;
-        }
-        // What the body holds, such as a program, ends now.
-        self.body = None;
-        let ended = status(self.session.ended_error());
-        Poll::Ready(Some(Ok(Frame::trailers(ended.into_http::<()>().into_parts().0.headers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
-    }
 }
 
 /// Serves `SessionService`.

@@ -28,6 +28,7 @@ pub(super) async fn obtain(
         Consent::AcceptListed => {
             if !console.wants_json() {
                 console.note(&list(subject, missing)).await?;
+                console.note("granted, as --yes says").await?;
             }
             Ok(accepted)
         }

@@ -29,6 +29,7 @@ pub(super) struct Bars {
     screen: MultiProgress,
     phase: ProgressBar,
     items: HashMap<String, ProgressBar>,
+    is_shown: bool,
 }
 
 impl Progress {
@@ -59,6 +60,14 @@ impl Progress {
         }
         Ok(())
     }
+
+    /// Makes room for a question, and for a second attempt behind it: bars begin anew, and what a line has told stays
+    /// told.
+    pub(super) fn set_aside(&mut self) {
+        if let Progress::Bars(bars) = self {
+            *bars = Bars::new();
+        }
+    }
 }
 
 impl Drop for Bars {
@@ -72,11 +81,13 @@ impl Bars {
     fn new() -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let phase = screen.add(ProgressBar::new_spinner());
-        phase.enable_steady_tick(TICK);
-        Bars { screen, phase, items: HashMap::new() }
+        Bars { screen, phase, items: HashMap::new(), is_shown: false }
     }
 
     fn show(&mut self, step: &ProgressView) {
+        if !std::mem::replace(&mut self.is_shown, true) {
+            self.phase.enable_steady_tick(TICK);
+        }
         if step.item.is_empty() || step.total_bytes == 0 {
             self.phase.set_message(plain(&step.text()));
         } else {

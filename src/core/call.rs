@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{net::UnixStream, sync::SemaphorePermit, time::Instant};
 
 use super::{Broker, attach::StandIn, start::BackendContainer};
@@ -26,7 +27,7 @@ use crate::{
 /// How often a backend that is starting is tried.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// What callers of a starting backend are told to wait.
-const STARTING_RETRY: Duration = Duration::from_millis(500);
+pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 /// Who connects in a container: its root, who may what anybody made there; where root was stripped of that right, the
 /// container's own user, who is most likely to have made it.
 const INSIDE_USERS: [Option<&str>; 2] = [Some("0:0"), None];
@@ -86,8 +87,12 @@ impl Broker {
         })
     }
 
-    /// A connection to the backend.
-    async fn dial(&self, id: &ExtensionId, start_wait: Duration) -> Result<UnixStream> {
+    /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.
+    fn dial<'a>(&'a self, id: &'a ExtensionId, start_wait: Duration) -> BoxFuture<'a, Result<UnixStream>> {
+        Box::pin(self.dial_until_started(id, start_wait))
+    }
+
+    async fn dial_until_started(&self, id: &ExtensionId, start_wait: Duration) -> Result<UnixStream> {
         let until = Instant::now() + start_wait;
         loop {
             let tried = match self.attached.get(id) {

@@ -1,6 +1,6 @@
 //! A compose file on its way from the package to what Compose may see (design section 5).
 
-use std::{io::Read, path::Path};
+use std::{io::Read, path::Path, sync::PoisonError};
 
 use super::{
     Broker,
@@ -168,7 +168,10 @@ impl Broker {
             home: variable("HOME").map(Into::into),
             path: variable("PATH"),
         };
-        Compose::find(&search).await
+        let known = self.found_compose.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = Compose::find_again(&search, known.as_ref()).await?;
+        *self.found_compose.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        Ok(found)
     }
 
     /// All that Compose sees of the world.

@@ -31,7 +31,7 @@ impl Broker {
     pub async fn info(&self) -> Result<Info> {
         let engine = self.engine.about().await.map_err(|error| error.to_string());
         let compose = self.compose().await.map_err(|error| error.to_string());
-        let mut capabilities = self.shim_capabilities();
+        let mut capabilities = self.shim_capabilities(engine.is_ok());
         capabilities.push(match &engine {
             Ok(about) => ("engine", true, format!("{} {}", about.name, about.version)),
             Err(why) => ("engine", false, why.clone()),
@@ -68,16 +68,12 @@ impl Broker {
     }
 
     /// What depends on the helper that runs in containers.
-    fn shim_capabilities(&self) -> Vec<(&'static str, bool, String)> {
-        match self.hub.runs_in_containers() {
-            Ok(()) => vec![
-                ("exec.backend", true, "through the helper in the container".into()),
-                ("exec.host", true, "one process tree per program".into()),
-            ],
-            Err(why) => vec![
-                ("exec.backend", false, why.to_string()),
-                ("exec.host", true, "one process tree per program".into()),
-            ],
-        }
+    fn shim_capabilities(&self, has_engine: bool) -> Vec<(&'static str, bool, String)> {
+        let (available, detail) = match self.hub.runs_in_containers() {
+            Ok(()) if has_engine => (true, "through the helper in the container".to_owned()),
+            Ok(()) => (false, "without an engine only where a local process stands in for the backend".to_owned()),
+            Err(why) => (false, why.to_string()),
+        };
+        vec![("exec.backend", available, detail), ("exec.host", true, "one process tree per program".to_owned())]
     }
 }

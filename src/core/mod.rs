@@ -31,13 +31,17 @@ mod sweep;
 mod validate;
 mod view;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, compose::Compose},
     exec::Hub,
     files::layout::Layout,
     gateway::Gateways,
@@ -114,6 +118,8 @@ pub struct Broker {
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
     body_mib: Semaphore,
+    /// The Compose that was found last.
+    found_compose: Mutex<Option<Compose>>,
     attached: attach::Attached,
     pools: pools::Pools,
     sessions: sessions::Sessions,
@@ -161,6 +167,7 @@ impl Broker {
             mender: Mender::default(),
             readers: Semaphore::new(MAX_READERS),
             body_mib: Semaphore::new(MAX_BODY_MIB),
+            found_compose: Mutex::new(None),
             attached: attach::Attached::default(),
             pools: pools::Pools::default(),
             sessions: sessions::Sessions::default(),
@@ -194,7 +201,7 @@ impl Broker {
         let engine = self.engine.clone();
         let watch = async move {
             loop {
-                if engine.about().await.is_ok() {
+                if engine.answers().await {
                     report(true).await;
                     engine.gone().await;
                     report(false).await;

@@ -114,7 +114,9 @@ impl Broker {
         if package.image.is_some() {
             staged.problems.extend(labels::check(&staged.labels));
         }
-        let Some(manifest) = parsed.manifest else { return Ok(staged) };
+        // What is wrong with one part keeps no other from being looked at.
+        let is_sound = parsed.manifest.is_some();
+        let Some(manifest) = parsed.manifest.or(parsed.remains) else { return Ok(staged) };
         report.phase(InstallPhase::Staging, "");
         self.stage_files(package, &manifest, &mut staged).await?;
         staged.needs.extend(manifest.needs());
@@ -126,21 +128,21 @@ impl Broker {
             }
         }
         manifest::place_findings(&mut staged.problems, &text);
-        staged.manifest = Some(manifest);
+        staged.manifest = is_sound.then_some(manifest);
         Ok(staged)
     }
 
     /// An image for another machine is told before anything of it is used (F05).
     async fn platform_failure(&self, package: &Package) -> Result<Option<Error>> {
         let Some(image) = &package.image else { return Ok(None) };
-        let about = self.engine.about().await?;
+        let engine = self.engine.platform().await?;
         let fits = |of_image: &str, of_engine: &str| of_image.is_empty() || of_image == of_engine;
-        if fits(&image.os, &about.os) && fits(&image.arch, &about.arch) {
+        if fits(&image.os, &engine.os) && fits(&image.arch, &engine.arch) {
             return Ok(None);
         }
         let message = format!(
             "{} is built for {}/{} and the engine runs {}/{}; its publisher must add that platform",
-            package.reference, image.os, image.arch, about.os, about.arch
+            package.reference, image.os, image.arch, engine.os, engine.arch
         );
         Ok(Some(Error::new(Reason::PlatformMismatch, package.reference.to_string(), message)))
     }

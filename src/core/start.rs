@@ -3,7 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    Broker, InstallPhase, Report, catalogue,
+    Broker, InstallPhase, Report,
+    call::STARTING_RETRY,
+    catalogue,
     compose::Planned,
     fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
@@ -38,7 +40,7 @@ pub(super) enum BackendContainer {
 }
 
 impl BackendContainer {
-    /// The container, where it runs. Errors: BACKEND_STOPPED, CONTAINER_PAUSED.
+    /// The container, where it runs. Errors: BACKEND_STOPPED, BACKEND_STARTING, CONTAINER_PAUSED.
     pub(super) fn running(self, id: &ExtensionId) -> Result<ContainerDetails> {
         let stopped = |message: String| Error::new(Reason::BackendStopped, id.as_str(), message);
         match self {
@@ -50,6 +52,11 @@ impl BackendContainer {
                 "paused" => {
                     let message = format!("the container {} is paused; unpause it", container.name);
                     Err(Error::new(Reason::ContainerPaused, id.as_str(), message))
+                }
+                "restarting" => {
+                    let message =
+                        format!("the container {} is being started again by its restart policy", container.name);
+                    Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
                 }
                 "exited" | "dead" => {
                     Err(stopped(format!("{} exited with code {}", container.name, container.exit_code)))

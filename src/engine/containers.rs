@@ -1,21 +1,26 @@
 //! Containers: listed, inspected, made for `vm.image`, started, stopped, removed.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use bollard::{
     body_full,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, HostConfig, Mount,
-        MountType, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerUpdateBody, HostConfig, Mount, MountType, NetworkingConfig, RestartPolicy,
+        RestartPolicyNameEnum,
     },
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-        UploadToContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+        StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
     },
 };
 
-use super::{Engine, found};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{
+    Engine,
+    answers::{Inspected, Listed},
+    found,
+};
 use crate::model::{
     error::{Error, Reason, Result},
     mounts::{CONTAINER_DIR, GUEST_DIR},
@@ -25,6 +30,10 @@ use crate::model::{
 const DEFAULT_STOP_S: i64 = 10;
 /// Most seconds that it gets.
 const MAX_STOP_S: i64 = 30;
+/// How long the engine's list may take to agree that a container stopped.
+const LIST_LAG: Duration = Duration::from_secs(2);
+/// When to look again.
+const LIST_AGAIN: Duration = Duration::from_millis(5);
 
 /// A container in a list.
 #[derive(Debug, Clone)]
@@ -101,24 +110,28 @@ pub struct BackendSpec {
 impl Engine {
     /// All containers, running or not, that carry every one of `labels` (`key` or `key=value`).
     pub async fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
-        let filters = HashMap::from([("label", labels.to_vec())]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.client()?.list_containers(Some(options)).await.map_err(|e| self.refused("", e))?;
+        self.list("all=1", &HashMap::from([("label", labels.to_vec())])).await
+    }
+
+    async fn list(&self, query: &str, filters: &HashMap<&str, Vec<String>>) -> Result<Vec<Container>> {
+        let filters = serde_json::to_string(filters).map_err(|e| Error::bug("a filter is no JSON").caused_by(e))?;
+        let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
+        let listed: Vec<Listed> = self.get("", &format!("/containers/json?{query}&filters={filters}")).await?;
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
     /// Those of some containers that exist, by full id.
     pub async fn containers_by_id(&self, ids: &[String]) -> Result<Vec<Container>> {
-        let filters = HashMap::from([("id", ids.to_vec())]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.client()?.list_containers(Some(options)).await.map_err(|e| self.refused("", e))?;
-        Ok(listed.into_iter().map(Container::from).collect())
+        self.list("all=1", &HashMap::from([("id", ids.to_vec())])).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Inspected>> {
+        found(self.get(id, &format!("/containers/{}/json", utf8_percent_encode(id, NON_ALPHANUMERIC))).await)
     }
 
     /// One container by id or name, if it exists.
     pub async fn container(&self, id: &str) -> Result<Option<ContainerDetails>> {
-        let inspected = self.client()?.inspect_container(id, None).await.map_err(|e| self.refused(id, e));
-        Ok(found(inspected)?.map(ContainerDetails::from))
+        Ok(self.inspect(id).await?.map(ContainerDetails::from))
     }
 
     /// Makes the container of a `vm.image` backend; command, environment and user come from the image.
@@ -165,13 +178,25 @@ impl Engine {
     /// Stops a container, giving it the time that its author set (10 s by default), but no more than half a minute: an
     /// extension must not make itself unstoppable. One that is gone is stopped.
     pub async fn stop(&self, id: &str) -> Result<()> {
-        let inspected = self.client()?.inspect_container(id, None).await.map_err(|e| self.refused(id, e));
-        let Some(container) = found(inspected)? else { return Ok(()) };
-        let wanted = container.config.and_then(|config| config.stop_timeout).unwrap_or(DEFAULT_STOP_S);
-        let seconds = wanted.clamp(0, MAX_STOP_S);
+        let Some(container) = self.inspect(id).await? else { return Ok(()) };
+        let seconds = container.stop_timeout_s().unwrap_or(DEFAULT_STOP_S).clamp(0, MAX_STOP_S);
         let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or_default()).build();
         let stopped = self.client()?.stop_container(id, Some(options)).await;
-        found(stopped.map_err(|e| self.refused(id, e))).map(|_| ())
+        match found(stopped.map_err(|e| self.refused(id, e)))? {
+            Some(()) => self.listed_as_stopped(id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits a moment for the engine's list to agree that a container has stopped: Docker 26 tells whoever waits for the
+    /// stop before it updates what it lists.
+    async fn listed_as_stopped(&self, id: &str) -> Result<()> {
+        let filters = HashMap::from([("id", vec![id.to_owned()]), ("status", vec!["running".to_owned()])]);
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < LIST_LAG && !self.list("", &filters).await?.is_empty() {
+            tokio::time::sleep(LIST_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// Gives a container another name.
@@ -231,73 +256,5 @@ impl Engine {
             })
             .await?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    }
-}
-
-impl From<ContainerSummary> for Container {
-    fn from(summary: ContainerSummary) -> Self {
-        let name = summary.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-        Container {
-            id: summary.id.unwrap_or_default(),
-            name: name.trim_start_matches('/').to_owned(),
-            image: summary.image.unwrap_or_default(),
-            state: summary.state.map(|state| state.to_string()).unwrap_or_default(),
-            exit_code: summary.status.as_deref().and_then(exit_code_in),
-            labels: summary.labels.unwrap_or_default(),
-        }
-    }
-}
-
-/// The exit code in what a list says for people: `Exited (1) 2 minutes ago`, `Restarting (1) 3 seconds ago`.
-fn exit_code_in(status: &str) -> Option<i64> {
-    let (word, rest) = status.split_once(" (")?;
-    let code = rest.split_once(')')?.0;
-    matches!(word, "Exited" | "Restarting").then(|| code.parse().ok())?
-}
-
-impl From<ContainerInspectResponse> for ContainerDetails {
-    fn from(found: ContainerInspectResponse) -> Self {
-        let state = found.state.unwrap_or_default();
-        let config = found.config.unwrap_or_default();
-        let policy = found.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
-        let volume = |mount: bollard::models::MountPoint| {
-            let is_volume = mount.typ.as_deref() == Some("volume");
-            let volume = mount.name.filter(|name| is_volume && !name.is_empty())?;
-            Some(Mounted { volume, target: mount.destination.unwrap_or_default() })
-        };
-        ContainerDetails {
-            id: found.id.unwrap_or_default(),
-            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-            state: state.status.map(|status| status.to_string()).unwrap_or_default(),
-            exit_code: state.exit_code.unwrap_or(0),
-            restarts: found.restart_count.unwrap_or(0),
-            started_at: state.started_at.unwrap_or_default(),
-            tty: config.tty.unwrap_or(false),
-            always_restarts: matches!(
-                policy,
-                Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)
-            ),
-            restarts_itself: !matches!(policy, None | Some(RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY)),
-            labels: config.labels.unwrap_or_default(),
-            mounts: found.mounts.unwrap_or_default().into_iter().filter_map(volume).collect(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_tells_exit_codes_in_words() {
-        for (status, code) in [
-            ("Exited (137) 2 minutes ago", Some(137)),
-            ("Restarting (1) 3 seconds ago", Some(1)),
-            ("Up 2 minutes (healthy)", None),
-            ("Created", None),
-            ("Exited (x)", None),
-        ] {
-            assert_eq!(exit_code_in(status), code, "{status}");
-        }
     }
 }

@@ -63,8 +63,14 @@ impl Loaded {
     fn read(&mut self, line: &str) {
         if let Some(id) = line.strip_prefix("Loaded image ID: ") {
             self.nameless.push(id.trim().to_owned());
-        } else if let Some(name) = line.strip_prefix("Loaded image: ") {
-            self.references.extend(name.trim().parse::<Reference>().ok());
+        } else if let Some(names) = line.strip_prefix("Loaded image: ") {
+            // Podman tells all images in one line, and those without a name by their ids.
+            for name in names.split(',').map(str::trim) {
+                match name.starts_with("sha256:") {
+                    true => self.nameless.push(name.to_owned()),
+                    false => self.references.extend(name.parse::<Reference>().ok()),
+                }
+            }
         }
     }
 }
@@ -284,4 +290,21 @@ async fn remove_reader(engine: &Engine, container: &str) -> Result<()> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     let removed = engine.client()?.remove_container(container, Some(options)).await;
     found(removed.map_err(|e| engine.refused(container, e))).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_engine_is_understood_when_it_has_loaded() {
+        let loaded = |lines: &[&str]| {
+            let mut loaded = Loaded::default();
+            lines.iter().for_each(|line| loaded.read(line));
+            (loaded.references.iter().map(ToString::to_string).collect::<Vec<_>>(), loaded.nameless)
+        };
+        let docker = loaded(&["Loaded image: a/b:1", "Loaded image ID: sha256:12", "Loaded image: c/d:2"]);
+        assert_eq!(docker, loaded(&["Loaded image: docker.io/a/b:1,sha256:12,docker.io/c/d:2"]));
+        assert_eq!(docker, (vec!["a/b:1".into(), "c/d:2".into()], vec!["sha256:12".into()]));
+    }
 }

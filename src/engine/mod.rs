@@ -3,22 +3,24 @@
 //! Control calls go through bollard; it opens a connection per call, which is fine for them. Streams whose framing
 //! matters are read by our own client ([`logs`]).
 
+mod answers;
 pub mod compose;
 mod containers;
 mod credentials;
 mod events;
 mod images;
-mod lists;
 mod logs;
 mod objects;
+mod raw;
 mod sweep;
 mod temporary;
 mod veil;
 
-use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder};
 use futures_util::StreamExt;
+use tokio::sync::OnceCell;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use events::EngineEvent;
@@ -32,8 +34,8 @@ pub use veil::Veil;
 use crate::model::error::{Error, Reason, Result};
 
 /// How long a control call may wait for its answer's head. Creating a container on a busy disk takes seconds.
-const CALL_TIMEOUT_S: u64 = 120;
-/// How long the engine may take to say what it is; one that hangs counts as one that is away.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the engine may take to say that it is there and what it is; one that hangs counts as one that is away.
 const ABOUT_BOUND: Duration = Duration::from_secs(10);
 /// When to try again after the engine did not answer.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
@@ -43,6 +45,16 @@ const ENGINE_RETRY: Duration = Duration::from_secs(2);
 pub struct Engine {
     socket: PathBuf,
     mark: temporary::Mark,
+    platform: Arc<OnceCell<Platform>>,
+}
+
+/// What an engine's images must be built for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// Operating system, as images spell it.
+    pub os: String,
+    /// Processor, as images spell it.
+    pub arch: String,
 }
 
 /// What the engine says of itself.
@@ -64,7 +76,7 @@ impl Engine {
     /// The engine that listens on `socket`, used by `run` of the broker called `broker`: the same names mark what it
     /// makes for itself.
     pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
-        Engine { socket: socket.into(), mark: temporary::Mark::new(broker, run) }
+        Engine { socket: socket.into(), mark: temporary::Mark::new(broker, run), platform: Arc::default() }
     }
 
     /// The engine's socket.
@@ -79,7 +91,24 @@ impl Engine {
 
     /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
     pub fn client(&self) -> Result<Docker> {
-        Docker::connect_with_unix(&self.url(), CALL_TIMEOUT_S, API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
+        Docker::connect_with_unix(&self.url(), CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
+            .map_err(|e| self.refused("", e))
+    }
+
+    /// What its images must be built for; asked once. Podman looks up the packages of its helpers each time that it says
+    /// what it is, which takes seconds on a busy machine.
+    pub async fn platform(&self) -> Result<&Platform> {
+        let ask = async || {
+            let version = self.client()?.version().await.map_err(|e| self.refused("", e))?;
+            Ok(Platform { os: version.os.unwrap_or_default(), arch: version.arch.unwrap_or_default() })
+        };
+        self.platform.get_or_try_init(ask).await
+    }
+
+    /// Whether the engine answers.
+    pub async fn answers(&self) -> bool {
+        let Ok(client) = self.client() else { return false };
+        tokio::time::timeout(ABOUT_BOUND, client.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// Asks the engine about itself.

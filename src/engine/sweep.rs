@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use bollard::{
-    body_full,
     models::{ContainerCreateBody, HostConfig, Mount, MountType},
-    query_parameters::{
-        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, StartContainerOptions, WaitContainerOptions,
-    },
+    query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
+use http_body_util::Full;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::Engine;
@@ -32,12 +31,13 @@ impl Engine {
         let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
         let tag: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let image = format!("{EMPTY_IMAGE}:{tag}");
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(EMPTY_IMAGE).tag(&tag);
+        // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
         let labels = self.mark.labels("sweeper").into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
-        let options = options.changes(labels.collect::<Vec<_>>()).build();
-        let archive = body_full(Bytes::from_static(&EMPTY_ARCHIVE));
-        let imported = self.client()?.create_image(Some(options), Some(archive), None);
-        imported.try_for_each(|_| async { Ok(()) }).await.map_err(|e| self.refused(&image, e))?;
+        let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();
+        let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
+            .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
+            .map_err(|e| Error::bug(format!("no request can import {image}")).caused_by(e))?;
+        self.raw(&image, import).await?;
         let swept = self.run_sweeper(&image, directory, broker_dir).await;
         self.remove_image(&image).await?;
         swept
@@ -88,4 +88,9 @@ impl Engine {
             None => Err(Error::new(Reason::EngineUnavailable, id, "the engine broke off the wait for a container")),
         }
     }
+}
+
+/// A value in a query.
+fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }

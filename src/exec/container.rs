@@ -148,6 +148,10 @@ impl Order<'_> {
                 let message = format!("the container {} is gone", self.container);
                 Err(Error::new(Reason::BackendStopped, self.container, message))
             }
+            // Podman has a state of its own for one that has just ended.
+            Err(bollard::errors::Error::JsonDataError { message, .. }) if message.contains("`stopped`") => {
+                Ok(ContainerState { running: Some(false), ..ContainerState::default() })
+            }
             Err(error) => {
                 Err(Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")))
             }

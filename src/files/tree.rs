@@ -269,6 +269,7 @@ pub(super) fn unreadable(subject: &str, error: impl Into<io::Error>) -> Error {
 /// The destination could not be written.
 pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    let shown = path.display().to_string();
+    // Its parts: joined with nothing, a path ends in a slash.
+    let shown = path.components().collect::<PathBuf>().display().to_string();
     Error::new(Reason::FileFailed, shown.clone(), format!("cannot write {shown:?}: {error}")).caused_by(error)
 }

@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     api::authority::AuthorityRewrite,
     engine::taken_apart,
+    gateway::fuzzed,
     model::{
         compose,
         error::Reason,
@@ -124,6 +125,11 @@ pub fn log_frames(bytes: &[u8]) {
     for size in [1, 7, 100] {
         assert_eq!(taken_apart(bytes, size), whole, "in pieces of {size}");
     }
+}
+
+/// A request at an engine gateway.
+pub fn gateway(bytes: &[u8]) {
+    fuzzed::request(bytes);
 }
 
 /// A backend's answer; the first byte says to what kind of request, and how it comes.

@@ -101,5 +101,6 @@ targets! {
     authority: 300;
     wire: 1000;
     log_frames: 500;
+    gateway: 1000;
     response: 200;
 }

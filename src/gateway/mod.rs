@@ -9,6 +9,8 @@ mod chunked;
 mod connection;
 mod create;
 mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 mod head;
 mod reply;
 mod socket;

@@ -46,11 +46,17 @@ impl Clock {
         Clock { connected: None, ..self }
     }
 
-    /// A connection is there.
-    pub(super) fn connected(&mut self) {
+    /// A connection is there, and perhaps a timer that was used before.
+    pub(super) fn connected(&mut self, timer: Option<Pin<Box<Sleep>>>) {
         let now = Instant::now();
+        self.sleep = self.sleep.take().or(timer);
         self.connected = Some(now);
         self.moved = (now, 0);
+    }
+
+    /// The timer, when it is not needed any more.
+    pub(super) fn take_timer(&mut self) -> Option<Pin<Box<Sleep>>> {
+        self.sleep.take()
     }
 
     /// Runs `exchange` as long as no limit passes.

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -12,7 +13,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::Sleep};
 
 use super::{
     headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES},
@@ -21,12 +22,18 @@ use super::{
     wire::Wire,
 };
 
+/// Most bytes that are read at once: what a caller who does not read makes the broker hold. It is what a socket holds, or
+/// more, so larger ones would be no faster.
+const MAX_PIECE_BYTES: usize = 128 << 10;
+
 /// A connection and what moves its bytes.
 pub(super) struct Connection {
     sender: SendRequest<Sending>,
     driver: http1::Connection<TokioIo<Wire<UnixStream>>, Sending>,
     is_over: bool,
     progress: Arc<Progress>,
+    /// The timer of the last exchange, for the next: to set it further off costs less than a new one.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -39,9 +46,10 @@ impl Connection {
             .allow_obsolete_multiline_headers_in_responses(true)
             .max_headers(MAX_HEADER_LINES)
             .max_header_size(MAX_HEADER_BYTES)
+            .max_buf_size(MAX_PIECE_BYTES)
             .handshake(io)
             .await?;
-        Ok(Connection { sender, driver, is_over: false, progress })
+        Ok(Connection { sender, driver, is_over: false, progress, timer: None })
     }
 
     /// Queues a request; the answer comes only while [`Connection::poll_bytes`] is called.

@@ -62,7 +62,7 @@ pub enum Part {
 pub struct Exchange {
     backend: Arc<str>,
     /// `None` once it was given back or ended.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     pool: Option<Arc<Pool>>,
     progress: Arc<Progress>,
     upload: Upload,
@@ -146,13 +146,13 @@ impl Exchange {
 
     fn on<D>(
         route: &Route<'_, D>,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         built: &request::Built,
         upload: Upload,
         mut clock: Clock,
         with_interim: bool,
     ) -> Exchange {
-        clock.connected();
+        clock.connected(connection.timer.take());
         let progress = Arc::clone(connection.progress());
         progress.begin();
         let interim = Arc::<Interim>::default();
@@ -375,12 +375,13 @@ impl Exchange {
     fn give_back(&mut self) {
         let (Some(mut connection), Some(pool)) = (self.connection.take(), &self.pool) else { return };
         if self.upload.is_over() && connection.is_idle() {
+            connection.timer = self.clock.take_timer();
             pool.put(connection);
         }
     }
 }
 
-async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<Connection>
+async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<Box<Connection>>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
@@ -395,7 +396,9 @@ where
     let stream = clock.hold(route.backend, &progress, dialled).await?;
     progress.connected();
     let opened = Connection::open(stream, progress).await;
-    opened.map_err(|error| Error::bug("the http client refuses a fresh connection").caused_by(error).sent(false))
+    opened
+        .map(Box::new)
+        .map_err(|error| Error::bug("the http client refuses a fresh connection").caused_by(error).sent(false))
 }
 
 // === impl Interim ===

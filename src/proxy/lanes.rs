@@ -37,9 +37,10 @@ use crate::model::error::{Error, Reason, Result};
 
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
 const MAX_CALLS: usize = 128;
-/// How much a backend may send ahead of who reads it: for a call, and for a connection.
+/// How much a backend may send ahead of who reads it.
 const CALL_WINDOW_BYTES: u32 = 1 << 20;
-const LANE_WINDOW_BYTES: u32 = 8 << 20;
+/// The same for a connection: as much as all its calls together, so that those who do not read hold back nobody else.
+const LANE_WINDOW_BYTES: u32 = MAX_CALLS as u32 * CALL_WINDOW_BYTES;
 /// Frames of a backend up to this size are taken in one piece.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
 /// Headers of an answer, as HTTP/2 counts them.

@@ -23,14 +23,14 @@ pub struct Pool(Mutex<Shelf>);
 #[derive(Default)]
 struct Shelf {
     /// The longest idle first.
-    idle: VecDeque<(Instant, Connection)>,
+    idle: VecDeque<(Instant, Box<Connection>)>,
     has_sweeper: bool,
     is_closed: bool,
 }
 
 impl Pool {
     /// A connection that the backend has not closed; the last used first, so that a few stay warm and the rest go.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         loop {
             let (_, mut connection) = self.lock().idle.pop_back()?;
             if connection.is_idle() {
@@ -40,7 +40,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn put(self: &Arc<Self>, connection: Connection) {
+    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>) {
         let mut shelf = self.lock();
         if shelf.is_closed || shelf.idle.len() >= MAX_IDLE {
             return;

@@ -21,8 +21,10 @@ use super::wire::{ConnectReason, Message};
 
 /// How long a full queue of a listener is waited for.
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
-/// How long emptying a directory may take while somebody keeps filling it.
-const CLEAR_BOUND: Duration = Duration::from_secs(10);
+/// How long emptying a directory may take where somebody may keep filling it.
+pub(super) const CLEAR_BOUND: Duration = Duration::from_secs(10);
+/// How long it may take where nobody is left to fill it: as long as a great many directories take on a busy disk.
+pub(super) const SWEEP_BOUND: Duration = Duration::from_secs(600);
 
 /// Why there is no connection, and what to tell.
 type Failure = (ConnectReason, String);
@@ -72,9 +74,9 @@ fn explain(error: Errno) -> Failure {
     (why, io::Error::from(error).to_string())
 }
 
-/// Empties `dir`: no link is followed and no other mount entered. The directory itself stays.
-pub(super) fn clear(dir: &str) -> Message {
-    match Clearing::of(dir).and_then(Clearing::run) {
+/// Empties `dir` within `bound`: no link is followed and no other mount entered. The directory itself stays.
+pub(super) fn clear(dir: &str, bound: Duration) -> Message {
+    match Clearing::of(dir, bound).and_then(Clearing::run) {
         Ok((removed, left)) => Message::Cleared { removed, left },
         Err(error) => Message::Failed(format!("{dir}: {}", io::Error::from(error))),
     }
@@ -86,14 +88,16 @@ struct Clearing {
     mount: String,
     removed: u64,
     moved: u64,
+    /// The last number that a directory which was moved up was named by.
+    number: u64,
     deadline: Instant,
 }
 
 impl Clearing {
-    fn of(dir: &str) -> Result<Self, Errno> {
+    fn of(dir: &str, bound: Duration) -> Result<Self, Errno> {
         let top = open_dir(CWD, dir)?;
         let mount = mount_of(&top)?;
-        Ok(Clearing { top, mount, removed: 0, moved: 0, deadline: Instant::now() + CLEAR_BOUND })
+        Ok(Clearing { top, mount, removed: 0, moved: 0, number: 0, deadline: Instant::now() + bound })
     }
 
     /// How many entries were removed and how many are left.
@@ -110,8 +114,12 @@ impl Clearing {
             if left == 0 && self.removed + self.moved == before {
                 return Ok((self.removed, 0));
             }
-            if self.removed + self.moved == before || Instant::now() > self.deadline {
+            if self.removed + self.moved == before {
                 return Ok((self.removed, left));
+            }
+            if Instant::now() >= self.deadline {
+                // What was moved up is still there.
+                return Ok((self.removed, left.max(1)));
             }
         }
     }
@@ -147,11 +155,22 @@ impl Clearing {
             }
             if unlinkat(dir, name, AtFlags::empty()).is_ok() {
                 self.removed += 1;
-            } else if renameat(dir, name, &self.top, format!(".clearing-{}", self.moved)).is_ok() {
+            } else if self.move_up(dir, name) {
                 self.moved += 1;
             }
         }
         Ok(())
+    }
+
+    /// Under a name that is not taken: one that was broken off before may have left some.
+    fn move_up(&mut self, dir: &OwnedFd, name: &std::ffi::CStr) -> bool {
+        loop {
+            self.number += 1;
+            match renameat(dir, name, &self.top, format!(".clearing-{}", self.number)) {
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                moved => return moved.is_ok(),
+            }
+        }
     }
 }
 
@@ -188,8 +207,11 @@ mod tests {
         unix::fs::symlink(&outside, dir.join("dddddddd/link")).unwrap();
         let _listener = unix::net::UnixListener::bind(dir.join("a.sock")).unwrap();
 
-        let answer = clear(dir.to_str().unwrap());
-        assert_eq!(answer, Message::Cleared { removed: 304, left: 0 });
+        // Out of time it does not claim to be done.
+        let Message::Cleared { removed, left } = clear(dir.to_str().unwrap(), Duration::ZERO) else { panic!() };
+        assert!(removed > 0 && left > 0);
+        let answer = clear(dir.to_str().unwrap(), CLEAR_BOUND);
+        assert_eq!(answer, Message::Cleared { removed: 304 - removed, left: 0 });
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         assert!(outside.join("kept").exists());
     }

@@ -37,6 +37,7 @@ as_both!(
     a_cancelled_call_closes_the_connection,
     many_calls_at_once_are_answered,
     a_restart_under_calls_is_survived,
+    a_backend_that_its_policy_starts_again_is_starting,
     any_container_can_be_reached,
     a_socket_of_another_service_can_be_reached,
     a_local_process_stands_in,
@@ -543,6 +544,39 @@ async fn a_restart_under_calls_is_survived(options: BrokerOptions) {
         "BACKEND_BROKE_IN_BODY",
     ];
     assert!(failures.iter().all(|reason| typed.contains(&reason.as_str())), "{failures:?}");
+}
+
+/// The engine waits longer after each end; meanwhile the socket of the last start lies there.
+async fn a_backend_that_its_policy_starts_again_is_starting(options: BrokerOptions) {
+    let stage = Stage::install(Image::hello(), options).await;
+    let container = stage.container("service");
+    let state = |field: &str| docker(&["inspect", "--format", &format!("{{{{.State.{field}}}}}"), &container]);
+    let begun = Instant::now();
+    let (told, run) = loop {
+        assert!(begun.elapsed() < SOON * 3, "it is never seen restarting");
+        let pid = state("Pid");
+        if pid != "0" {
+            // Not by the engine: what that ends stays ended.
+            let _ = std::process::Command::new("kill").args(["-9", &pid]).output();
+        }
+        if state("Status") != "restarting" {
+            continue;
+        }
+        let told = stage.fetch(get("/hello")).await;
+        let argv = vec!["/hello-backend".to_owned(), "whoami".to_owned()];
+        let target = pb::ExecTarget::Backend.into();
+        let request = pb::RunRequest { extension: stage.id(), target, argv, ..Default::default() };
+        let run = stage.broker.exec().await.run(request).await.map(drop);
+        if state("Status") == "restarting" {
+            break (told, run);
+        }
+    };
+    for status in [told.map(drop).unwrap_err(), run.unwrap_err()] {
+        assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "BACKEND_STARTING".into()), "{status:?}");
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+    let patient = FetchRequest { start_wait: duration(SOON), ..get("/hello") };
+    assert_eq!(stage.fetch(patient).await.unwrap().status, 200);
 }
 
 /// The hello backend in a compose file with these services.

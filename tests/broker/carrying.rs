@@ -18,8 +18,10 @@ use crate::support::{BrokerOptions, Image, Stage, as_both, reason};
 as_both!(
     events_reach_the_caller_one_by_one,
     bodies_of_any_size_pass_both_ways_at_once,
+    interim_answers_and_trailers_pass,
     a_caller_that_goes_ends_the_call_at_the_backend,
     a_stalled_reader_stops_the_backend,
+    stalled_uploads_hold_nobody_back,
     upgraded_connections_carry_bytes,
     messages_out_of_order_are_refused,
 );
@@ -157,6 +159,57 @@ async fn bodies_of_any_size_pass_both_ways_at_once(options: BrokerOptions) {
     backend.await.unwrap();
 }
 
+/// What comes before the head is told before the request is complete; trailers go both ways.
+async fn interim_answers_and_trailers_pass(options: BrokerOptions) {
+    let stage = Stage::idle(options).await;
+    let listener = stage.listen();
+    let backend = tokio::spawn(async move {
+        let (mut stream, head) = accept(&listener).await;
+        assert!(
+            head.contains("\r\nTransfer-Encoding: chunked\r\n") && head.contains("\r\nTrailer: x-sum\r\n"),
+            "{head}"
+        );
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await.unwrap();
+        let mut body = Vec::new();
+        while !body.ends_with(b"\r\n\r\n") {
+            body.push(timeout(SOON, stream.read_u8()).await.expect("the rest of the request").unwrap());
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n\
+            2\r\nok\r\n0\r\nX-End: yes\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8(body).unwrap()
+    });
+    let lines = |headers: &[pb::Header]| {
+        let value = |header: &pb::Header| match &header.content {
+            Some(pb::header::Content::Value(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        headers.iter().map(|header| (header.name.clone(), value(header))).collect::<Vec<_>>()
+    };
+    let begin = RequestHead { trailers: vec!["x-sum".into()], ..head(&stage, "POST", "/") };
+    let (sender, answer) = stream(&stage, begin).await;
+    let mut answer = answer.unwrap();
+    match part(&mut answer).await {
+        Some(stream_response::Part::Interim(interim)) => {
+            assert_eq!((interim.status, lines(&interim.headers)), (103, vec![("link".into(), "</a>".into())]));
+        }
+        other => panic!("no interim answer: {other:?}"),
+    }
+    sender.send(data("abc")).await.unwrap();
+    let content = Some(pb::header::Content::Value("7".into()));
+    let trailers = pb::Trailers { headers: vec![pb::Header { name: "x-sum".into(), content }] };
+    sender.send(pb::StreamRequest { part: Some(stream_request::Part::Trailers(trailers)) }).await.unwrap();
+    drop(sender);
+    assert_eq!(status_of(&mut answer).await, 200);
+    assert_eq!(part(&mut answer).await, Some(stream_response::Part::Data("ok".into())));
+    match part(&mut answer).await {
+        Some(stream_response::Part::End(end)) => assert_eq!(lines(&end.headers), [("x-end".into(), "yes".into())]),
+        other => panic!("no end: {other:?}"),
+    }
+    assert_eq!(part(&mut answer).await, None);
+    assert_eq!(backend.await.unwrap().to_ascii_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n");
+}
+
 async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     for answers in [false, true] {
@@ -203,6 +256,34 @@ async fn a_stalled_reader_stops_the_backend(options: BrokerOptions) {
     assert!(written < 16 << 20, "{written} bytes went nowhere");
     let grown = stage.broker.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB are held");
+}
+
+/// A front end has one connection: uploads that a backend does not take must leave room on it for other calls.
+async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
+    const UPLOADS: usize = 40;
+    let stage = Stage::idle(options).await;
+    let listener = stage.listen();
+    let backend = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    });
+    let channel = stage.broker.channel().await;
+    let mut uploads = Vec::new();
+    for _ in 0..UPLOADS {
+        let (sender, requests) = mpsc::channel(1);
+        sender.send(first(head(&stage, "POST", "/"))).await.unwrap();
+        let mut backends = pb::backend_service_client::BackendServiceClient::new(channel.clone());
+        let answer = timeout(SOON, backends.stream(ReceiverStream::new(requests))).await.expect("an answer").unwrap();
+        let block = Bytes::from(vec![b'x'; 256 << 10]);
+        // Until nothing more is taken.
+        while timeout(Duration::from_millis(200), sender.send(data(block.clone()))).await.is_ok() {}
+        uploads.push((sender, answer));
+    }
+    let mut system = pb::system_service_client::SystemServiceClient::new(channel);
+    timeout(SOON * 3, system.get_info(pb::GetInfoRequest {})).await.expect("the call is held back").unwrap();
+    backend.abort();
 }
 
 async fn upgraded_connections_carry_bytes(options: BrokerOptions) {

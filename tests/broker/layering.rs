@@ -44,7 +44,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("prost_types", &["api", "cli"]),
     ("clap", &["cli", "config/args.rs"]),
     ("rusqlite", &["store"]),
-    ("hyper", &["engine", "exec/engine", "proxy"]),
+    ("hyper", &["api", "engine", "exec/engine", "proxy"]),
 ];
 
 /// What `model` may not name: it opens nothing and waits for nothing.

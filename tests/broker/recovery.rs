@@ -15,7 +15,8 @@ use bollard::{
 use longshore::pb::{self, ExtensionState, InstallPhase};
 
 use crate::support::{
-    Broker, BrokerOptions, Image, PLAIN_UID, engine, has_image, image_source, no_traces, read_store, trusting, unique,
+    Broker, BrokerOptions, Image, PLAIN_UID, docker, engine, has_image, image_source, no_traces, read_store, trusting,
+    unique,
 };
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
@@ -88,6 +89,33 @@ async fn an_install_that_was_killed_leaves_nothing() {
             }
         }
     }
+}
+
+/// What a tree in a container was being killed with is taken back.
+#[tokio::test]
+async fn a_process_limit_that_a_killed_broker_squeezed_is_restored() {
+    const LIMIT: &str = "77";
+    let image = Image::hello().build().await;
+    let mut broker = Broker::start().await;
+    broker.install(trusting(&image.reference)).await.unwrap();
+    let container = list(&broker).await.remove(0).backend.unwrap().containers.remove(0).id;
+    broker.kill();
+    let database = rusqlite::Connection::open(broker.data_dir().join("longshore.db")).unwrap();
+    database.execute("INSERT INTO squeezed VALUES (?1, ?2, 'killed')", [container.as_str(), LIMIT]).unwrap();
+    drop(database);
+    docker(&["update", "--pids-limit", "1", &container]);
+    broker.restart().await;
+    let begun = Instant::now();
+    while docker(&["inspect", "-f", "{{.HostConfig.PidsLimit}}", &container]).trim() != LIMIT {
+        assert!(begun.elapsed() < Duration::from_secs(30), "still squeezed:\n{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let begun = Instant::now();
+    while read_store(&broker.data_dir(), "SELECT count(*) || '' FROM squeezed") != "0" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "still on record:\n{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    broker.uninstall(&image.id, true).await.unwrap();
 }
 
 #[tokio::test]

@@ -191,6 +191,7 @@ async fn reflection_of_both_versions_lists_all_services() {
                 "longshore.v1.ExtensionService",
                 "longshore.v1.GrantService",
                 "longshore.v1.OwnershipService",
+                "longshore.v1.SessionService",
                 "longshore.v1.SystemService",
             ]
         );
@@ -669,9 +670,10 @@ async fn answer_as_engine(client: UnixStream) {
         let _ = client.write_all(open.as_bytes()).await;
         return std::future::pending().await;
     }
-    let (status, body) = match path.contains("/version") {
-        true => ("200 OK", r#"{"Version":"1.2.3","ApiVersion":"1.41","Os":"linux","Arch":"amd64"}"#),
-        false => ("404 Not Found", r#"{"message":"not here"}"#),
+    let (status, body) = match path.rsplit('/').next() {
+        Some("_ping") => ("200 OK", "OK"),
+        Some("version") => ("200 OK", r#"{"Version":"1.2.3","ApiVersion":"1.41","Os":"linux","Arch":"amd64"}"#),
+        _ => ("404 Not Found", r#"{"message":"not here"}"#),
     };
     let length = body.len();
     let answer =

@@ -20,7 +20,7 @@ use rustix::{
 };
 
 /// Longest time that anything may take to show.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Runs its arguments, tells their exit code, and stays until a line is typed: a terminal whose session has ended is
 /// reset by the kernel. Ctrl-C is for the command.
 const SCRIPT: &str = r#"trap : INT; "$@"; printf '[code %s]' $?; read line"#;

@@ -10,7 +10,7 @@ use std::{
 use bollard::Docker;
 use futures_util::StreamExt;
 use longshore::{
-    exec::{Cut, DialErrorKind, Event, Exit, Hub, Link, Outcome},
+    exec::{Cut, DialErrorKind, Event, Exit, Hub, Link, Outcome, WindowSize},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
 };
@@ -185,6 +185,10 @@ async fn it_runs_where_little_is_allowed() {
         let who = run(&link, &["id", "-u"]).await;
         let expected: &[u8] = if options[0] == "--user" { b"1000\n" } else { b"0\n" };
         assert_eq!((who.stdout.as_slice(), who.outcome), (expected, Outcome::Code(0)), "{options:?}");
+        let mut seated = in_container(program(&["tty"]));
+        seated.tty = Some(WindowSize { columns: 80, rows: 24 });
+        let seated = told(link.run(&seated).await.unwrap()).await;
+        assert!(seated.stdout.starts_with(b"/dev/pts/"), "{options:?}: {seated:?}");
         let marker = marker();
         let tree =
             in_container(with_env(shell("trap '' TERM; (setsid sleep 300 &); echo up; sleep 300"), "MARK", &marker));

@@ -28,7 +28,9 @@ const ROUNDS: usize = 50;
 /// How many trees of a case live at once.
 const AT_ONCE: usize = 10;
 /// How many processes the trees of one broker may have: a fork loop ends there.
-const MAX_PROCESSES: &str = "100";
+const MAX_PROCESSES: &str = "400";
+/// How much memory they may have, in bytes.
+const MAX_MEMORY_BYTES: u64 = 256 << 20;
 /// Nobody.
 const PLAIN_USER: u32 = 65534;
 
@@ -40,20 +42,38 @@ const TREES: [(&str, &str); 4] = [
     ("loop", LOOP),
 ];
 
-/// Deaf processes that multiply as fast as they can, among them some that leave their session and their parent each time.
+/// Deaf processes that multiply as fast as they can: some leave their session and their parent each time, others make
+/// daemons that live a little.
 const LOOP: &str = r#"
 trap "" TERM
 HOP='trap "" TERM; setsid sh -c "$HOP" & exit 0'
-BOMB='trap "" TERM; while :; do sh -c "$BOMB" & sleep 0.01; done'
-export HOP BOMB
-sh -c "$HOP" & sh -c "$HOP" &
-sh -c "$BOMB" 2>/dev/null &
+export HOP
+for each in 1 2 3; do sh -c "$HOP" & done
+( while :; do ( ( sleep 0.2 & ) & ); done ) 2>/dev/null &
 sleep 0.1
 echo up
 while :; do sleep 300; done
 "#;
 
 const CAUSES: [&str; 4] = ["cancel", "deadline", "session", "owner"];
+
+/// How a broker runs.
+#[derive(Clone, Copy, PartialEq)]
+enum As {
+    Root,
+    /// Root, where no cgroup of version 2 is mounted.
+    RootUnmounted,
+    /// A plain member of the docker group, with a cgroup that was delegated to it.
+    Plain,
+    /// The same without.
+    PlainUndelegated,
+}
+
+impl As {
+    fn is_plain(self) -> bool {
+        matches!(self, As::Plain | As::PlainUndelegated)
+    }
+}
 
 /// Where the trees are.
 #[derive(Clone, Copy, PartialEq)]
@@ -64,54 +84,73 @@ enum Place {
 
 #[test]
 fn trees_of_root_on_the_host_are_gone() {
-    matrix(Place::Host, false);
+    matrix(Place::Host, As::Root, ROUNDS);
 }
 
 #[test]
 fn trees_of_a_plain_user_on_the_host_are_gone() {
-    matrix(Place::Host, true);
+    matrix(Place::Host, As::Plain, ROUNDS);
 }
 
 #[test]
 fn trees_of_root_in_a_container_are_gone() {
-    matrix(Place::Container, false);
+    matrix(Place::Container, As::Root, ROUNDS);
 }
 
 #[test]
 fn trees_of_a_plain_user_in_a_container_are_gone() {
-    matrix(Place::Container, true);
+    matrix(Place::Container, As::Plain, ROUNDS);
+}
+
+/// The hierarchy can be had without a mount that others see.
+#[test]
+fn trees_are_gone_where_no_cgroup_is_mounted() {
+    matrix(Place::Host, As::RootUnmounted, 2);
+}
+
+/// Held together by their keepers alone, which is said.
+#[test]
+fn trees_are_gone_where_no_cgroup_can_be_made() {
+    matrix(Place::Host, As::PlainUndelegated, 2);
+}
+
+#[test]
+fn what_memory_ran_out_for_is_hinted_at() {
+    let mut broker = Broker::start(None, As::Root);
+    broker.say("oom");
+    broker.hear("DONE");
 }
 
 #[test]
 fn a_killed_broker_of_root_leaves_nothing_on_the_host() {
-    killed(Place::Host, false);
+    killed(Place::Host, As::Root);
 }
 
 #[test]
 fn a_killed_broker_of_a_plain_user_leaves_nothing_on_the_host() {
-    killed(Place::Host, true);
+    killed(Place::Host, As::Plain);
 }
 
 #[test]
 fn a_killed_broker_of_root_leaves_nothing_in_a_container() {
-    killed(Place::Container, false);
+    killed(Place::Container, As::Root);
 }
 
 #[test]
 fn a_killed_broker_of_a_plain_user_leaves_nothing_in_a_container() {
-    killed(Place::Container, true);
+    killed(Place::Container, As::Plain);
 }
 
 /// Every tree, ended for every cause but the broker's death.
-fn matrix(place: Place, is_plain: bool) {
+fn matrix(place: Place, user: As, rounds: usize) {
     let container = container(place);
-    let mut broker = Broker::start(container.as_ref(), is_plain);
+    let mut broker = Broker::start(container.as_ref(), user);
     for (tree, _) in TREES {
-        // One loop at a time, within what processes there may be.
-        let at_once = if tree == "loop" { 1 } else { AT_ONCE };
+        // Fewer loops at a time, within what processes there may be.
+        let at_once = if tree == "loop" { 2 } else { AT_ONCE };
         for cause in CAUSES {
             let begun = std::time::Instant::now();
-            for _ in 0..ROUNDS / at_once {
+            for _ in 0..rounds.div_ceil(at_once) {
                 let marker = marker();
                 broker.say(&format!("end {tree} {cause} {at_once} {marker}"));
                 broker.hear("DONE");
@@ -124,11 +163,11 @@ fn matrix(place: Place, is_plain: bool) {
 }
 
 /// Every tree, when the broker is killed.
-fn killed(place: Place, is_plain: bool) {
+fn killed(place: Place, user: As) {
     let container = container(place);
     for round in 0..ROUNDS {
         let marker = marker();
-        let mut broker = Broker::start(container.as_ref(), is_plain);
+        let mut broker = Broker::start(container.as_ref(), user);
         broker.say(&format!("hold {marker}"));
         broker.hear("DONE");
         assert!(count_marked(&marker) >= 8, "round {round}: {}", count_marked(&marker));
@@ -156,14 +195,15 @@ struct Broker {
     _place: tempfile::TempDir,
 }
 
-/// Cgroups that a broker begins in: one that limits its processes, and one that it may make others in.
+/// Cgroups that a broker begins in: two that limit its processes and their memory, and one that it may make others in.
 struct Cgroups {
     limiting: PathBuf,
+    memory: PathBuf,
     delegated: PathBuf,
 }
 
 impl Broker {
-    fn start(container: Option<&Container>, is_plain: bool) -> Self {
+    fn start(container: Option<&Container>, user: As) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
         // Copies, because a plain user may not enter where tests are built.
@@ -173,15 +213,20 @@ impl Broker {
                 fs::copy(&from, to).unwrap();
             }
         }
-        let cgroups = Cgroups::make(is_plain.then_some(PLAIN_USER));
-        let enter = format!(
-            "echo $$ > {}/cgroup.procs; echo $$ > {}/cgroup.procs; exec \"$@\"",
-            cgroups.limiting.display(),
-            cgroups.delegated.display()
-        );
-        let mut command = Command::new("sh");
-        command.args(["-c", &enter, "sh"]);
-        if is_plain {
+        let cgroups = Cgroups::make(user);
+        let enter: String = [&cgroups.limiting, &cgroups.memory, &cgroups.delegated]
+            .map(|dir| format!("echo $$ > {}/cgroup.procs; ", dir.display()))
+            .concat();
+        let unmount = match user {
+            As::RootUnmounted => format!("umount {}; ", v2_root().display()),
+            _ => String::new(),
+        };
+        let enter = format!("{enter}{unmount}exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &enter, "sh"]);
+        let containment = if user == As::PlainUndelegated { "WALK" } else { "CGROUP" };
+        command.env("LONGSHORE_TEST_CONTAINMENT", containment);
+        if user.is_plain() {
             let user = format!("--reuid={PLAIN_USER}");
             let groups = format!("--groups={}", docker_group());
             command.args(["setpriv", &user, "--regid=65534", &groups, "--"]);
@@ -189,7 +234,7 @@ impl Broker {
         command.arg(&exe).args(["--exact", "kill::broker_of_its_own", "--ignored", "--nocapture"]);
         command.env("LONGSHORE_TEST_SHIM", &shim).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(container) = container {
-            if is_plain {
+            if user.is_plain() {
                 chown(container.broker_dir(), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
             }
             fs::set_permissions(container.data.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -222,25 +267,30 @@ impl Drop for Broker {
 }
 
 impl Cgroups {
-    fn make(delegate_to: Option<u32>) -> Self {
+    fn make(user: As) -> Self {
         let name = format!("longshore-test-{}", marker());
-        let limiting = pids_root().join(&name);
-        fs::create_dir(&limiting).unwrap();
-        fs::write(limiting.join("pids.max"), MAX_PROCESSES).unwrap();
+        let limiting = limits_root("pids").join(&name);
+        let memory = limits_root("memory").join(&name);
         let delegated = v2_root().join(&name);
-        let _ = fs::create_dir(&delegated);
-        if let Some(user) = delegate_to {
+        for dir in [&limiting, &memory, &delegated] {
+            // The same one where there is version 2 only.
+            let _ = fs::create_dir(dir);
+        }
+        fs::write(limiting.join("pids.max"), MAX_PROCESSES).unwrap();
+        let max = ["memory.limit_in_bytes", "memory.max"].map(|file| memory.join(file));
+        fs::write(max.iter().find(|file| file.exists()).unwrap(), MAX_MEMORY_BYTES.to_string()).unwrap();
+        if user == As::Plain {
             for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-                chown(delegated.join(file), Some(user), Some(user)).unwrap();
+                chown(delegated.join(file), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
             }
         }
-        Cgroups { limiting, delegated }
+        Cgroups { limiting, memory, delegated }
     }
 
     /// What is in them ends at about this time.
     fn remove(&self) {
         let begun = std::time::Instant::now();
-        for dir in [&self.limiting, &self.delegated] {
+        for dir in [&self.limiting, &self.memory, &self.delegated] {
             while dir.exists() && begun.elapsed().as_secs() < 20 {
                 for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
                     for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
@@ -267,14 +317,14 @@ fn v2_root() -> PathBuf {
     point.expect("a mount of cgroup2").into()
 }
 
-/// Where processes can be limited.
-fn pids_root() -> PathBuf {
-    let v1 = Path::new("/sys/fs/cgroup/pids");
+/// Where this can be limited.
+fn limits_root(controller: &str) -> PathBuf {
+    let v1 = Path::new("/sys/fs/cgroup").join(controller);
     if v1.join("tasks").exists() {
-        return v1.to_owned();
+        return v1;
     }
     let v2 = v2_root();
-    fs::write(v2.join("cgroup.subtree_control"), "+pids").expect("a cgroup that limits processes");
+    fs::write(v2.join("cgroup.subtree_control"), format!("+{controller}")).expect("a cgroup with limits");
     v2
 }
 
@@ -337,7 +387,8 @@ async fn broker_of_its_own() {
     let hub = Hub::new(HubOptions { shim: shim.into(), max_open_files: Some(1024), ..HubOptions::default() });
     let link = match std::env::var("LONGSHORE_TEST_CONTAINER") {
         Err(_) => {
-            assert_eq!(hub.host_containment().unwrap(), Containment::Cgroup);
+            let expected = std::env::var("LONGSHORE_TEST_CONTAINMENT").unwrap();
+            assert_eq!(hub.host_containment().unwrap().as_str(), expected);
             hub.host().unwrap()
         }
         Ok(id) => {
@@ -352,6 +403,12 @@ async fn broker_of_its_own() {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["end", tree, cause, count, marker] => {
                 end_trees(&hub, &link, tree, cause, count.parse().unwrap(), marker).await;
+            }
+            ["oom"] => {
+                let greedy = told(link.run(&program(&["tail", "/dev/zero"])).await.unwrap()).await;
+                assert!(matches!(greedy.outcome, Outcome::Signal { number: 9, .. }) && greedy.oom, "{greedy:?}");
+                let own = told(link.run(&shell("kill -9 $$")).await.unwrap()).await;
+                assert!(matches!(own.outcome, Outcome::Signal { number: 9, .. }) && !own.oom, "{own:?}");
             }
             ["hold", marker] => {
                 for (tree, _) in TREES {
@@ -410,7 +467,8 @@ async fn end_trees(hub: &Hub, link: &Arc<Link>, tree: &str, cause: &str, count: 
         assert_eq!((termination.cause, termination.survivors), (expected, Some(0)), "{termination:?}");
         assert!(termination.signalled.is_some_and(|count| count >= 2), "{termination:?}");
         assert!(termination.escalated || !is_deaf, "{termination:?}");
-        let is_host = std::env::var_os("LONGSHORE_TEST_CONTAINER").is_none();
-        assert_eq!(termination.containment == Containment::Cgroup, is_host, "{termination:?}");
+        let is_caged = std::env::var("LONGSHORE_TEST_CONTAINMENT").is_ok_and(|name| name == "CGROUP")
+            && std::env::var_os("LONGSHORE_TEST_CONTAINER").is_none();
+        assert_eq!(termination.containment == Containment::Cgroup, is_caged, "{termination:?}");
     }
 }

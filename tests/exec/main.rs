@@ -3,6 +3,7 @@
 
 mod container;
 mod engine;
+mod facts;
 mod host;
 mod kill;
 mod stdio;

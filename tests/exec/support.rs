@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use longshore::exec::{Drained, EnvSpec, Event, Hub, HubOptions, Outcome, OutputStream, Program, Run, Target};
+use longshore::exec::{Drained, EnvSpec, Event, Exit, Hub, HubOptions, Outcome, OutputStream, Program, Run, Target};
 
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_longshore");
 
@@ -42,6 +42,8 @@ pub(crate) struct Told {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) outcome: Outcome,
+    /// Whether memory ran out meanwhile.
+    pub(crate) oom: bool,
     pub(crate) exited_after: Duration,
     /// Bytes of both outputs that came before the end.
     pub(crate) bytes_before_end: usize,
@@ -64,13 +66,13 @@ pub(crate) async fn told(mut run: Run) -> Told {
             }
             Event::Exited(exit) => {
                 assert!(end.is_none(), "exited once");
-                end = Some((exit.outcome, begin.elapsed(), stdout.len() + stderr.len()));
+                end = Some((exit, begin.elapsed(), stdout.len() + stderr.len()));
             }
             Event::Drained(drained) => {
                 assert_eq!((drained.stdout_bytes, drained.stderr_bytes), (stdout.len() as u64, stderr.len() as u64));
                 assert_eq!(run.next().await, None);
-                let (outcome, exited_after, bytes_before_end) = end.expect("exited before drained");
-                return Told { pid, stdout, stderr, outcome, exited_after, bytes_before_end, drained };
+                let (Exit { outcome, oom }, exited_after, bytes_before_end) = end.expect("exited before drained");
+                return Told { pid, stdout, stderr, outcome, oom, exited_after, bytes_before_end, drained };
             }
         }
     }

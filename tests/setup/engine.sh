@@ -84,38 +84,12 @@ compose_package() {
 }
 
 # Debian 12 has only Compose 1, but Debian 13's package (one program that asks little of its C library) runs
-# on it. Fetch just that file, from the mirrors that this machine uses, with lists and
-# cache of our own: the machine's apt never learns of Debian 13, so no later install
-# changes. Signatures are checked as ever: Debian 12's keyring holds Debian 13's keys.
+# on it.
 compose_from_trixie() (
 	tmp=$(mktemp -d)
-	trap 'as_root rm -rf "$tmp"' EXIT
-	mkdir -p "$tmp/sources.list.d" "$tmp/lists" "$tmp/cache"
-	shopt -s nullglob
-	# Only sources of the release itself: its -updates, -security and so on are not
-	# needed. The release may go by its name or by its place in the line of releases.
-	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-		[ -f "$file" ] || continue
-		sed -nE 's/^(deb[[:space:]]+(\[[^]]*\][[:space:]]+)?[^[:space:]]+[[:space:]]+)(bookworm|oldstable|stable)([[:space:]].*)$/\1trixie\4/p' "$file"
-	done >"$tmp/sources.list.d/trixie.list"
-	for file in /etc/apt/sources.list.d/*.sources; do
-		# One stanza at a time; its Suites line is cut down to the one suite.
-		awk 'BEGIN { RS = ""; ORS = "\n\n" }
-			/(^|\n)Suites:([^\n]*[ \t])?(bookworm|oldstable|stable)[ \t]*(\n|[ \t]|$)/ {
-				sub(/Suites:[^\n]*/, "Suites: trixie"); print }' "$file" \
-			>"$tmp/sources.list.d/${file##*/}"
-	done
-	chmod -R go+rX "$tmp" # sudo's root can read it anyhow; apt's own user must too
-	isolated=(
-		-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$tmp/sources.list.d"
-		-o Dir::State::lists="$tmp/lists" -o Dir::Cache="$tmp/cache"
-		-o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-		-o APT::Sandbox::User=root
-	)
-	say "fetching Debian 13's docker-compose"
-	cd "$tmp"
-	apt_get "${isolated[@]}" update
-	apt_get "${isolated[@]}" download docker-compose
+	trap 'rm -rf "$tmp"' EXIT
+	download_from_trixie "$tmp" docker-compose
+	chmod -R go+rX "$tmp" # apt's own user reads it
 	apt_install "$tmp"/docker-compose_*.deb
 )
 

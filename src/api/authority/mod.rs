@@ -17,7 +17,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 use self::frames::{Follower, HEAD_LEN, Next};
 
@@ -45,11 +44,6 @@ impl<S> AuthorityRewrite<S> {
     /// Wraps a connection of which nothing has been read yet.
     pub(crate) fn new(inner: S) -> Self {
         Self { inner, follower: Follower::new(), held: Vec::new(), ready: Vec::new(), taken: 0 }
-    }
-
-    /// The wrapped connection.
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.inner
     }
 
     /// Moves as much of `ready` as fits into `buf`, and frees it once all has gone: rewriting is rare, usually once a
@@ -189,14 +183,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AuthorityRewrite<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-}
-
-impl<S: Connected> Connected for AuthorityRewrite<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.get_ref().connect_info()
     }
 }
 

@@ -149,7 +149,7 @@ fn writing_passes_through() {
     block_on(async {
         let (mut peer, ours) = tokio::io::duplex(64);
         let mut stream = AuthorityRewrite::new(ours);
-        assert_eq!(stream.is_write_vectored(), stream.get_ref().is_write_vectored());
+        assert_eq!(stream.is_write_vectored(), stream.inner.is_write_vectored());
         let sent = stream.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")]).await.unwrap();
         assert!(sent > 0);
         stream.flush().await.unwrap();

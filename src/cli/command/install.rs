@@ -61,7 +61,8 @@ pub struct Update {
 impl Update {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let broker = Broker::connect(options).await?;
-        let attempt = async |console: &mut Console, request: pb::InstallRequest| {
+        let mut progress = Progress::new(console, self.to.quiet);
+        let attempt = async |console: &mut Console, progress: &mut Progress, request: pb::InstallRequest| {
             let request = pb::UpdateRequest {
                 source: request.source,
                 accept_grants: request.accept_grants,
@@ -69,7 +70,6 @@ impl Update {
                 detach: request.detach,
                 ready_timeout: request.ready_timeout,
             };
-            let mut progress = Progress::new(console, self.to.quiet);
             let mut events = broker.extensions().update(request).await?.into_inner();
             while let Some(message) = events.message().await? {
                 match message.event {
@@ -82,7 +82,8 @@ impl Update {
             }
             Err(Failure::new("the broker ended the update without a result"))
         };
-        let updated = self.to.with_consent(console, attempt).await?;
+        let updated = self.to.with_consent(console, &mut progress, attempt).await?;
+        drop(progress);
         self.report(console, updated).await?;
         Ok(ExitCode::SUCCESS)
     }
@@ -114,8 +115,13 @@ impl Update {
 impl Install {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let broker = Broker::connect(options).await?;
-        let installed =
-            self.with_consent(console, async |console, request| self.attempt(console, &broker, request).await).await?;
+        let mut progress = Progress::new(console, self.quiet);
+        let installed = self
+            .with_consent(console, &mut progress, async |console, progress, request| {
+                self.attempt(console, progress, &broker, request).await
+            })
+            .await?;
+        drop(progress);
         if console.wants_json() {
             console.print_json(&json!({ "event": "installed", "extension": installed })).await?;
         } else {
@@ -129,13 +135,15 @@ impl Install {
     async fn with_consent<T>(
         &self,
         console: &mut Console,
-        attempt: impl AsyncFn(&mut Console, pb::InstallRequest) -> Result<T, Failure>,
+        progress: &mut Progress,
+        attempt: impl AsyncFn(&mut Console, &mut Progress, pb::InstallRequest) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut request = self.request()?;
-        match attempt(console, request.clone()).await {
+        match attempt(console, progress, request.clone()).await {
             Err(failure) if !failure.missing_grants().is_empty() => {
+                progress.set_aside();
                 request.accept_grants.extend(self.consent(console, failure).await?);
-                attempt(console, request).await.map_err(|failure| self.explained(failure))
+                attempt(console, progress, request).await.map_err(|failure| self.explained(failure))
             }
             outcome => outcome,
         }
@@ -154,10 +162,10 @@ impl Install {
     async fn attempt(
         &self,
         console: &mut Console,
+        progress: &mut Progress,
         broker: &Broker,
         request: pb::InstallRequest,
     ) -> Result<ExtensionView, Failure> {
-        let mut progress = Progress::new(console, self.quiet);
         let mut events = broker.extensions().install(request).await?.into_inner();
         while let Some(message) = events.message().await? {
             match message.event {

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{Compose, child};
@@ -48,14 +48,32 @@ impl Search {
     }
 }
 
+/// What changes when another program is put in a program's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    /// Of a file; `None` for what is none.
+    fn of(program: &Path) -> Option<Stamp> {
+        let found = std::fs::metadata(program).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Stamp { length: found.len(), modified: found.modified().ok() })
+    }
+}
+
 /// Takes the first candidate that is Compose v2 or later.
-pub(super) async fn find(search: &Search) -> Result<Compose> {
+pub(super) async fn find(search: &Search, known: Option<&Compose>) -> Result<Compose> {
     let candidates = search.candidates();
     let mut rejected = Vec::new();
-    for program in candidates.iter().filter(|program| program.is_file()) {
+    for (program, stamp) in candidates.iter().filter_map(|program| Some((program, Stamp::of(program)?))) {
+        if let Some(known) = known.filter(|known| known.program == *program && known.stamp == stamp) {
+            return Ok(known.clone());
+        }
         match version_of(program).await {
             Ok(version) if major(&version).is_some_and(|major| major >= 2) => {
-                return Ok(Compose { program: program.clone(), version });
+                return Ok(Compose { program: program.clone(), version, stamp });
             }
             Ok(version) => rejected.push(format!("{} is version {version}", program.display())),
             Err(why) => rejected.push(format!("{}: {why}", program.display())),
@@ -108,7 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         program(dir.path(), "echo 1.29.2");
         let search = Search { program: Some(dir.path().join(NAME)), ..Search::default() };
-        let error = find(&search).await.unwrap_err();
+        let error = find(&search, None).await.unwrap_err();
         assert_eq!(error.reason(), Reason::ComposeUnavailable);
         assert!(error.message().contains("is version 1.29.2"), "{error}");
     }
@@ -120,13 +138,26 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         program(&dir, "echo v99.1.0");
         let search = Search { docker_config: Some(config.path().into()), ..Search::default() };
-        let found = find(&search).await.unwrap();
+        let found = find(&search, None).await.unwrap();
         assert_eq!((found.version(), found.program()), ("99.1.0", dir.join(NAME).as_path()));
+    }
+
+    #[tokio::test]
+    async fn a_program_is_asked_once_and_another_in_its_place_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = dir.path().join("asked");
+        program(dir.path(), &format!("echo x >> {}; echo 2.1.0", asked.display()));
+        let search = Search { program: Some(dir.path().join(NAME)), ..Search::default() };
+        let first = find(&search, None).await.unwrap();
+        assert_eq!(find(&search, Some(&first)).await.unwrap(), first);
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), "x\n");
+        program(dir.path(), "echo 2.33.0");
+        assert_eq!(find(&search, Some(&first)).await.unwrap().version(), "2.33.0");
     }
 
     #[tokio::test]
     async fn nothing_found_says_where_it_was_looked_for() {
         let search = Search { program: Some("/nowhere/docker-compose".into()), ..Search::default() };
-        assert!(find(&search).await.unwrap_err().message().contains("/nowhere/docker-compose"));
+        assert!(find(&search, None).await.unwrap_err().message().contains("/nowhere/docker-compose"));
     }
 }

@@ -31,6 +31,7 @@ const NO_FILE: &str = if cfg!(windows) { "NUL" } else { "/dev/null" };
 pub struct Compose {
     program: PathBuf,
     version: String,
+    stamp: find::Stamp,
 }
 
 /// Everything Compose sees of the world. Nothing of the broker's own environment reaches it.
@@ -96,7 +97,15 @@ impl Compose {
     /// # Errors
     /// `COMPOSE_UNAVAILABLE`, saying where it was looked for, and when only Compose v1 is there.
     pub async fn find(search: &Search) -> Result<Self> {
-        find::find(search).await
+        find::find(search, None).await
+    }
+
+    /// The same; one that was found before is not run again to say its version while its file is the same.
+    ///
+    /// # Errors
+    /// As [`Compose::find`].
+    pub async fn find_again(search: &Search, known: Option<&Compose>) -> Result<Self> {
+        find::find(search, known).await
     }
 
     /// Where it is.

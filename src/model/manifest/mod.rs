@@ -67,6 +67,8 @@ pub struct Manifest {
 pub struct Parsed {
     /// The manifest; `None` exactly when one of the problems is an error.
     pub manifest: Option<Manifest>,
+    /// What is sound of one with errors: nothing to install, but enough to look for what else is wrong.
+    pub remains: Option<Manifest>,
     /// Everything that is wrong or worth knowing, in the order of the file.
     pub problems: Vec<Problem>,
 }
@@ -75,10 +77,11 @@ pub struct Parsed {
 pub fn parse(bytes: &[u8], os: HostOs) -> Parsed {
     let (mut reader, root) = match Reader::open(bytes) {
         Ok(opened) => opened,
-        Err(problem) => return Parsed { manifest: None, problems: vec![problem] },
+        Err(problem) => return Parsed { manifest: None, remains: None, problems: vec![problem] },
     };
-    let manifest = read(&mut reader, &root, os).filter(|_| !reader.has_errors());
-    Parsed { manifest, problems: reader.finish() }
+    let read = read(&mut reader, &root, os);
+    let (manifest, remains) = if reader.has_errors() { (None, read) } else { (read, None) };
+    Parsed { manifest, remains, problems: reader.finish() }
 }
 
 /// Fills in line and column of findings about `metadata.json` that name a field and no place, and puts all findings about

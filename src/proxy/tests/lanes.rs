@@ -130,6 +130,62 @@ async fn calls_that_come_at_once_share_a_connection() {
     }
 }
 
+/// Whoever does not read stops the sender of that answer; the other calls on the connection go on.
+#[tokio::test]
+async fn stalled_readers_hold_nobody_back() {
+    // Endless answers to the first calls, a short one to the last.
+    const STALLED: usize = 100;
+    let sent = Arc::<AtomicUsize>::default();
+    let server = Server::start({
+        let sent = sent.clone();
+        move |stream, _| {
+            let sent = sent.clone();
+            async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut calls = 0;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    calls += 1;
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    let (is_last, sent) = (calls > STALLED, sent.clone());
+                    tokio::spawn(async move {
+                        if is_last {
+                            return body.send_data(Bytes::from_static(b"done"), true).unwrap();
+                        }
+                        loop {
+                            body.reserve_capacity(64 << 10);
+                            let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else {
+                                return;
+                            };
+                            if body.send_data(Bytes::from(vec![0; room]), false).is_err() {
+                                return;
+                            }
+                            sent.fetch_add(room, Ordering::Relaxed);
+                        }
+                    });
+                }
+            }
+        }
+    });
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        stalled.push(server.call().await.unwrap());
+    }
+    // Until all windows are full.
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = sent.load(Ordering::Relaxed);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    assert!(before <= STALLED << 20, "{before} bytes are held");
+    let answer = server.call().await.unwrap();
+    let body = timeout(PATIENCE, answer.into_body().collect()).await.expect("the call hangs").unwrap();
+    assert_eq!((&body.to_bytes()[..], server.accepted()), (&b"done"[..], 1));
+}
+
 /// A refused call was not looked at, nor one behind the last that a backend takes before it goes; others may have been.
 #[tokio::test]
 async fn refused_calls_are_known_not_to_be_processed() {

@@ -196,10 +196,24 @@ async fn an_engine_that_is_away_is_told(options: BrokerOptions) {
 }
 
 /// Sends bytes and reads what comes at once.
+/// Asks, and reads the head of the answer and as much behind it as its length says.
 fn ask(stream: &mut UnixStream, text: &str) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
-    let mut answer = vec![0; 64 << 10];
-    let read = stream.read(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer[..read]).into_owned()
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut piece).unwrap();
+        answer.extend_from_slice(&piece[..read]);
+        let told = String::from_utf8_lossy(&answer).into_owned();
+        if read == 0 || told.split_once("\r\n\r\n").is_some_and(|(head, body)| body.len() >= length(head)) {
+            return told;
+        }
+    }
+}
+
+/// The length that a head gives.
+fn length(head: &str) -> usize {
+    let given =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+    given.map_or(0, |length| length.trim().parse().unwrap())
 }

@@ -253,7 +253,12 @@ async fn an_image_for_another_machine_is_refused() {
 
 #[tokio::test]
 async fn validate_tells_everything_at_once_and_leaves_nothing() {
-    let manifest = "{\n  \"icon\": \"gone.svg\",\n  \"ui\": {\"dashboard-tab\": {\"title\": \"T\", \"root\": \"nowhere\", \"src\": \"x\"}},\n  \"vm\": {\"composefile\": \"docker-compose.yml\", \"exposes\": {\"socket\": \"a/b\"}}\n}";
+    let manifest = r#"{
+  "icon": "gone.svg",
+  "ui": {"dashboard-tab": {"title": "T", "root": "nowhere", "src": "x"}},
+  "vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "a/b"}},
+  "host": {"binaries": [{"linux": [{"path": "/gone.sh"}]}]}
+}"#;
     let file = "services:\n  web:\n    build: .\n    env_file: /etc/passwd\n";
     let image = Image::builder().file("metadata.json", manifest, 0o644).file("docker-compose.yml", file, 0o644);
     let image = image.label("com.docker.desktop.extension.api.version", "rubbish").build().await;
@@ -262,17 +267,17 @@ async fn validate_tells_everything_at_once_and_leaves_nothing() {
         let request = pb::ValidateRequest { subject: Some(subject) };
         let found = broker.extensions().await.validate(request).await.unwrap().into_inner();
         assert!(!found.valid);
-        let at = |file: &str, field: &str| {
+        for (file, field, line) in [
+            ("metadata.json", "/icon", 2),
+            ("metadata.json", "/ui/dashboard-tab/root", 3),
+            ("metadata.json", "/vm/exposes/socket", 4),
+            ("metadata.json", "/host/binaries/0/linux/0/path", 5),
+            ("docker-compose.yml", "services.web.build", 3),
+            ("docker-compose.yml", "services.web.env_file", 4),
+        ] {
             let problem = found.problems.iter().find(|problem| problem.file.ends_with(file) && problem.field == field);
-            problem.unwrap_or_else(|| panic!("nothing at {file} {field}: {:#?}", found.problems)).clone()
-        };
-        assert_eq!(
-            (at("metadata.json", "/vm/exposes/socket").line, at("metadata.json", "/vm/exposes/socket").column > 0),
-            (4, true)
-        );
-        if found.problems.iter().any(|problem| problem.file.ends_with(".yml")) {
-            assert_eq!(at("docker-compose.yml", "services.web.build").line, 3);
-            assert_eq!(at("docker-compose.yml", "services.web.env_file").line, 4);
+            let problem = problem.unwrap_or_else(|| panic!("nothing at {file} {field}: {:#?}", found.problems));
+            assert_eq!((problem.line, problem.column > 0), (line, true), "{problem:?}");
         }
         no_traces(&broker, &image.id).await;
     }

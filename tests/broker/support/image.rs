@@ -3,16 +3,13 @@
 use std::{
     collections::HashMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
-use bollard::{
-    body_full,
-    query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder},
-};
-use futures_util::TryStreamExt;
+use bollard::query_parameters::RemoveImageOptionsBuilder;
 
 use super::{EngineAt, unique};
 
@@ -190,15 +187,16 @@ impl ImageBuilder {
         self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
-        // bollard takes one change; Dockerfile lines can be joined.
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(id).tag(version);
-        let options = options.changes(changes).build();
-        let archive = body_full(self.archive.into_inner().unwrap().into());
-        let client = engine.client();
-        let made = client.create_image(Some(options), Some(archive), None);
-        made.try_for_each(|_| async { Ok(()) }).await.unwrap();
+        // By the CLI: bollard joins the changes into one, which only Docker takes apart again.
         let reference = format!("{id}:{version}");
-        let content = client.inspect_image(&reference).await.unwrap().id.unwrap();
+        let mut import = engine.cli(&["import"]);
+        for change in &changes {
+            import.args(["--change", change]);
+        }
+        let mut import = import.args(["-", &reference]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        import.stdin.take().unwrap().write_all(&self.archive.into_inner().unwrap()).unwrap();
+        assert!(import.wait().unwrap().success(), "docker import {reference}");
+        let content = engine.client().inspect_image(&reference).await.unwrap().id.unwrap();
         Image { engine: engine.clone(), reference, id: id.to_owned(), content }
     }
 

@@ -1,0 +1,163 @@
+//! An extension with a container on the machine's engine, and the broker that runs it; removed when dropped.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+};
+
+use longshore::pb::{self, extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient};
+
+use crate::{
+    Outcome, load,
+    peers::{Process, serve},
+};
+
+/// The machine's engine, as tests/setup/engine.sh starts it.
+pub(crate) const ENGINE: &str = "/var/run/docker.sock";
+/// The first process of a container is not ended by a signal that it does not handle.
+const COMMAND: &str = r#"CMD ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"]"#;
+const MANIFEST: &str = r#"{"icon": "icon.svg", "ui": {"dashboard-tab": {"title": "Bench", "root": "ui", "src": "index.html"}},
+    "vm": {"image": "${DESKTOP_PLUGIN_IMAGE}"}}"#;
+
+/// A broker and its extension.
+pub(crate) struct Site {
+    /// Its end comes after that of the extension, which [`Drop`] has it remove.
+    _process: Process,
+    home: PathBuf,
+    /// The broker's socket.
+    pub(crate) socket: PathBuf,
+    /// Id of the extension, which its image is named after.
+    pub(crate) extension: String,
+    /// Id of its container.
+    pub(crate) container: String,
+}
+
+impl Site {
+    /// Makes the image, starts the broker and installs.
+    pub(crate) async fn start(directory: &Path) -> Outcome<Site> {
+        let home = directory.join("e");
+        fs::create_dir(&home)?;
+        let (process, socket) = serve(&home, Path::new(ENGINE))?;
+        let extension = format!("longshore-bench/{}", process::id());
+        let mut site = Site { _process: process, home, socket, extension, container: String::new() };
+        make_image(&site.reference())?;
+        let image = pb::ImageSource { reference: site.reference(), pull: pb::PullPolicy::Never.into() };
+        let source = Some(pb::Source { source: Some(pb::source::Source::Image(image)) });
+        let line = load::line(&site.socket, true).await?;
+        let mut extensions = ExtensionServiceClient::with_origin(line.clone(), load::origin());
+        let request = pb::InstallRequest { source, trust: true, ..Default::default() };
+        let mut steps = extensions.install(request).await?.into_inner();
+        while steps.message().await?.is_some() {}
+        let mut grants = GrantServiceClient::with_origin(line, load::origin());
+        let allow = vec!["engine.full".to_owned()];
+        let request = pb::GrantServiceSetRequest { extension: site.extension.clone(), allow, ..Default::default() };
+        grants.set(request).await?;
+        site.container = docker(&["ps", "-q", "--no-trunc", "--filter", &site.label()])?;
+        if site.container.lines().count() == 1 { Ok(site) } else { Err("the extension has no container".into()) }
+    }
+
+    /// The socket by which the extension uses the engine.
+    pub(crate) fn gateway(&self) -> Outcome<PathBuf> {
+        for entry in fs::read_dir(self.home.join("data/extensions"))? {
+            let socket = entry?.path().join("broker/docker.sock");
+            if socket.exists() {
+                return Ok(socket);
+            }
+        }
+        Err("the extension has no engine socket".into())
+    }
+
+    fn reference(&self) -> String {
+        format!("{}:1", self.extension)
+    }
+
+    fn label(&self) -> String {
+        format!("label=dev.longshore.extension={}", self.extension)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let mut remove = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        remove.arg("--socket").arg(&self.socket).args(["rm", "--volumes", &self.extension]);
+        let _ = remove.stdin(Stdio::null()).output();
+        // Where the broker could not.
+        let label = self.label();
+        for (list, remove) in
+            [(&["ps", "-aq"][..], &["rm", "-fv"][..]), (&["network", "ls", "-q"][..], &["network", "rm"][..])]
+        {
+            for id in docker(&[list, &["--filter", &label]].concat()).unwrap_or_default().lines() {
+                let _ = docker(&[remove, &[id]].concat());
+            }
+        }
+        let _ = docker(&["image", "rm", "-f", &self.reference()]);
+    }
+}
+
+/// The docker command line at the machine's engine.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.args(args).env("DOCKER_HOST", format!("unix://{ENGINE}")).env_remove("DOCKER_CONTEXT");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What it says.
+pub(crate) fn docker(args: &[&str]) -> Outcome<String> {
+    said(args, &command(args).output().map_err(missing)?)
+}
+
+fn said(args: &[&str], output: &process::Output) -> Outcome<String> {
+    if !output.status.success() {
+        return Err(format!("docker {args:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn missing(error: std::io::Error) -> String {
+    format!("docker does not start ({error}); run tests/setup/engine.sh")
+}
+
+/// An extension of Debian's static busybox and nothing else.
+fn make_image(reference: &str) -> Outcome<()> {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox = fs::read(busybox.ok_or("there is no busybox; run tests/setup/engine.sh")?)?;
+    let mut archive = tar::Builder::new(Vec::new());
+    let files: [(&str, &[u8], u32); 4] = [
+        ("bin/busybox", &busybox, 0o755),
+        ("metadata.json", MANIFEST.as_bytes(), 0o644),
+        ("ui/index.html", b"<h1>bench</h1>", 0o644),
+        ("icon.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 0o644),
+    ];
+    for (path, content, mode) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        archive.append_data(&mut header, path, content)?;
+    }
+    for name in ["sh", "sleep", "true", "dd"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        archive.append_link(&mut header, format!("bin/{name}"), "busybox")?;
+    }
+    let mut args = vec!["import".to_owned(), "--change".into(), COMMAND.into()];
+    for (name, value) in [
+        ("org.opencontainers.image.title", "Bench"),
+        ("org.opencontainers.image.description", "A bench"),
+        ("org.opencontainers.image.vendor", "Longshore"),
+        ("com.docker.desktop.extension.api.version", ">= 0.3.0"),
+    ] {
+        args.extend(["--change".into(), format!("LABEL {name}={value:?}")]);
+    }
+    args.extend(["-".into(), reference.into()]);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let mut command = command(&args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(missing)?;
+    child.stdin.take().ok_or("docker has no input")?.write_all(&archive.into_inner()?)?;
+    said(&args, &child.wait_with_output()?).map(drop)
+}
