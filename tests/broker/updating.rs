@@ -48,7 +48,7 @@ async fn the_new_one_takes_the_place_of_the_old_one() {
         assert_eq!((extension.version.as_str(), extension.generation), ("2", 2));
         assert_eq!(extension.state(), ExtensionState::Ready, "{extension:#?}");
         assert_eq!((updated.previous_version.as_str(), updated.changed), ("1", true));
-        assert_eq!(updated.kept_volumes, [volume.clone()]);
+        assert_eq!(updated.kept_volumes, std::slice::from_ref(&volume));
         let new = containers(&broker, &id).await;
         assert_ne!(new[0].0, old[0].0);
         assert_eq!(new[0].1, old[0].1, "names stay");
@@ -58,7 +58,7 @@ async fn the_new_one_takes_the_place_of_the_old_one() {
         assert!(!again.changed, "the very same is no update");
         assert_eq!(containers(&broker, &id).await, new);
         let removed = broker.uninstall(&id, true).await.unwrap();
-        assert_eq!(removed.removed_volumes, [volume.clone()]);
+        assert_eq!(removed.removed_volumes, std::slice::from_ref(&volume));
         no_traces(&broker, &id).await;
     }
 }
