@@ -134,7 +134,8 @@ where
         let flag = prefix.get_u8();
         let len = prefix.get_u32() as usize;
         if flag != 0 {
-            return Poll::Ready(Err(invalid("the message is compressed, which this broker does not take")));
+            let message = "the message is compressed, which this broker does not take";
+            return Poll::Ready(Err(Error::new(Reason::MethodUnknown, "", message)));
         }
         if len > MAX_REQUEST_BYTES {
             let message = format!("the message has {len} bytes; send at most {MAX_REQUEST_BYTES}");
@@ -155,16 +156,26 @@ where
                 None => return Poll::Ready(Ok(false)),
                 Some(Err(error)) => return Poll::Ready(Err(invalid("the request broke off").caused_by(error))),
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
-                        self.held_bytes += data.len();
-                        self.held.push_back(data);
+                    let data = frame.into_data().unwrap_or_default();
+                    self.held_bytes += data.len();
+                    match data.is_empty() {
+                        true => {}
+                        false if least > PREFIX_BYTES + MAX_FIELD_BYTES => self.join(data),
+                        false => self.held.push_back(data),
                     }
                 }
             }
         }
         Poll::Ready(Ok(true))
+    }
+
+    /// Holds more of a message that is waited for as a whole: copied behind what came before, so that many small frames
+    /// take no more memory than their bytes.
+    fn join(&mut self, data: Bytes) {
+        let Some(last) = self.held.pop_back() else { return self.held.push_back(data) };
+        let mut joined = last.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        joined.extend_from_slice(&data);
+        self.held.push_back(joined.freeze());
     }
 
     /// The first bytes that are held, which are at least as many.
@@ -299,7 +310,9 @@ mod tests {
         for cut in 1..whole.len() {
             assert_eq!(told(&whole[..cut], 8).await.unwrap_err().reason(), Reason::RequestInvalid, "{cut}");
         }
-        for wrong in [&b"\x01\0\0\0\x01a"[..], b"\0\xff\xff\xff\xff", b"\0\0\0\0\x02\x12\xff", b"\0\0\0\0\x01\x0a"] {
+        let compressed = told(b"\x01\0\0\0\x01a", 8).await.unwrap_err();
+        assert_eq!(compressed.reason(), Reason::MethodUnknown);
+        for wrong in [&b"\0\xff\xff\xff\xff"[..], b"\0\0\0\0\x02\x12\xff", b"\0\0\0\0\x01\x0a"] {
             assert_eq!(told(wrong, 8).await.unwrap_err().reason(), Reason::RequestInvalid, "{wrong:?}");
         }
     }
