@@ -88,9 +88,12 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         engine,
         run,
         hub: Arc::new(hub),
-    });
+    })
+    .await?;
     broker.open_gateways().await?;
     broker.spawn_recovery();
+    broker.spawn_feed();
+    broker.spawn_carer();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.path().display(),

@@ -50,6 +50,7 @@ impl Staged {
             project: "org_name-desktop-extension".into(),
             generation: 1,
             nonce: "n".into(),
+            network_nonce: "n".into(),
             guest_dir: root.path().join("guest"),
             broker_dir: root.path().join("broker"),
             files_dir: root.path().join("vm"),

@@ -8,12 +8,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    core::{
-        ContainerView, InstallPhase, Observed, Owner, OwnerSource, Progress, PullPolicy, Resource, Source, State, View,
-    },
+    core::{ContainerView, InstallPhase, Observed, Owner, Progress, PullPolicy, Resource, Source, State, View},
     model::{
         error::{Error, Reason, Result},
-        extension::ResourceKind,
+        extension::{OwnerSource, ResourceKind},
         grant::{Grant, Need},
         problem::{Problem, Severity},
         reference::{ExtensionId, Reference},
@@ -232,7 +230,8 @@ pub(super) fn extension(view: View) -> pb::Extension {
     }
 }
 
-fn extension_state(state: State) -> pb::ExtensionState {
+/// What an extension does.
+pub(super) fn extension_state(state: State) -> pb::ExtensionState {
     match state {
         State::Installing => pb::ExtensionState::Installing,
         State::Starting => pb::ExtensionState::Starting,
@@ -241,6 +240,7 @@ fn extension_state(state: State) -> pb::ExtensionState {
         State::Backoff => pb::ExtensionState::Backoff,
         State::Stopped => pb::ExtensionState::Stopped,
         State::Failed => pb::ExtensionState::Failed,
+        State::Updating => pb::ExtensionState::Updating,
         State::Uninstalling => pb::ExtensionState::Uninstalling,
     }
 }
@@ -275,6 +275,8 @@ pub(super) fn resource(resource: Resource) -> pb::Resource {
 fn owner(owner: Owner) -> pb::Owner {
     let source = match owner.source {
         OwnerSource::Created => pb::OwnershipSource::Created,
+        OwnerSource::Registered => pb::OwnershipSource::Registered,
+        OwnerSource::Recovered => pb::OwnershipSource::Recovered,
         OwnerSource::Label => pb::OwnershipSource::Label,
     };
     pb::Owner {

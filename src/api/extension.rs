@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
-    core::{Broker, InstallRequest, ListOptions, Subject},
+    core::{Broker, InstallRequest, ListOptions, Subject, Updated, Work},
     model::{
         error::{Error, Reason},
         problem::Severity,
@@ -27,6 +27,46 @@ const MAX_PIECE_BYTES: usize = 1 << 20;
 
 /// Serves `ExtensionService`.
 pub(super) struct Extensions(pub(super) Arc<Broker>);
+
+/// What Install and Update are asked for.
+struct Wanted {
+    source: Option<pb::Source>,
+    accept: Vec<String>,
+    trust: bool,
+    ready_timeout: Option<prost_types::Duration>,
+}
+
+impl Wanted {
+    fn read(self, uid: Option<u32>) -> crate::model::error::Result<InstallRequest> {
+        Ok(InstallRequest {
+            source: convert::source(self.source)?,
+            accept: convert::grants(&self.accept)?,
+            trust: self.trust,
+            ready_timeout: convert::duration("ready_timeout", self.ready_timeout, Duration::ZERO, MAX_READY_TIMEOUT)?,
+            uid,
+        })
+    }
+}
+
+/// Progress as it comes, and behind it how the work ended. Without `detach` the work is undone when the stream is dropped
+/// before that.
+fn follow<T, M>(
+    work: Work<T>,
+    progress: mpsc::Receiver<Result<M, Status>>,
+    done: impl Fn(T) -> M + Send + 'static,
+    detach: bool,
+) -> impl Stream<Item = Result<M, Status>> + Send + 'static
+where
+    T: Clone + Send + Sync + 'static,
+    M: Send + 'static,
+{
+    let guard = (!detach).then(|| work.cancel_on_drop());
+    let ended = futures_util::stream::once(async move { work.finished().await.map(done).map_err(status) });
+    ReceiverStream::new(progress).chain(ended).map(move |event| {
+        let _ = &guard;
+        event
+    })
+}
 
 #[tonic::async_trait]
 impl ExtensionService for Extensions {
@@ -60,41 +100,55 @@ impl ExtensionService for Extensions {
     type InstallStream = Streamed<pb::InstallResponse>;
 
     async fn install(&self, request: Request<pb::InstallRequest>) -> Result<Response<Self::InstallStream>, Status> {
+        use pb::install_response::Event;
         let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
         let request = request.into_inner();
-        let ready_timeout =
-            convert::duration("ready_timeout", request.ready_timeout, Duration::ZERO, MAX_READY_TIMEOUT);
         let detach = request.detach;
-        let request = InstallRequest {
-            source: convert::source(request.source).map_err(status)?,
-            accept: convert::grants(&request.accept_grants).map_err(status)?,
+        let wanted = Wanted {
+            source: request.source,
+            accept: request.accept_grants,
             trust: request.trust,
-            ready_timeout: ready_timeout.map_err(status)?,
-            uid,
+            ready_timeout: request.ready_timeout,
         };
-        let (events, receiver) = mpsc::channel(PROGRESS_QUEUE);
-        let handle = self.0.clone().start_install(request, move |progress| {
-            let event = pb::install_response::Event::Progress(convert::progress(progress));
+        let request = wanted.read(uid).map_err(status)?;
+        let (events, progress) = mpsc::channel(PROGRESS_QUEUE);
+        let work = self.0.clone().start_install(request, move |progress| {
+            let event = Event::Progress(convert::progress(progress));
             let _ = events.try_send(Ok(pb::InstallResponse { event: Some(event) }));
         });
-        let ended = tokio_stream::once(()).then({
-            let handle = handle.clone();
-            move |()| {
-                let handle = handle.clone();
-                async move {
-                    let view = handle.finished().await.map_err(status)?;
-                    let event = pb::install_response::Event::Installed(convert::extension(view));
-                    Ok(pb::InstallResponse { event: Some(event) })
-                }
-            }
+        let done = |view| pb::InstallResponse { event: Some(Event::Installed(convert::extension(view))) };
+        Ok(Response::new(until_stopped(follow(work, progress, done, detach), self.0.stopping())))
+    }
+
+    type UpdateStream = Streamed<pb::UpdateResponse>;
+
+    async fn update(&self, request: Request<pb::UpdateRequest>) -> Result<Response<Self::UpdateStream>, Status> {
+        use pb::update_response::Event;
+        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
+        let request = request.into_inner();
+        let detach = request.detach;
+        let wanted = Wanted {
+            source: request.source,
+            accept: request.accept_grants,
+            trust: request.trust,
+            ready_timeout: request.ready_timeout,
+        };
+        let request = wanted.read(uid).map_err(status)?;
+        let (events, progress) = mpsc::channel(PROGRESS_QUEUE);
+        let work = self.0.clone().start_update(request, move |progress| {
+            let event = Event::Progress(convert::progress(progress));
+            let _ = events.try_send(Ok(pb::UpdateResponse { event: Some(event) }));
         });
-        // Dropped with the stream, when the caller has gone or everything was sent.
-        let guard = (!detach).then(|| handle.cancel_on_drop());
-        let stream = ReceiverStream::new(receiver).chain(ended).map(move |event| {
-            let _ = &guard;
-            event
-        });
-        Ok(Response::new(until_stopped(stream, self.0.stopping())))
+        let done = |updated: Updated| {
+            let updated = pb::Updated {
+                extension: Some(convert::extension(updated.view)),
+                previous_version: updated.previous_version,
+                changed: updated.changed,
+                kept_volumes: updated.kept_volumes,
+            };
+            pb::UpdateResponse { event: Some(Event::Updated(updated)) }
+        };
+        Ok(Response::new(until_stopped(follow(work, progress, done, detach), self.0.stopping())))
     }
 
     async fn uninstall(
@@ -111,6 +165,7 @@ impl ExtensionService for Extensions {
             kept_volumes: removed.kept_volumes,
             removed_volumes: removed.removed_volumes,
             image_removed: removed.image_removed,
+            pending: removed.pending,
         }))
     }
 
@@ -141,10 +196,11 @@ impl ExtensionService for Extensions {
     ) -> Result<Response<pb::ExtensionServiceListResponse>, Status> {
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
+        let watch_token = self.0.event_token();
         let mut views = self.0.views(&page.after, page.size + 1).await.map_err(status)?;
         let next_page_token = page.cut(&mut views, |view| view.installed.id.to_string());
         let extensions = views.into_iter().map(convert::extension).collect();
-        Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token }))
+        Ok(Response::new(pb::ExtensionServiceListResponse { extensions, next_page_token, watch_token }))
     }
 
     type ListContainersStream = Streamed<pb::ListContainersResponse>;

@@ -11,10 +11,12 @@ mod calls;
 mod carry;
 mod convert;
 mod deadline;
+mod event;
 mod exec;
 mod extension;
 mod front;
 mod grant;
+mod heartbeat;
 pub mod listener;
 mod messages;
 mod ownership;
@@ -152,10 +154,10 @@ where
     H::Future: Send + 'static,
 {
     use pb::{
-        exec_service_server::ExecServiceServer, extension_service_server::ExtensionServiceServer,
-        grant_service_server::GrantServiceServer, ownership_service_server::OwnershipServiceServer,
-        partial::backend_service_server::BackendServiceServer, session_service_server::SessionServiceServer,
-        system_service_server::SystemServiceServer,
+        event_service_server::EventServiceServer, exec_service_server::ExecServiceServer,
+        extension_service_server::ExtensionServiceServer, grant_service_server::GrantServiceServer,
+        ownership_service_server::OwnershipServiceServer, partial::backend_service_server::BackendServiceServer,
+        session_service_server::SessionServiceServer, system_service_server::SystemServiceServer,
     };
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -171,6 +173,7 @@ where
         .add_service(ExtensionServiceServer::new(extension::Extensions(broker.clone())))
         .add_service(BackendServiceServer::new(backend::Backends(broker.clone())))
         .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
+        .add_service(EventServiceServer::new(event::Events(broker.clone())))
         .add_service(OwnershipServiceServer::new(ownership::Ownership(broker.clone())))
         .add_service(SessionServiceServer::new(session::Sessions(broker.clone())))
         .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))

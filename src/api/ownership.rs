@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, page::Page, session, status::status};
+use super::{
+    Streamed, convert,
+    heartbeat::{self, Watched},
+    page::Page,
+    session,
+    status::status,
+    until_stopped,
+};
 use crate::{
-    core::{Broker, Resource, ResourceFilter},
-    pb::{self, ownership_service_server::OwnershipService},
+    core::{Broker, Resource, ResourceChange, ResourceFilter, ResourceWatch},
+    pb::{self, ownership_service_server::OwnershipService, ownership_service_watch_response::Event},
 };
 
 /// Serves `OwnershipService`.
@@ -27,11 +34,12 @@ impl OwnershipService for Ownership {
             kinds: request.kinds().filter_map(convert::kind).collect(),
             owned_only: request.owned_only,
         };
+        let watch_token = self.0.resource_token();
         let mut resources = self.0.resources(&filter).await.map_err(status)?;
         resources.retain(|resource| key(resource) > page.after);
         let next_page_token = page.cut(&mut resources, key);
         let resources = resources.into_iter().map(convert::resource).collect();
-        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token }))
+        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token, watch_token }))
     }
 
     async fn get_owner(&self, request: Request<pb::GetOwnerRequest>) -> Result<Response<pb::GetOwnerResponse>, Status> {
@@ -44,6 +52,41 @@ impl OwnershipService for Ownership {
         };
         let resource = self.0.owner_of(&filter, &request.id).await.map_err(status)?;
         Ok(Response::new(pb::GetOwnerResponse { resource: Some(convert::resource(resource)) }))
+    }
+
+    type WatchStream = Streamed<pb::OwnershipServiceWatchResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<pb::OwnershipServiceWatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let extension = session::filter(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let request = request.into_inner();
+        let interval = heartbeat::interval(request.heartbeat_interval).map_err(status)?;
+        let filter = ResourceFilter {
+            extension,
+            kinds: request.kinds().filter_map(convert::kind).collect(),
+            owned_only: request.owned_only,
+        };
+        let token = Some(request.resume_token.as_str()).filter(|token| !token.is_empty());
+        let watch = self.0.watch_resources(token, filter).map_err(status)?;
+        Ok(Response::new(until_stopped(heartbeat::told(watch, interval), self.0.stopping())))
+    }
+}
+
+impl Watched for ResourceWatch {
+    type Message = pb::OwnershipServiceWatchResponse;
+
+    async fn next(&mut self) -> crate::model::error::Result<Self::Message> {
+        let ResourceChange { resource, is_gone } = ResourceWatch::next(self).await?;
+        let resource = convert::resource(resource);
+        let event = if is_gone { Event::Removed(resource) } else { Event::Changed(resource) };
+        Ok(pb::OwnershipServiceWatchResponse { resume_token: self.token(), event: Some(event) })
+    }
+
+    fn heartbeat(&self) -> Self::Message {
+        let event = Event::Heartbeat(pb::Heartbeat {});
+        pb::OwnershipServiceWatchResponse { resume_token: self.token(), event: Some(event) }
     }
 }
 

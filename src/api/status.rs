@@ -93,6 +93,7 @@ fn code(kind: Kind) -> Code {
         Kind::Unknown => Code::Unimplemented,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
+        Kind::Gone => Code::OutOfRange,
         Kind::Timeout => Code::DeadlineExceeded,
         Kind::DataLoss => Code::DataLoss,
         Kind::Internal => Code::Internal,

@@ -10,10 +10,10 @@ use super::{Options, failure::Failure};
 use crate::{
     config,
     pb::{
-        backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
-        extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-        ownership_service_client::OwnershipServiceClient, session_service_client::SessionServiceClient,
-        system_service_client::SystemServiceClient,
+        backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
+        exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
+        grant_service_client::GrantServiceClient, ownership_service_client::OwnershipServiceClient,
+        session_service_client::SessionServiceClient, system_service_client::SystemServiceClient,
     },
 };
 
@@ -53,6 +53,7 @@ macro_rules! clients {
 
 clients! {
     backends: BackendServiceClient;
+    events: EventServiceClient;
     exec: ExecServiceClient;
     extensions: ExtensionServiceClient;
     grants: GrantServiceClient;

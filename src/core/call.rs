@@ -16,7 +16,8 @@ use crate::{
     files::guest::{DialError, GuestDir},
     model::{
         error::{Error, Reason, Result},
-        extension::{BackendRecord, Installed, Phase},
+        extension::{BackendRecord, Installed},
+        journal::ChangeKind,
         mounts::GUEST_DIR,
         reference::ExtensionId,
     },
@@ -114,7 +115,19 @@ impl Broker {
             let message = format!("{id} exposes no socket: its metadata.json has no vm.exposes.socket");
             return Err(Error::new(Reason::NoSocket, id.as_str(), message));
         };
-        self.dial_socket(&installed, backend, socket).await
+        match self.dial_socket(&installed, backend, socket).await {
+            Err(error) if self.is_updated(&installed).await? => {
+                let message = format!("{id} is being updated, and its backend does not listen: {error}");
+                Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+            }
+            dialled => dialled,
+        }
+    }
+
+    /// Whether an update is going on, or was since the extension was looked up.
+    async fn is_updated(&self, looked_up: &Installed) -> Result<bool> {
+        let now = self.installed(&looked_up.id).await?;
+        Ok(now.changing() == Some(ChangeKind::Update) || now.generation != looked_up.generation)
     }
 
     /// Connects to a backend's socket: directly, or from within its container where only root may.
@@ -226,15 +239,15 @@ pub(super) fn running_backend(installed: &Installed) -> Result<&BackendRecord> {
         return Err(Error::new(Reason::NoBackend, id.as_str(), format!("{id} has no backend: no `vm` part")));
     };
     let stopped = |why: &str| Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id}: {why}")));
-    match (installed.phase, installed.enabled, backend.built) {
-        (Phase::Uninstalling, ..) => stopped("it is being removed"),
+    match (installed.changing(), installed.enabled, backend.built) {
+        (Some(ChangeKind::Uninstall), ..) => stopped("it is being removed"),
         (_, false, _) => stopped("it is disabled"),
         (_, _, false) => stopped("its image was never built; a local process can stand in for it"),
-        (Phase::Installing, ..) => {
+        (Some(ChangeKind::Install), ..) => {
             let message = format!("{id} is being installed");
             Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
         }
-        (Phase::Installed, ..) => Ok(backend),
+        _ => Ok(backend),
     }
 }
 

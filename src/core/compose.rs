@@ -33,6 +33,8 @@ pub(super) struct Planned<'a> {
     pub(super) generation: i64,
     /// Its nonce; empty where it has none yet.
     pub(super) nonce: &'a str,
+    /// The nonce of its networks, which outlive an update; empty where it has none yet.
+    pub(super) network_nonce: &'a str,
     /// Its image.
     pub(super) image: PluginImage,
     /// What it may do.
@@ -85,7 +87,15 @@ impl Broker {
             reference: package.reference.to_string(),
             id: package.image.as_ref().map(|image| image.id.clone()),
         };
-        let planned = Planned { id: package.id(), title: &title, generation: 0, nonce: "", image, decisions: accepted };
+        let planned = Planned {
+            id: package.id(),
+            title: &title,
+            generation: 0,
+            nonce: "",
+            network_nonce: "",
+            image,
+            decisions: accepted,
+        };
         match self.plan(&planned, &prepass, &directory).await {
             Ok(plan) => {
                 let warnings = prepass.warnings.iter().chain(&plan.warnings);
@@ -134,6 +144,7 @@ impl Broker {
                 project,
                 generation: planned.generation,
                 nonce: planned.nonce.to_owned(),
+                network_nonce: planned.network_nonce.to_owned(),
                 guest_dir: own.guest(),
                 broker_dir: own.broker(),
                 files_dir: directory.to_owned(),

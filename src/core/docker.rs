@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
-use super::{Broker, RunRequest, install::grants_required, package::blocking, program::check_variables};
+use super::{Broker, RunRequest, lifecycle::grants_required, package::blocking, program::check_variables};
 use crate::{
     exec::{Program, Target},
     model::{

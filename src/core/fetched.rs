@@ -31,6 +31,11 @@ struct Replaced {
 }
 
 impl Fetched {
+    /// The names that stood for other images before, and which.
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        self.replaced.iter().map(|replaced| (replaced.name.to_string(), replaced.before.clone())).collect()
+    }
+
     /// Notes that a name may stand for another image than it did; `is_new` where nobody had that image before.
     pub(super) fn replaced(&mut self, name: &Reference, before: &str, now: &str, is_new: bool) {
         if before != now {

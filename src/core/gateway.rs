@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Broker,
-    install::grants_required,
+    lifecycle::grants_required,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
     program::check_runs,
     start::{is_anonymous, nonce_label},
@@ -17,8 +17,9 @@ use crate::{
     model::{
         compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS},
         error::{Error, Reason, Result},
-        extension::{Installed, LedgerEntry, Phase, ResourceKind},
+        extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
         grant::{Grant, Need},
+        journal::ChangeKind,
         reference::ExtensionId,
     },
     random,
@@ -46,7 +47,7 @@ impl Broker {
     /// Errors: what the store says. A gateway that cannot be opened is told in the log.
     pub async fn open_gateways(&self) -> Result<()> {
         for installed in self.store.extensions("", usize::MAX).await? {
-            if installed.phase == Phase::Installed
+            if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
                 && let Err(error) = self.open_gateway(&installed.id)
             {
                 tracing::error!(%error, extension = %installed.id, "an engine gateway stays closed");
@@ -145,7 +146,7 @@ impl Rules {
             Error::new(Reason::ExtensionNotFound, id.as_str(), format!("no extension {id} is installed"))
         })?;
         // Its containers may be starting.
-        if installed.phase != Phase::Installing {
+        if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Enable)) {
             check_runs(&installed)?;
         }
         if !self.store.decisions(id).await?.allows(&Grant::EngineFull) {
@@ -285,6 +286,8 @@ fn entry(id: &ExtensionId, generation: i64, kind: ResourceKind, object: String, 
         extension: id.to_string(),
         generation,
         service: String::new(),
+        source: OwnerSource::Created,
+        maker: Maker::Extension,
         first_seen_ms: now_ms(),
     }
 }

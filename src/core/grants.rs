@@ -55,7 +55,7 @@ impl Broker {
         decisions: Decisions,
         uid: Option<u32>,
     ) -> Result<Vec<StoredGrant>> {
-        let _claim = self.claims.take(&id)?;
+        let _claim = self.claims.take(&id).await?;
         let installed = self.installed(&id).await?;
         let before = self.store.decisions(&id).await?;
         self.store.set_decisions(&id, decisions.clone()).await?;

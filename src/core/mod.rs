@@ -2,16 +2,17 @@
 
 mod attach;
 mod call;
-mod claims;
+mod catalogue;
 mod compose;
 mod docker;
+mod events;
 mod execs;
+mod feed;
 mod fetched;
 mod gateway;
 mod grants;
 mod info;
-mod install;
-mod late;
+mod lifecycle;
 mod logs;
 mod ownership;
 mod package;
@@ -19,13 +20,14 @@ mod pools;
 mod program;
 mod progress;
 mod ready;
-mod recover;
+mod reconcile;
+mod resource_watch;
+mod ring;
 mod sessions;
 mod stage;
 mod start;
 mod state;
 mod sweep;
-mod uninstall;
 mod validate;
 mod view;
 
@@ -51,21 +53,22 @@ use crate::{
     proxy,
     store::Store,
 };
-use claims::Claims;
+use lifecycle::{Claims, Mender};
 
 pub use attach::Attachment;
 pub use docker::ListOptions;
+pub use events::{Told, Watch};
 pub use grants::Standing;
 pub use info::Info;
-pub use install::{InstallHandle, InstallRequest};
+pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
-pub use ownership::{Owner, OwnerSource, Resource, ResourceFilter};
+pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
+pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
-pub use uninstall::Removed;
 pub use validate::{Inspected, Subject};
 pub use view::{ContainerView, UiView, View};
 
@@ -109,6 +112,10 @@ pub struct Broker {
     claims: Claims,
     /// Whether what earlier runs fetched and did not come to an end with is gone.
     left_is_discarded: tokio::sync::Mutex<bool>,
+    mender: Mender,
+    events: Arc<events::Events>,
+    catalogue: Arc<catalogue::Catalogue>,
+    carer: reconcile::Carer,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
@@ -142,10 +149,14 @@ pub struct Parts {
 }
 
 impl Broker {
-    /// Puts a broker together; nothing runs yet.
-    pub fn new(parts: Parts) -> Arc<Broker> {
+    /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
+    pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
         let Parts { places, limits, layout, store, engine, run, hub } = parts;
-        Arc::new(Broker {
+        let events = events::Events::of(&store, &run).await?;
+        Ok(Arc::new(Broker {
+            events,
+            catalogue: Arc::default(),
+            carer: reconcile::Carer::default(),
             places,
             limits,
             layout,
@@ -156,6 +167,7 @@ impl Broker {
             hub,
             claims: Claims::default(),
             left_is_discarded: tokio::sync::Mutex::new(false),
+            mender: Mender::default(),
             readers: Semaphore::new(MAX_READERS),
             body_mib: Semaphore::new(MAX_BODY_MIB),
             found_compose: Mutex::new(None),
@@ -164,7 +176,7 @@ impl Broker {
             sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        }))
     }
 
     /// Its bounds and defaults.

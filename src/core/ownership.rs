@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::Broker;
+use super::{
+    Broker,
+    catalogue::{Key, Object},
+};
 use crate::model::{
     error::{Error, Reason, Result},
-    extension::{LedgerEntry, ResourceKind},
+    extension::{LedgerEntry, OwnerSource, ResourceKind},
     reference::ExtensionId,
 };
 
@@ -54,15 +57,6 @@ pub struct Owner {
     pub first_seen_ms: Option<i64>,
 }
 
-/// How an owner is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnerSource {
-    /// The broker made it and has it on record.
-    Created,
-    /// Its labels say so. It is never removed for that.
-    Label,
-}
-
 /// Which resources to list.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceFilter {
@@ -81,37 +75,42 @@ impl Broker {
     /// Errors: EXTENSION_NOT_FOUND, ENGINE_UNAVAILABLE.
     pub async fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>> {
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
-        let ledger = self.store.ledger(None).await?;
-        let ledger: HashMap<(ResourceKind, &str), &LedgerEntry> =
-            ledger.iter().map(|entry| ((entry.kind, entry.id.as_str()), entry)).collect();
-        let mut resources = Vec::new();
-        let mut add = |kind, id: String, name: String, labels: &HashMap<String, String>, state, image| {
-            let owner = owner(ledger.get(&(kind, id.as_str())).copied(), labels);
-            resources.push(Resource { kind, id, name, owner, state, image });
+        let objects = match self.catalogue.all(wanted) {
+            Some(objects) => objects,
+            None => self.engine_objects(wanted).await?,
         };
-        if wanted(ResourceKind::Container) {
-            for c in self.engine.containers(&[]).await? {
-                add(ResourceKind::Container, c.id, c.name, &c.labels, c.state, c.image);
-            }
-        }
-        if wanted(ResourceKind::Network) {
-            for n in self.engine.networks().await? {
-                add(ResourceKind::Network, n.id, n.name, &n.labels, String::new(), String::new());
-            }
-        }
-        if wanted(ResourceKind::Volume) {
-            for v in self.engine.volumes().await? {
-                add(ResourceKind::Volume, v.name.clone(), v.name, &v.labels, String::new(), String::new());
-            }
-        }
-        let extension = filter.extension.as_ref().map(ExtensionId::as_str);
-        resources.retain(|resource| match &resource.owner {
-            Some(owner) => extension.is_none_or(|extension| owner.extension == extension),
-            None => extension.is_none() && !filter.owned_only,
-        });
+        let resources = self.owned(filter, objects).await?;
         if let (Some(id), true) = (&filter.extension, resources.is_empty()) {
             self.installed(id).await?;
         }
+        Ok(resources)
+    }
+
+    /// Asks the engine for its objects.
+    pub(super) async fn engine_objects(&self, wanted: impl Fn(ResourceKind) -> bool) -> Result<Vec<(Key, Object)>> {
+        let mut objects: Vec<(Key, Object)> = Vec::new();
+        if wanted(ResourceKind::Container) {
+            objects.extend(self.engine.containers(&[]).await?.into_iter().map(Into::into));
+        }
+        if wanted(ResourceKind::Network) {
+            objects.extend(self.engine.networks().await?.into_iter().map(Into::into));
+        }
+        if wanted(ResourceKind::Volume) {
+            objects.extend(self.engine.volumes().await?.into_iter().map(Into::into));
+        }
+        Ok(objects)
+    }
+
+    /// The objects that a filter selects, with their owners.
+    async fn owned(&self, filter: &ResourceFilter, objects: Vec<(Key, Object)>) -> Result<Vec<Resource>> {
+        let ledger = self.store.ledger(None).await?;
+        let ledger: HashMap<(ResourceKind, &str), &LedgerEntry> =
+            ledger.iter().map(|entry| ((entry.kind, entry.id.as_str()), entry)).collect();
+        let with_owner = objects.into_iter().map(|(key, object)| {
+            let entry = ledger.get(&(key.0, key.1.as_str())).copied();
+            resource(key, object, entry)
+        });
+        let mut resources: Vec<Resource> = with_owner.filter(|resource| selects(filter, resource)).collect();
         resources.sort_by(|a, b| (a.kind, &a.name, &a.id).cmp(&(b.kind, &b.name, &b.id)));
         Ok(resources)
     }
@@ -124,24 +123,48 @@ impl Broker {
             let message = "say which object: its id, its name, or the beginning of its id";
             return Err(Error::new(Reason::RequestInvalid, "id", message));
         }
-        let name = id.trim_start_matches('/');
-        let mut all = self.resources(filter).await?;
-        if let Some(exact) = all.iter().position(|resource| resource.id == id || resource.name == name) {
-            return Ok(all.swap_remove(exact));
+        // Asked anew: it may be so new that the engine has not told of it.
+        let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
+        among(self.owned(filter, self.engine_objects(wanted).await?).await?, id)
+    }
+}
+
+/// One of some objects, by its full id, its name, or the beginning of its id.
+fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
+    let name = id.trim_start_matches('/');
+    if let Some(exact) = all.iter().position(|resource| resource.id == id || resource.name == name) {
+        return Ok(all.swap_remove(exact));
+    }
+    let fits = |resource: &Resource| id.len() >= MIN_PREFIX_DIGITS && resource.id.starts_with(id);
+    all.retain(|resource| resource.kind != ResourceKind::Volume && fits(resource));
+    match (all.pop(), all.len()) {
+        (Some(only), 0) => Ok(only),
+        (Some(_), others) => {
+            let message = format!("{id:?} is the beginning of {} ids; give more digits", others + 1);
+            Err(Error::new(Reason::ResourceAmbiguous, id, message))
         }
-        let fits = |resource: &Resource| id.len() >= MIN_PREFIX_DIGITS && resource.id.starts_with(id);
-        all.retain(|resource| resource.kind != ResourceKind::Volume && fits(resource));
-        match (all.pop(), all.len()) {
-            (Some(only), 0) => Ok(only),
-            (Some(_), others) => {
-                let message = format!("{id:?} is the beginning of {} ids; give more digits", others + 1);
-                Err(Error::new(Reason::ResourceAmbiguous, id, message))
-            }
-            (None, _) => {
-                let message = format!("the engine has no container, network or volume {id:?}");
-                Err(Error::new(Reason::ResourceNotFound, id, message))
-            }
+        (None, _) => {
+            let message = format!("the engine has no container, network or volume {id:?}");
+            Err(Error::new(Reason::ResourceNotFound, id, message))
         }
+    }
+}
+
+/// An object with its owner.
+pub(super) fn resource((kind, id): Key, object: Object, entry: Option<&LedgerEntry>) -> Resource {
+    let owner = owner(entry, &object.labels);
+    Resource { kind, id, name: object.name, owner, state: object.state, image: object.image }
+}
+
+/// Whether a filter selects an object.
+pub(super) fn selects(filter: &ResourceFilter, resource: &Resource) -> bool {
+    if !filter.kinds.is_empty() && !filter.kinds.contains(&resource.kind) {
+        return false;
+    }
+    match (&resource.owner, &filter.extension) {
+        (Some(owner), Some(extension)) => owner.extension == extension.as_str(),
+        (Some(_), None) => true,
+        (None, extension) => extension.is_none() && !filter.owned_only,
     }
 }
 
@@ -150,7 +173,7 @@ fn owner(entry: Option<&LedgerEntry>, labels: &HashMap<String, String>) -> Optio
         return Some(Owner {
             extension: entry.extension.clone(),
             generation: entry.generation,
-            source: OwnerSource::Created,
+            source: entry.source,
             service: entry.service.clone(),
             first_seen_ms: Some(entry.first_seen_ms),
         });

@@ -4,13 +4,14 @@ use std::{path::Path, time::Duration};
 
 use rustix::fs::{Access, access};
 
-use super::{Broker, call::running_backend, install::grants_required};
+use super::{Broker, call::running_backend, lifecycle::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
         error::{Error, Reason, Result},
-        extension::{Installed, Phase},
+        extension::Installed,
         grant::{Decisions, Grant, Need},
+        journal::ChangeKind,
         manifest::HostOs,
         reference::ExtensionId,
     },
@@ -203,13 +204,18 @@ fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Prog
     }
 }
 
-/// Whether programs of the extension may run. Errors: BACKEND_STOPPED.
+/// Whether programs of the extension may run. Errors: BACKEND_STOPPED, EXTENSION_BUSY.
 pub(super) fn check_runs(installed: &Installed) -> Result<()> {
-    let why = match (installed.phase, installed.enabled) {
-        (Phase::Installed, true) => return Ok(()),
-        (Phase::Installed, false) => "is disabled; enable it first",
-        (Phase::Installing, _) => "is being installed",
-        (Phase::Uninstalling, _) => "is being removed",
+    let why = match (installed.changing(), installed.enabled) {
+        (None | Some(ChangeKind::Enable), true) => return Ok(()),
+        (Some(ChangeKind::Update), _) => {
+            let message = format!("{} is being updated; run it when that is done", installed.id);
+            let busy = Error::new(Reason::ExtensionBusy, installed.id.as_str(), message);
+            return Err(busy.retry_after(CHANGED_RETRY));
+        }
+        (None | Some(ChangeKind::Enable | ChangeKind::Disable), _) => "is disabled; enable it first",
+        (Some(ChangeKind::Install), _) => "is being installed",
+        (Some(ChangeKind::Uninstall), _) => "is being removed",
     };
     let id = &installed.id;
     Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id} {why}")))

@@ -26,6 +26,15 @@ const HOPELESS: i64 = 5;
 /// Lines of a dead backend's log that go into the error.
 const LOG_LINES: u32 = 20;
 
+/// How waiting for a backend ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// It is ready.
+    Ready,
+    /// The time has passed, and its containers run.
+    Late,
+}
+
 /// What the engine does about a container that ends.
 struct Restarts {
     comes_back: bool,
@@ -37,8 +46,15 @@ impl Broker {
     /// DEGRADED (NO_SOCKET), as many real extensions are that expose a socket which nobody makes.
     ///
     /// Errors: BACKEND_EXITED.
-    pub(super) async fn wait_ready(&self, installed: &Installed, timeout: Duration, report: &Report) -> Result<()> {
-        let Some(backend) = installed.record.backend.as_ref().filter(|backend| backend.built) else { return Ok(()) };
+    pub(super) async fn wait_ready(
+        &self,
+        installed: &Installed,
+        timeout: Duration,
+        report: &Report,
+    ) -> Result<Readiness> {
+        let Some(backend) = installed.record.backend.as_ref().filter(|backend| backend.built) else {
+            return Ok(Readiness::Ready);
+        };
         report.phase(InstallPhase::Waiting, &backend.service);
         let until = Instant::now() + timeout;
         let mut ready_since = None;
@@ -48,10 +64,10 @@ impl Broker {
                 State::Ready if self.answers(installed).await => {
                     let since = *ready_since.get_or_insert_with(Instant::now);
                     if backend.socket.is_some() || since.elapsed() >= SETTLE.min(timeout) {
-                        return Ok(());
+                        return Ok(Readiness::Ready);
                     }
                 }
-                State::Backoff if self.is_job(installed, backend).await? => return Ok(()),
+                State::Backoff if self.is_job(installed, backend).await? => return Ok(Readiness::Ready),
                 State::Failed if !self.restarts(installed).await?.comes_back => {
                     return Err(self.exited(installed, &view).await);
                 }
@@ -65,7 +81,7 @@ impl Broker {
                 let failed = matches!(view.observed.state, State::Failed | State::Backoff);
                 // Between two ends it runs; that is not what "running" means.
                 let fails = failed || view.observed.state != State::Ready && self.restarts(installed).await?.count > 0;
-                return if fails { Err(self.exited(installed, &view).await) } else { Ok(()) };
+                return if fails { Err(self.exited(installed, &view).await) } else { Ok(Readiness::Late) };
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -79,7 +95,7 @@ impl Broker {
     /// The extension as it is, taken as installed.
     async fn look(&self, installed: &Installed) -> Result<View> {
         let mut installed = installed.clone();
-        installed.phase = crate::model::extension::Phase::Installed;
+        installed.change = None;
         self.view_as(installed).await
     }
 

@@ -11,7 +11,6 @@ use super::Broker;
 use crate::{
     model::{
         error::{Error, Reason, Result},
-        extension::Phase,
         reference::ExtensionId,
     },
     random,
@@ -100,8 +99,8 @@ impl Broker {
 
     async fn shown_generation(&self, id: &ExtensionId) -> Result<i64> {
         let installed = self.installed(id).await?;
-        if installed.phase != Phase::Installed {
-            let message = format!("{id} is being installed or removed");
+        if installed.change.is_some() {
+            let message = format!("{id} is being changed; open a session when that is done");
             return Err(Error::new(Reason::ExtensionBusy, id.as_str(), message));
         }
         Ok(installed.generation)

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     Broker, InstallPhase, Report,
     call::STARTING_RETRY,
+    catalogue,
     compose::Planned,
     fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
@@ -16,7 +17,7 @@ use crate::{
     model::{
         compose::{PluginImage, labels},
         error::{Error, Reason, Result},
-        extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
+        extension::{BackendRecord, Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
         grant::Decisions,
         manifest::PLUGIN_IMAGE,
         reference::{ExtensionId, Reference},
@@ -81,9 +82,35 @@ struct Names {
     volumes: Vec<String>,
 }
 
+/// What is about to be made, and what was there before.
+pub(super) struct Prepared {
+    blueprint: Blueprint,
+    before: Vec<Volume>,
+}
+
 enum BlueprintKind {
-    Image(String),
-    Compose { docker_host_image: String },
+    Image,
+    Compose,
+}
+
+/// A backend that is one container.
+fn single(project: String, socket: Option<String>, image: String) -> Blueprint {
+    Blueprint {
+        kind: BlueprintKind::Image,
+        names: Names {
+            containers: vec![format!("{project}-{IMAGE_SERVICE}")],
+            networks: vec![default_network(&project)],
+            volumes: vec![],
+        },
+        backend: BackendRecord {
+            project,
+            service: IMAGE_SERVICE.into(),
+            socket,
+            services: vec![IMAGE_SERVICE.into()],
+            image: Some(image),
+            built: true,
+        },
+    }
 }
 
 impl Broker {
@@ -100,7 +127,7 @@ impl Broker {
             return Err(Error::new(Reason::ServiceNotFound, service, message));
         }
         let ledger = self.store.ledger(Some(&installed.id)).await?;
-        for entry in ledger.iter().filter(|e| e.kind == ResourceKind::Container && e.service == service) {
+        for entry in ledger.iter().filter(|e| e.is_backend_of(installed) && e.service == service) {
             if let Some(details) = self.engine.container(&entry.id).await? {
                 return Ok(BackendContainer::Found(details));
             }
@@ -129,23 +156,7 @@ impl Broker {
                     (PLUGIN_IMAGE, Some(own)) => own.clone(),
                     (other, _) => self.bring_image(other, fetched, report).await?,
                 };
-                let services = vec![IMAGE_SERVICE.to_owned()];
-                let backend = BackendRecord {
-                    project: project.clone(),
-                    service: IMAGE_SERVICE.into(),
-                    socket,
-                    services,
-                    built: true,
-                };
-                Ok(Some(Blueprint {
-                    backend,
-                    kind: BlueprintKind::Image(image),
-                    names: Names {
-                        containers: vec![format!("{project}-{IMAGE_SERVICE}")],
-                        networks: vec![format!("{project}_default")],
-                        volumes: vec![],
-                    },
-                }))
+                Ok(Some(single(project, socket, image)))
             }
             BackendDraft::Compose(prepass) => {
                 if record.image_id.is_none() && !prepass.plugin_services.is_empty() {
@@ -153,7 +164,15 @@ impl Broker {
                 }
                 let image = PluginImage { reference: record.reference.clone(), id: record.image_id.clone() };
                 let (title, generation) = (&record.title, installed.generation);
-                let planned = Planned { id, title, generation, nonce: &record.nonce, image, decisions };
+                let planned = Planned {
+                    id,
+                    title,
+                    generation,
+                    nonce: &record.nonce,
+                    network_nonce: &record.network_nonce,
+                    image,
+                    decisions,
+                };
                 let plan = self.plan(&planned, prepass, &files.compose()).await?;
                 for image in &plan.images {
                     self.bring_image(image, fetched, report).await?;
@@ -165,9 +184,10 @@ impl Broker {
                         service: plan.backend_service,
                         socket,
                         services: plan.services.into_iter().map(|service| service.name).collect(),
+                        image: None,
                         built: true,
                     },
-                    kind: BlueprintKind::Compose { docker_host_image: record.reference.clone() },
+                    kind: BlueprintKind::Compose,
                     names: Names { containers: plan.container_names, networks: plan.networks, volumes: plan.volumes },
                 }))
             }
@@ -183,32 +203,42 @@ impl Broker {
         Ok(self.pull(&reference, true, fetched, report).await?.id)
     }
 
-    /// Makes and starts what a blueprint says; `installed` remembers what it will be made of before anything is made.
-    pub(super) async fn build(
-        &self,
-        installed: &mut Installed,
-        blueprint: Blueprint,
-        ready_timeout: Duration,
-        report: &Report,
-    ) -> Result<()> {
+    /// Has `installed` remember what will be made of it before anything is made, and makes sure that nobody is in the
+    /// way. Errors: PROJECT_NAME_TAKEN, ENGINE_UNAVAILABLE.
+    pub(super) async fn prepare(&self, installed: &mut Installed, blueprint: Blueprint) -> Result<Prepared> {
         self.sweep_late().await?;
         self.check_names(installed, &blueprint.backend.project, &blueprint.names).await?;
-        let existing = self.engine.volumes().await?;
-        let is_new = |name: &&String| !existing.iter().any(|volume| volume.name == **name);
-        installed.record.made_volumes = blueprint.names.volumes.iter().filter(is_new).cloned().collect();
+        let before = self.engine.volumes().await?;
+        let networks = self.engine.networks().await?;
+        let names = &blueprint.names;
+        let new_volume = |name: &&String| !before.iter().any(|volume| volume.name == **name);
+        let new_network = |name: &&String| !networks.iter().any(|network| network.name == **name);
+        installed.record.made_volumes = names.volumes.iter().filter(new_volume).cloned().collect();
+        installed.record.made_networks = names.networks.iter().filter(new_network).cloned().collect();
         installed.record.backend = Some(blueprint.backend.clone());
         self.store.save(installed).await?;
+        Ok(Prepared { blueprint, before })
+    }
+
+    /// Makes what was prepared, and starts it if it is meant to run. Compose does not see the containers `aside`.
+    pub(super) async fn make(
+        &self,
+        installed: &Installed,
+        prepared: &Prepared,
+        ready_timeout: Duration,
+        aside: Vec<String>,
+        report: &Report,
+    ) -> Result<()> {
+        let Prepared { blueprint, before } = prepared;
         report.phase(InstallPhase::Starting, &blueprint.backend.project);
         self.clear_stale_socket(installed);
-        let started = match &blueprint.kind {
-            BlueprintKind::Image(image) => self.create_single(installed, &blueprint, image).await,
-            BlueprintKind::Compose { docker_host_image } => {
-                self.compose_up(installed, docker_host_image, ready_timeout).await
-            }
+        let made = match &blueprint.kind {
+            BlueprintKind::Image => self.create_single(installed, &blueprint.backend).await,
+            BlueprintKind::Compose => self.compose_up(installed, ready_timeout, aside).await,
         };
         // Whatever was made goes on the ledger, also when the rest failed.
-        let recorded = self.record_made(installed, &blueprint.names.volumes, &existing).await;
-        started.and(recorded)
+        let recorded = self.record_made(installed, &blueprint.names, before).await;
+        made.and(recorded)
     }
 
     /// Starts again what was built before.
@@ -224,25 +254,42 @@ impl Broker {
             // Somebody may have come since it was installed, whom Compose would take for ours.
             self.check_names(installed, &backend.project, &Names::default()).await?;
             let existing = self.engine.volumes().await?;
-            self.compose_up(installed, &installed.record.reference, self.limits.ready_timeout).await?;
+            self.compose_up(installed, self.limits.ready_timeout, vec![]).await?;
             let ledger = self.store.ledger(Some(&installed.id)).await?;
-            let volumes = ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep);
-            return self.record_made(installed, &volumes.map(|entry| entry.name).collect::<Vec<_>>(), &existing).await;
+            let of = |kind, keep| {
+                let entries = ledger.iter().filter(move |entry| entry.kind == kind && entry.keep == keep);
+                entries.map(|entry| entry.name.clone()).collect()
+            };
+            let names = Names {
+                containers: vec![],
+                networks: of(ResourceKind::Network, false),
+                volumes: of(ResourceKind::Volume, true),
+            };
+            return self.record_made(installed, &names, &existing).await;
         }
         match self.backend_container(installed, backend, &backend.service).await? {
             BackendContainer::Found(container) => self.engine.start(&container.id).await,
-            BackendContainer::Missing(service) => {
-                let message =
-                    format!("the container of {service} is gone; uninstall {} and install it again", installed.id);
-                Err(Error::new(Reason::BackendStopped, installed.id.as_str(), message))
+            BackendContainer::Missing(_) => {
+                self.check_names(installed, &backend.project, &Names::default()).await?;
+                let made = self.create_single(installed, backend).await;
+                let names = Names { networks: vec![default_network(&backend.project)], ..Names::default() };
+                made.and(self.record_made(installed, &names, &[]).await)
             }
         }
     }
 
-    async fn compose_up(&self, installed: &Installed, image: &str, ready_timeout: Duration) -> Result<()> {
+    async fn compose_up(&self, installed: &Installed, ready_timeout: Duration, aside: Vec<String>) -> Result<()> {
         let id = &installed.id;
         let files = self.layout.extension(id).generation(installed.generation.unsigned_abs());
-        let environment = self.compose_environment(image, &Default::default(), &Decisions::default());
+        let image = &installed.record.reference;
+        let mut environment = self.compose_environment(image, &Default::default(), &Decisions::default());
+        let veil = match aside.is_empty() {
+            true => None,
+            false => Some(self.engine.veil(aside, &self.places.runtime_dir)?),
+        };
+        if let Some(veil) = &veil {
+            environment.docker_host = veil.url();
+        }
         let limit = ready_timeout.max(MIN_COMPOSE_TIME);
         let compose = self.compose().await?;
         let (file, directory, project) = (files.compose_file(), files.compose(), id.project());
@@ -253,7 +300,10 @@ impl Broker {
                 compose.up(&file, &directory, &project, &environment, false).await?;
                 self.lay_links(installed).await?;
             }
-            compose.up(&file, &directory, &project, &environment, true).await
+            if links && !installed.is_wanted() {
+                return Ok(());
+            }
+            compose.up(&file, &directory, &project, &environment, installed.is_wanted()).await
         };
         tokio::time::timeout(limit, up).await.unwrap_or_else(|_| {
             let message = format!("the services of {id} did not start within {} s", limit.as_secs());
@@ -262,16 +312,24 @@ impl Broker {
     }
 
     /// `vm.image`: one container, with the labels Compose would give it.
-    async fn create_single(&self, installed: &Installed, blueprint: &Blueprint, image: &str) -> Result<()> {
+    async fn create_single(&self, installed: &Installed, backend: &BackendRecord) -> Result<()> {
         let directory = self.layout.extension(&installed.id);
-        let project = &blueprint.backend.project;
-        let own = own_labels(installed);
-        let compose = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
-            let compose = pairs.iter().map(|(key, value)| (format!("com.docker.compose.{key}"), (*value).to_owned()));
-            compose.chain(own.clone()).collect()
+        let project = &backend.project;
+        let Some(image) = backend.image.clone().or(installed.record.image_id.clone()) else {
+            return Err(Error::bug("a backend of one image has none on record"));
         };
-        let network = format!("{project}_default");
-        self.engine.create_network(&network, compose(&[("project", project), ("network", "default")])).await?;
+        let compose = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+            let named = |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
+            pairs.iter().map(named).collect()
+        };
+        let network = default_network(project);
+        let mut labels = compose(&[("project", project), ("network", "default")]);
+        labels.insert(EXTENSION_LABEL.into(), installed.id.to_string());
+        labels.insert(NONCE_LABEL.into(), network_nonce(installed).to_owned());
+        // The one that an earlier generation had stays.
+        if !self.engine.networks().await?.iter().any(|found| found.name == network) {
+            self.engine.create_network(&network, labels).await?;
+        }
         let mut labels = compose(&[
             ("project", project),
             ("service", IMAGE_SERVICE),
@@ -280,6 +338,7 @@ impl Broker {
             ("project.config_files", ""),
             ("project.working_dir", &directory.path().to_string_lossy()),
         ]);
+        labels.extend(own_labels(installed));
         labels.insert("com.docker.desktop.extension".into(), "true".into());
         labels.insert("com.docker.desktop.extension.name".into(), installed.record.title.clone());
         labels.insert(labels::RESTART.into(), labels::RESTART_DEFAULT.into());
@@ -287,7 +346,7 @@ impl Broker {
             .engine
             .create_backend(BackendSpec {
                 name: format!("{project}-{IMAGE_SERVICE}"),
-                image: image.to_owned(),
+                image,
                 labels,
                 network,
                 service: IMAGE_SERVICE.into(),
@@ -295,11 +354,14 @@ impl Broker {
                 broker_dir: directory.broker(),
             })
             .await?;
+        if !installed.is_wanted() {
+            return Ok(());
+        }
         self.engine.start(&container).await
     }
 
     /// A socket file that a stopped backend left would make one that does not unlink it fail.
-    fn clear_stale_socket(&self, installed: &Installed) {
+    pub(super) fn clear_stale_socket(&self, installed: &Installed) {
         let Some(socket) = installed.record.backend.as_ref().and_then(|backend| backend.socket.as_deref()) else {
             return;
         };
@@ -312,9 +374,10 @@ impl Broker {
         }
     }
 
-    /// Puts what carries this install's nonce on the ledger. Of the volumes those that were not there `before`, and those
-    /// that are on it already: a label is a claim and no more.
-    async fn record_made(&self, installed: &Installed, volumes: &[String], before: &[Volume]) -> Result<()> {
+    /// Puts what carries this generation's nonce on the ledger. Of the volumes those that were not there `before`, and
+    /// those that are on it already: a label is a claim and no more.
+    async fn record_made(&self, installed: &Installed, names: &Names, before: &[Volume]) -> Result<()> {
+        let volumes = &names.volumes;
         let ledger = self.store.ledger(Some(&installed.id)).await?;
         let is_ours = |name: &str| {
             !before.iter().any(|volume| volume.name == name)
@@ -328,13 +391,17 @@ impl Broker {
             generation: installed.generation,
             service: service.to_owned(),
             keep,
+            source: OwnerSource::Created,
+            maker: Maker::Broker,
             first_seen_ms: now_ms(),
         };
         let mut made = Vec::new();
+        let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
         for container in self.engine.containers(&[nonce_label(installed)]).await? {
             let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
             made.push(entry(ResourceKind::Container, &container.id, &container.name, service, false));
             let details = self.engine.container(&container.id).await?;
+            there.push(container.clone().into());
             for mounted in details.into_iter().flat_map(|details| details.mounts) {
                 let volume = &mounted.volume;
                 if is_anonymous(volume) && !volumes.contains(volume) && is_ours(volume) {
@@ -343,17 +410,26 @@ impl Broker {
             }
         }
         for network in self.engine.networks().await? {
-            if network.labels.get(NONCE_LABEL) == Some(&installed.record.nonce) {
+            // One that an earlier generation made is this one's from now on, if it is used.
+            let known = ledger.iter().any(|entry| entry.kind == ResourceKind::Network && entry.id == network.id);
+            let marked = network.labels.get(NONCE_LABEL).is_some_and(|nonce| nonce == network_nonce(installed));
+            if names.networks.contains(&network.name) && (known || marked) {
                 made.push(entry(ResourceKind::Network, &network.id, &network.name, "", false));
+                there.push(network.into());
             }
         }
         for volume in self.engine.volumes().await? {
             let ours = volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
                 made.push(entry(ResourceKind::Volume, &volume.name, &volume.name, "", true));
+                there.push(volume.into());
             }
         }
-        self.store.record(made).await
+        let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
+        self.store.record(made).await?;
+        self.catalogue.add(there);
+        self.catalogue.tell_again(&keys);
+        Ok(())
     }
 
     /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
@@ -404,6 +480,17 @@ fn own_labels(installed: &Installed) -> Vec<(String, String)> {
 /// The filter for what one install made.
 pub(super) fn nonce_label(installed: &Installed) -> String {
     format!("{NONCE_LABEL}={}", installed.record.nonce)
+}
+
+/// The label of a generation's networks. Records of older brokers have none of their own.
+fn network_nonce(installed: &Installed) -> &str {
+    let record = &installed.record;
+    if record.network_nonce.is_empty() { &record.nonce } else { &record.network_nonce }
+}
+
+/// The network of a project whose file names none.
+fn default_network(project: &str) -> String {
+    format!("{project}_default")
 }
 
 /// The engine names volumes that nobody named with 64 hexadecimal digits.

@@ -1,9 +1,9 @@
 //! What an extension does, derived from what is wanted and what is observed. Nothing of it is stored.
 
-use crate::model::extension::Phase;
+use crate::model::journal::ChangeKind;
 
 /// What an extension does (design section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// An install is going on.
     Installing,
@@ -19,8 +19,45 @@ pub enum State {
     Stopped,
     /// It should run and does not.
     Failed,
+    /// An update is going on.
+    Updating,
     /// An uninstall is going on.
     Uninstalling,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 9] = [
+        State::Installing,
+        State::Starting,
+        State::Ready,
+        State::Degraded,
+        State::Backoff,
+        State::Stopped,
+        State::Failed,
+        State::Updating,
+        State::Uninstalling,
+    ];
+
+    /// Its name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Installing => "INSTALLING",
+            State::Starting => "STARTING",
+            State::Ready => "READY",
+            State::Degraded => "DEGRADED",
+            State::Backoff => "BACKOFF",
+            State::Stopped => "STOPPED",
+            State::Failed => "FAILED",
+            State::Updating => "UPDATING",
+            State::Uninstalling => "UNINSTALLING",
+        }
+    }
+
+    /// Reads a name in events.
+    pub fn from_name(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// A state and why.
@@ -37,8 +74,8 @@ pub struct Observed {
 /// What is wanted and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// How far a change is.
-    pub phase: Phase,
+    /// What is being done to it; a change that broke off counts until it is made good.
+    pub changing: Option<ChangeKind>,
     /// Whether it shall run.
     pub enabled: bool,
     /// Whether all it needs is granted.
@@ -106,10 +143,12 @@ impl ContainerFacts {
 /// The state that the facts amount to.
 pub(super) fn observe(facts: &Facts) -> Observed {
     let say = |state, reason, message: &str| Observed { state, reason, message: message.to_owned() };
-    match facts.phase {
-        Phase::Installing => return say(State::Installing, "", "being installed"),
-        Phase::Uninstalling => return say(State::Uninstalling, "", "being removed"),
-        Phase::Installed => {}
+    match facts.changing {
+        Some(ChangeKind::Install) => return say(State::Installing, "", "being installed"),
+        Some(ChangeKind::Update) => return say(State::Updating, "", "being updated"),
+        Some(ChangeKind::Uninstall) => return say(State::Uninstalling, "", "being removed"),
+        // What is seen of the containers tells more.
+        Some(ChangeKind::Enable | ChangeKind::Disable) | None => {}
     }
     let Some(backend) = &facts.backend else {
         return match facts.enabled {
@@ -179,7 +218,7 @@ mod tests {
 
     fn facts(containers: Vec<ContainerFacts>, socket: Option<SocketFacts>) -> Facts {
         let backend = BackendFacts { attached: false, built: true, containers: Ok(containers), socket };
-        Facts { phase: Phase::Installed, enabled: true, granted: true, backend: Some(backend) }
+        Facts { changing: None, enabled: true, granted: true, backend: Some(backend) }
     }
 
     fn seen(facts: &Facts) -> (State, &'static str) {
@@ -224,8 +263,9 @@ mod tests {
             change(&mut facts);
             seen(&facts)
         };
-        assert_eq!(with(|f| f.phase = Phase::Installing), (State::Installing, ""));
-        assert_eq!(with(|f| f.phase = Phase::Uninstalling), (State::Uninstalling, ""));
+        assert_eq!(with(|f| f.changing = Some(ChangeKind::Install)), (State::Installing, ""));
+        assert_eq!(with(|f| f.changing = Some(ChangeKind::Update)), (State::Updating, ""));
+        assert_eq!(with(|f| f.changing = Some(ChangeKind::Uninstall)), (State::Uninstalling, ""));
         assert_eq!(with(|f| f.enabled = false), (State::Stopped, "DISABLED"));
         assert_eq!(with(|f| f.granted = false), (State::Stopped, "GRANTS_REQUIRED"));
         assert_eq!(with(|f| f.backend = None), (State::Ready, ""));

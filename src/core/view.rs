@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use super::{
     Broker,
     call::is_young,
+    catalogue::{Key, Object},
     ownership::EXTENSION_LABEL,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
 use crate::{
-    engine::Container,
     files::guest::{DialError, GuestDir},
     model::{
         error::Result,
@@ -62,12 +62,14 @@ pub struct UiView {
 }
 
 /// What the engine said about all containers of extensions, asked once for a whole list.
-type Seen = Result<HashMap<String, Container>, String>;
+type Seen = Result<HashMap<String, Object>, String>;
 
 impl Broker {
     /// One installed extension. Errors: EXTENSION_NOT_FOUND.
     pub async fn view(&self, id: &ExtensionId) -> Result<View> {
-        self.view_as(self.installed(id).await?).await
+        let view = self.view_as(self.installed(id).await?).await?;
+        self.events.tell_observed(&view.installed, &view.observed, false);
+        Ok(view)
     }
 
     /// An extension as if it were on record like this.
@@ -80,10 +82,15 @@ impl Broker {
     /// Up to `limit` installed extensions behind `after`, ordered by id.
     pub async fn views(&self, after: &str, limit: usize) -> Result<Vec<View>> {
         let all = self.store.extensions(after, limit).await?;
-        let seen = self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await;
+        let seen = match self.catalogue.all(|kind| kind == ResourceKind::Container) {
+            Some(known) => Ok(known.into_iter().map(|((_, id), object)| (id, object)).collect()),
+            None => self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await,
+        };
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
-            views.push(self.view_of(installed, &seen).await?);
+            let view = self.view_of(installed, &seen).await?;
+            self.events.tell_observed(&view.installed, &view.observed, false);
+            views.push(view);
         }
         Ok(views)
     }
@@ -94,7 +101,7 @@ impl Broker {
             return Ok(HashMap::new());
         }
         let containers = self.engine.containers(&[label.to_owned()]).await.map_err(|error| error.to_string())?;
-        Ok(containers.into_iter().map(|container| (container.id.clone(), container)).collect())
+        Ok(containers.into_iter().map(|container| (container.id.clone(), <(Key, Object)>::from(container).1)).collect())
     }
 
     async fn view_of(&self, installed: Installed, seen: &Seen) -> Result<View> {
@@ -110,7 +117,7 @@ impl Broker {
                 Some(BackendFacts { attached, ..facts })
             }
         };
-        let facts = Facts { phase: installed.phase, enabled: installed.enabled, granted, backend };
+        let facts = Facts { changing: installed.changing(), enabled: installed.enabled, granted, backend };
         let observed = observe(&facts);
         let ui = self.ui_view(&installed);
         Ok(View { installed, observed, containers, attached, ui })
@@ -128,15 +135,16 @@ impl Broker {
         };
         let mut all = Vec::new();
         let ledger = self.store.ledger(Some(&installed.id)).await?;
-        for entry in
-            ledger.into_iter().filter(|entry| entry.kind == ResourceKind::Container && !entry.service.is_empty())
-        {
+        for entry in ledger.into_iter().filter(|entry| entry.is_backend_of(installed)) {
             let LedgerEntry { id, name, service, .. } = entry;
             let state = seen.get(&id).map_or("missing".to_owned(), |container| container.state.clone());
             let exit_code = match state.as_str() {
-                "exited" | "dead" | "restarting" => match self.engine.container(&id).await {
-                    Ok(details) => details.map_or(0, |details| details.exit_code),
-                    Err(error) => return Ok(Err(error.to_string())),
+                "exited" | "dead" | "restarting" => match seen.get(&id).and_then(|container| container.exit_code) {
+                    Some(code) => code,
+                    None => match self.engine.container(&id).await {
+                        Ok(details) => details.map_or(0, |details| details.exit_code),
+                        Err(error) => return Ok(Err(error.to_string())),
+                    },
                 },
                 _ => 0,
             };

@@ -14,6 +14,7 @@ pub(super) struct Listed {
     names: Option<Vec<String>>,
     image: Option<String>,
     state: Option<String>,
+    status: Option<String>,
     labels: Option<HashMap<String, String>>,
 }
 
@@ -86,6 +87,13 @@ fn docker_state(state: Option<String>) -> String {
     }
 }
 
+/// The exit code in what a list says for people: `Exited (1) 2 minutes ago`, `Restarting (1) 3 seconds ago`.
+fn exit_code_in(status: &str) -> Option<i64> {
+    let (word, rest) = status.split_once(" (")?;
+    let code = rest.split_once(')')?.0;
+    matches!(word, "Exited" | "Restarting").then(|| code.parse().ok())?
+}
+
 impl From<Listed> for Container {
     fn from(listed: Listed) -> Self {
         let name = listed.names.unwrap_or_default().into_iter().next().unwrap_or_default();
@@ -94,6 +102,7 @@ impl From<Listed> for Container {
             name: name.trim_start_matches('/').to_owned(),
             image: listed.image.unwrap_or_default(),
             state: docker_state(listed.state),
+            exit_code: listed.status.as_deref().and_then(exit_code_in),
             labels: listed.labels.unwrap_or_default(),
         }
     }
@@ -115,6 +124,7 @@ impl From<Inspected> for ContainerDetails {
             restarts: found.restart_count.unwrap_or(0),
             started_at: found.state.started_at.unwrap_or_default(),
             tty: found.config.tty.unwrap_or(false),
+            always_restarts: matches!(policy.as_str(), "always" | "unless-stopped"),
             restarts_itself: !matches!(policy.as_str(), "" | "no"),
             labels: found.config.labels.unwrap_or_default(),
             mounts: found.mounts.unwrap_or_default().into_iter().filter_map(volume).collect(),
@@ -125,6 +135,19 @@ impl From<Inspected> for ContainerDetails {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_tells_exit_codes_in_words() {
+        for (status, code) in [
+            ("Exited (137) 2 minutes ago", Some(137)),
+            ("Restarting (1) 3 seconds ago", Some(1)),
+            ("Up 2 minutes (healthy)", None),
+            ("Created", None),
+            ("Exited (x)", None),
+        ] {
+            assert_eq!(exit_code_in(status), code, "{status}");
+        }
+    }
 
     #[test]
     fn states_of_either_engine_are_read() {

@@ -9,8 +9,8 @@ use bollard::{
         RestartPolicyNameEnum,
     },
     query_parameters::{
-        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-        StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+        StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
     },
 };
 
@@ -46,6 +46,8 @@ pub struct Container {
     pub image: String,
     /// State as the engine names it.
     pub state: String,
+    /// Exit code of the last run, where the engine's list tells it.
+    pub exit_code: Option<i64>,
     /// Labels.
     pub labels: HashMap<String, String>,
 }
@@ -69,6 +71,8 @@ pub struct ContainerDetails {
     pub tty: bool,
     /// Whether the engine starts it again when it ends.
     pub restarts_itself: bool,
+    /// Whether it does so however it ended and however often.
+    pub always_restarts: bool,
     /// Labels.
     pub labels: HashMap<String, String>,
     /// What is mounted.
@@ -114,6 +118,11 @@ impl Engine {
         let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
         let listed: Vec<Listed> = self.get("", &format!("/containers/json?{query}&filters={filters}")).await?;
         Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// Those of some containers that exist, by full id.
+    pub async fn containers_by_id(&self, ids: &[String]) -> Result<Vec<Container>> {
+        self.list("all=1", &HashMap::from([("id", ids.to_vec())])).await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Inspected>> {
@@ -188,6 +197,12 @@ impl Engine {
             tokio::time::sleep(LIST_AGAIN).await;
         }
         Ok(())
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::default().name(name).build();
+        self.client()?.rename_container(id, options).await.map_err(|e| self.refused(id, e))
     }
 
     /// Removes a container with its anonymous volumes. One that is gone is removed.

@@ -7,12 +7,14 @@ mod answers;
 pub mod compose;
 mod containers;
 mod credentials;
+mod events;
 mod images;
 mod logs;
 mod objects;
 mod raw;
 mod sweep;
 mod temporary;
+mod veil;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,11 +23,13 @@ use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
+pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
+pub use veil::Veil;
 
 use crate::model::error::{Error, Reason, Result};
 
@@ -136,6 +140,12 @@ impl Engine {
             let mut events = std::pin::pin!(client.events(Some(options)));
             while let Some(Ok(_)) = events.next().await {}
         }
+    }
+
+    /// The engine does not answer, and why.
+    fn away(&self, why: &dyn fmt::Display) -> Error {
+        let message = format!("the engine at {} does not answer: {why}", self.socket.display());
+        Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
     }
 
     /// Puts an engine's failure about `subject` into our terms.

@@ -42,6 +42,7 @@ impl From<Error> for Reply {
             Kind::NotFound => 404,
             Kind::Exists | Kind::State | Kind::Busy => 409,
             Kind::Unavailable | Kind::Timeout | Kind::Exhausted => 503,
+            Kind::Gone => 410,
             Kind::Unknown => 501,
             Kind::DataLoss | Kind::Internal => 500,
         };

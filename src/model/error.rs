@@ -31,6 +31,8 @@ pub enum Kind {
     Exhausted,
     /// The engine, a backend or the broker itself is away.
     Unavailable,
+    /// A position in a stream that is not held any more.
+    Gone,
     /// Time ran out.
     Timeout,
     /// The store is damaged.
@@ -77,6 +79,8 @@ reasons! {
     ReferenceInvalid = "REFERENCE_INVALID" => Invalid;
     /// A page token is not one that this broker gave out.
     PageTokenInvalid = "PAGE_TOKEN_INVALID" => Invalid;
+    /// What happened since a resume token is not known any more; list again, and watch from there.
+    ResumeTokenExpired = "RESUME_TOKEN_EXPIRED" => Gone;
     /// The name of a grant is not one that exists.
     GrantInvalid = "GRANT_INVALID" => Invalid;
     /// No extension of that id is installed.

@@ -4,35 +4,37 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     grant::{Grant, Need},
+    journal::{Change, ChangeKind},
     reference::ExtensionId,
 };
 
-/// One installed extension: the extension and its current generation.
+/// One extension and one generation of it: the installed one, or the one that an update brings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Installed {
     /// Who it is.
     pub id: ExtensionId,
-    /// Number of its installed state.
+    /// Number of the generation.
     pub generation: i64,
-    /// How far a change of it is.
-    pub phase: Phase,
     /// Whether the user wants it to run.
     pub enabled: bool,
-    /// When it was installed, in milliseconds since 1970.
+    /// When the extension was installed, in milliseconds since 1970.
     pub installed_at_ms: i64,
-    /// What was installed.
+    /// What the generation is made of.
     pub record: Record,
+    /// What is under way with the extension; at start, what a crash broke off.
+    pub change: Option<Change>,
 }
 
-/// How far a change of an extension is; anything but `Installed` at start is what a crash left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// An install is going on, or broke off.
-    Installing,
-    /// At rest.
-    Installed,
-    /// An uninstall is going on, or broke off.
-    Uninstalling,
+impl Installed {
+    /// Whether its containers shall run: the user wants it, or asks for it just now.
+    pub fn is_wanted(&self) -> bool {
+        self.enabled || self.changing() == Some(ChangeKind::Enable)
+    }
+
+    /// What is being done to it; `None` at rest.
+    pub fn changing(&self) -> Option<ChangeKind> {
+        self.change.as_ref().map(Change::kind)
+    }
 }
 
 /// What was installed: everything that Uninstall needs when image, manifest and compose file are gone.
@@ -46,16 +48,20 @@ pub struct Record {
     pub image_id: Option<String>,
     /// Images that this install brought into the engine, by reference.
     pub fetched_images: Vec<String>,
-    /// Volumes that did not exist before this install.
+    /// Volumes that did not exist before this generation.
     pub made_volumes: Vec<String>,
+    /// Networks that did not exist before this generation.
+    #[serde(default)]
+    pub made_networks: Vec<String>,
     /// How long the installing call gave the backend to become ready, in milliseconds; absent where it did not say.
     #[serde(default)]
     pub ready_timeout_ms: Option<u64>,
-    /// Whether an uninstall that is under way shall take the named volumes too.
-    #[serde(default)]
-    pub remove_volumes: bool,
-    /// Label value, unique to this install, that marks what it creates.
+    /// Label value, unique to this generation, that marks what is created for it.
     pub nonce: String,
+    /// The same for its networks, which outlive an update: that of the generation that was installed first. Empty in
+    /// records of older brokers, whose networks carry `nonce`.
+    #[serde(default)]
+    pub network_nonce: String,
     /// Title label or tab title. Untrusted.
     pub title: String,
     /// Description label. Untrusted.
@@ -96,6 +102,9 @@ pub struct BackendRecord {
     pub socket: Option<String>,
     /// Services in the author's order.
     pub services: Vec<String>,
+    /// Image of a backend that is one container; absent where a compose file says it.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Whether its containers were made: false where the image was never built.
     pub built: bool,
 }
@@ -164,7 +173,65 @@ impl ResourceKind {
     }
 }
 
-/// One entry of the ledger: an object that the broker made for an extension.
+/// How it is known to whom an object belongs. What is on the ledger is removed with its owner; a mere label is a claim
+/// that anybody can make, and never on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OwnerSource {
+    /// The broker made it, or let the extension make it.
+    Created,
+    /// A process in it proved where it belongs.
+    Registered,
+    /// The broker lost its store and knows it by the signature that it carries.
+    Recovered,
+    /// Its labels say so.
+    Label,
+}
+
+impl OwnerSource {
+    /// The sources that the ledger knows.
+    pub const RECORDED: [OwnerSource; 3] = [OwnerSource::Created, OwnerSource::Registered, OwnerSource::Recovered];
+
+    /// The name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OwnerSource::Created => "created",
+            OwnerSource::Registered => "registered",
+            OwnerSource::Recovered => "recovered",
+            OwnerSource::Label => "label",
+        }
+    }
+
+    /// Reads the name in the store.
+    pub fn from_name(name: &str) -> Option<Self> {
+        OwnerSource::RECORDED.into_iter().find(|source| source.as_str() == name)
+    }
+}
+
+/// Who asked the engine for an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Maker {
+    /// The broker, for one generation: it goes with that generation.
+    Broker,
+    /// The extension, through a socket of its own: it outlives generations and goes with the extension.
+    Extension,
+}
+
+impl Maker {
+    /// The name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Maker::Broker => "broker",
+            Maker::Extension => "extension",
+        }
+    }
+
+    /// Reads the name in the store.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Maker::Broker, Maker::Extension].into_iter().find(|maker| maker.as_str() == name)
+    }
+}
+
+/// One entry of the ledger: an object that is an extension's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// What it is.
@@ -181,6 +248,20 @@ pub struct LedgerEntry {
     pub service: String,
     /// A volume that outlives the extension unless its removal is asked for.
     pub keep: bool,
+    /// How it is known.
+    pub source: OwnerSource,
+    /// Who asked the engine for it.
+    pub maker: Maker,
     /// When it was recorded, in milliseconds since 1970.
     pub first_seen_ms: i64,
+}
+
+impl LedgerEntry {
+    /// Whether it is a container of a generation's backend.
+    pub fn is_backend_of(&self, generation: &Installed) -> bool {
+        self.kind == ResourceKind::Container
+            && self.maker == Maker::Broker
+            && self.generation == generation.generation
+            && self.extension == generation.id.as_str()
+    }
 }

@@ -4,8 +4,10 @@
 pub mod compose;
 pub mod docker;
 pub mod error;
+pub mod event;
 pub mod extension;
 pub mod grant;
+pub mod journal;
 pub mod manifest;
 pub mod mounts;
 pub mod problem;

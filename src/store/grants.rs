@@ -1,6 +1,6 @@
 //! What extensions may do.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{Store, now_ms};
 use crate::model::{
@@ -47,26 +47,28 @@ impl Store {
     /// Replaces the decisions about an extension; one that stays the same keeps its time.
     pub async fn set_decisions(&self, id: &ExtensionId, decisions: Decisions) -> Result<()> {
         let id = id.clone();
-        self.transaction(move |t| {
-            let wanted: Vec<(String, bool)> = (decisions.allow.iter().map(|g| (g.to_string(), true)))
-                .chain(decisions.deny.iter().map(|g| (g.to_string(), false)))
-                .collect();
-            let held: Vec<String> = t
-                .prepare_cached("SELECT name FROM grants WHERE extension = ?1")?
-                .query_map([id.as_str()], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            for name in held.iter().filter(|name| !wanted.iter().any(|(wanted, _)| wanted == *name)) {
-                t.execute("DELETE FROM grants WHERE extension = ?1 AND name = ?2", params![id.as_str(), name])?;
-            }
-            for (name, allow) in &wanted {
-                t.execute(
-                    "INSERT INTO grants VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
-                     SET allow = excluded.allow, decided_at_ms = excluded.decided_at_ms WHERE allow != excluded.allow",
-                    params![id.as_str(), name, allow, now_ms()],
-                )?;
-            }
-            Ok(())
-        })
-        .await
+        self.transaction(move |t| replace(t, &id, &decisions)).await
     }
+}
+
+/// Replaces the decisions about an extension.
+pub(super) fn replace(t: &Transaction<'_>, id: &ExtensionId, decisions: &Decisions) -> rusqlite::Result<()> {
+    let wanted: Vec<(String, bool)> = (decisions.allow.iter().map(|g| (g.to_string(), true)))
+        .chain(decisions.deny.iter().map(|g| (g.to_string(), false)))
+        .collect();
+    let held: Vec<String> = t
+        .prepare_cached("SELECT name FROM grants WHERE extension = ?1")?
+        .query_map([id.as_str()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for name in held.iter().filter(|name| !wanted.iter().any(|(wanted, _)| wanted == *name)) {
+        t.execute("DELETE FROM grants WHERE extension = ?1 AND name = ?2", params![id.as_str(), name])?;
+    }
+    for (name, allow) in &wanted {
+        t.execute(
+            "INSERT INTO grants VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+             SET allow = excluded.allow, decided_at_ms = excluded.decided_at_ms WHERE allow != excluded.allow",
+            params![id.as_str(), name, allow, now_ms()],
+        )?;
+    }
+    Ok(())
 }

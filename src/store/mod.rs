@@ -5,16 +5,21 @@
 
 mod audit;
 mod creates;
+mod events;
 mod extensions;
 mod grants;
+mod journal;
 mod ledger;
 mod leftovers;
 mod schema;
+#[cfg(test)]
+mod schema_tests;
 mod squeezed;
 
 use std::{
+    fmt,
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +27,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, Transaction};
 use tokio::sync::oneshot;
 
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    event::{Event, Stored},
+};
 
 pub use audit::AuditEntry;
 pub use creates::OpenCreate;
@@ -31,11 +39,15 @@ pub use grants::StoredGrant;
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle on the store; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     jobs: mpsc::SyncSender<Job>,
     path: Arc<Path>,
+    /// Who is told of every event, once it is on the disk and before its caller is answered.
+    listener: Arc<OnceLock<Listener>>,
 }
+
+type Listener = Box<dyn Fn(Stored) + Send + Sync>;
 
 /// Calls that may wait for the store's thread; the next one waits for a place.
 const QUEUE_LENGTH: usize = 256;
@@ -61,7 +73,12 @@ impl Store {
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs, path: path.into() })
+        Ok(Store { jobs, path: path.into(), listener: Arc::default() })
+    }
+
+    /// Has `listener` told of every event from now on, in the order in which they were written. It must not wait.
+    pub fn listen(&self, listener: impl Fn(Stored) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
     /// A random name that this data directory has for good.
@@ -82,11 +99,25 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.telling(move |t| Ok((work(t)?, None))).await
+    }
+
+    /// Runs one transaction that makes something happen, which is written in it and told after it.
+    async fn telling<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<(T, Option<Event>)> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
+        let listener = self.listener.clone();
         let job: Job = Box::new(move |connection| {
             let result = connection.transaction().and_then(|transaction| {
-                let value = work(&transaction)?;
+                let (value, event) = work(&transaction)?;
+                let stored = event.map(|event| events::write(&transaction, event)).transpose()?;
                 transaction.commit()?;
+                if let (Some(stored), Some(listener)) = (stored, listener.get()) {
+                    listener(stored);
+                }
                 Ok(value)
             });
             // The caller may have gone; what was committed stays committed.
@@ -102,6 +133,12 @@ impl Store {
             Err(mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
         }
         answered.await.map_err(|_| gone())?.map_err(|e| failed(&self.path, e))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -123,9 +160,15 @@ fn check_writable(path: &Path) -> Result<()> {
     }
 }
 
+/// What stands in a column cannot be what a broker wrote.
+fn damaged(column: usize, why: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
+}
+
 fn failed(path: &Path, error: rusqlite::Error) -> Error {
     let path = path.display().to_string();
     let reason = match error.sqlite_error_code() {
+        None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => Reason::StoreDamaged,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::StoreDamaged,
         Some(
             ErrorCode::ReadOnly
@@ -148,7 +191,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
 mod tests {
     use super::*;
     use crate::model::{
-        extension::{LedgerEntry, Phase, Record, ResourceKind},
+        extension::{LedgerEntry, Maker, OwnerSource, Record, ResourceKind},
         grant::{Decisions, Grant},
         reference::ExtensionId,
     };
@@ -167,9 +210,9 @@ mod tests {
     async fn what_was_answered_is_there_after_opening_again() {
         let (dir, store) = store();
         let mut installed = store.begin_install(id("a/b"), Record::default()).await.unwrap();
-        installed.phase = Phase::Installed;
         installed.record.title = "T".into();
-        store.save(&installed).await.unwrap();
+        store.finish_install(&installed).await.unwrap();
+        installed.change = None;
         drop(store);
         let store = Store::open(&dir.path().join("longshore.db")).unwrap();
         assert_eq!(store.extension(&id("a/b")).await.unwrap(), Some(installed));
@@ -197,6 +240,8 @@ mod tests {
             generation: 1,
             service: String::new(),
             keep,
+            source: OwnerSource::Created,
+            maker: Maker::Broker,
             first_seen_ms: 1,
         };
         let kept = entry(ResourceKind::Volume, "data", true);

@@ -84,7 +84,54 @@ const MIGRATIONS: &[&str] = &[
         run        TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    -- The generations of an extension: one at rest, two while it is updated.
+    CREATE TABLE generation (
+        extension TEXT NOT NULL,
+        number    INTEGER NOT NULL,
+        record    TEXT NOT NULL,
+        PRIMARY KEY (extension, number)
+    ) STRICT;
+    -- The journal: what is under way with an extension. A step stands here before its effect.
+    CREATE TABLE change (
+        extension   TEXT PRIMARY KEY,
+        step        TEXT NOT NULL,
+        next        INTEGER,
+        begun_at_ms INTEGER NOT NULL,
+        notes       TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO generation SELECT id, generation, record FROM extension;
+    INSERT INTO change
+        SELECT id, CASE phase WHEN 'installing' THEN 'install/make' ELSE 'uninstall/objects' END, NULL, installed_at_ms,
+               json_object('remove_volumes', json(iif(coalesce(record ->> 'remove_volumes', 0), 'true', 'false')))
+        FROM extension WHERE phase != 'installed';
+    CREATE TABLE extension_at_rest (
+        id              TEXT PRIMARY KEY,
+        generation      INTEGER NOT NULL,
+        enabled         INTEGER NOT NULL,
+        installed_at_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO extension_at_rest SELECT id, generation, enabled, installed_at_ms FROM extension;
+    DROP TABLE extension;
+    ALTER TABLE extension_at_rest RENAME TO extension;
+    ALTER TABLE ledger ADD COLUMN source TEXT NOT NULL DEFAULT 'created';
+    ALTER TABLE ledger ADD COLUMN maker TEXT NOT NULL DEFAULT 'broker';
+    UPDATE ledger SET maker = 'extension' WHERE kind = 'container' AND service = '';
+    -- What happened to extensions, for those who were not there.
+    CREATE TABLE event (
+        sequence  INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms     INTEGER NOT NULL,
+        extension TEXT NOT NULL,
+        what      TEXT NOT NULL
+    ) STRICT;
+",
 ];
+
+/// The newest schema.
+#[cfg(test)]
+pub(super) fn version() -> usize {
+    MIGRATIONS.len()
+}
 
 /// Whether this version can use the database.
 pub(super) enum Schema {

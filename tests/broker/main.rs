@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod backends;
+mod caring;
 mod carrying;
 mod client_library;
 mod clients;
@@ -16,6 +17,7 @@ mod gateway;
 mod guest;
 mod hostile;
 mod installing;
+mod journal;
 mod layering;
 mod limits;
 mod ownership;
@@ -30,4 +32,6 @@ mod sessions;
 mod support;
 mod terminals;
 mod tolerance;
+mod updating;
 mod users;
+mod watching;

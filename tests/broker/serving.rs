@@ -187,6 +187,7 @@ async fn reflection_of_both_versions_lists_all_services() {
             [
                 "grpc.health.v1.Health",
                 "longshore.v1.BackendService",
+                "longshore.v1.EventService",
                 "longshore.v1.ExecService",
                 "longshore.v1.ExtensionService",
                 "longshore.v1.GrantService",

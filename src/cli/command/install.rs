@@ -1,4 +1,4 @@
-//! `longshore install`.
+//! `longshore install` and `longshore update`.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
         text::parse_span,
         view::{extension::ExtensionView, progress::ProgressView},
     },
-    pb::{self, install_response::Event},
+    pb::{self, install_response::Event, update_response},
 };
 
 /// Arguments of `install`.
@@ -51,23 +51,102 @@ pub struct Install {
     quiet: bool,
 }
 
+/// Arguments of `update`: those of `install`.
+#[derive(Debug, Args)]
+pub struct Update {
+    #[command(flatten)]
+    pub(super) to: Install,
+}
+
+impl Update {
+    pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
+        let broker = Broker::connect(options).await?;
+        let mut progress = Progress::new(console, self.to.quiet);
+        let attempt = async |console: &mut Console, progress: &mut Progress, request: pb::InstallRequest| {
+            let request = pb::UpdateRequest {
+                source: request.source,
+                accept_grants: request.accept_grants,
+                trust: request.trust,
+                detach: request.detach,
+                ready_timeout: request.ready_timeout,
+            };
+            let mut events = broker.extensions().update(request).await?.into_inner();
+            while let Some(message) = events.message().await? {
+                match message.event {
+                    Some(update_response::Event::Progress(step)) => {
+                        progress.show(console, &ProgressView::from(step)).await?;
+                    }
+                    Some(update_response::Event::Updated(updated)) => return Ok(updated),
+                    None => {}
+                }
+            }
+            Err(Failure::new("the broker ended the update without a result"))
+        };
+        let updated = self.to.with_consent(console, &mut progress, attempt).await?;
+        drop(progress);
+        self.report(console, updated).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn report(&self, console: &mut Console, updated: pb::Updated) -> Result<(), Failure> {
+        let pb::Updated { extension, previous_version, changed, kept_volumes } = updated;
+        let extension = ExtensionView::from(extension.unwrap_or_default());
+        if console.wants_json() {
+            let result = json!({
+                "event": "updated",
+                "extension": extension,
+                "previous_version": previous_version,
+                "changed": changed,
+                "kept_volumes": kept_volumes,
+            });
+            return Ok(console.print_json(&result).await?);
+        }
+        if changed && !self.to.quiet && !kept_volumes.is_empty() {
+            console.note(&format!("kept its volumes: {}", kept_volumes.join(" "))).await?;
+        }
+        let text = match changed {
+            true => format!("updated {} {previous_version} to {}", extension.id, extension.version),
+            false => format!("{} {previous_version} is what it was", extension.id),
+        };
+        self.to.report(console, &text, &extension).await
+    }
+}
+
 impl Install {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let mut request = self.request()?;
         let broker = Broker::connect(options).await?;
         let mut progress = Progress::new(console, self.quiet);
-        let installed = match self.attempt(console, &mut progress, &broker, request.clone()).await {
+        let installed = self
+            .with_consent(console, &mut progress, async |console, progress, request| {
+                self.attempt(console, progress, &broker, request).await
+            })
+            .await?;
+        drop(progress);
+        if console.wants_json() {
+            console.print_json(&json!({ "event": "installed", "extension": installed })).await?;
+        } else {
+            let text = format!("installed {} {}", installed.id, installed.version);
+            self.report(console, &text, &installed).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Tries, and where permission is missing and given, tries again.
+    async fn with_consent<T>(
+        &self,
+        console: &mut Console,
+        progress: &mut Progress,
+        attempt: impl AsyncFn(&mut Console, &mut Progress, pb::InstallRequest) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut request = self.request()?;
+        match attempt(console, progress, request.clone()).await {
             Err(failure) if !failure.missing_grants().is_empty() => {
                 progress.set_aside();
                 request.accept_grants.extend(self.consent(console, failure).await?);
-                let again = self.attempt(console, &mut progress, &broker, request).await;
-                again.map_err(|failure| self.explained(failure))?
+                attempt(console, progress, request).await.map_err(|failure| self.explained(failure))
             }
-            outcome => outcome?,
-        };
-        drop(progress);
-        self.report(console, &installed).await?;
-        Ok(ExitCode::SUCCESS)
+            outcome => outcome,
+        }
     }
 
     fn request(&self) -> Result<pb::InstallRequest, Failure> {
@@ -116,10 +195,7 @@ impl Install {
         failure.saying(format!("permission is needed\n{list}")).advising(advice)
     }
 
-    async fn report(&self, console: &mut Console, extension: &ExtensionView) -> Result<(), Failure> {
-        if console.wants_json() {
-            return Ok(console.print_json(&json!({ "event": "installed", "extension": extension })).await?);
-        }
+    async fn report(&self, console: &mut Console, text: &str, extension: &ExtensionView) -> Result<(), Failure> {
         if self.quiet {
             return Ok(console.print(&extension.id).await?);
         }
@@ -129,7 +205,6 @@ impl Install {
         if !extension.state_message.is_empty() {
             console.note(&format!("{}: {}", extension.state, extension.state_message)).await?;
         }
-        let text = format!("installed {} {}: {}", extension.id, extension.version, extension.state_text());
-        Ok(console.print(&text).await?)
+        Ok(console.print(&format!("{text}: {}", extension.state_text())).await?)
     }
 }

@@ -3,6 +3,7 @@
 mod call;
 mod dev;
 mod enable;
+mod events;
 mod exec;
 mod execs;
 mod grants;
@@ -29,6 +30,8 @@ use super::{Options, console::Console, failure::Failure};
 pub enum ClientCommand {
     /// Install an extension from an image, an archive or a directory
     Install(install::Install),
+    /// Put another image in the place of an installed extension; where that fails, the old one is back
+    Update(install::Update),
     /// List the installed extensions
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -55,6 +58,8 @@ pub enum ClientCommand {
     Sessions(sessions::Sessions),
     /// Show which extension owns which container, network and volume
     Ps(ps::Ps),
+    /// Show what happens to extensions, as it happens
+    Events(events::Events),
     /// Show what an extension's containers wrote
     Logs(logs::Logs),
     /// Show or change what an extension may do
@@ -72,6 +77,7 @@ impl ClientCommand {
     pub(super) fn subject(&self) -> String {
         match self {
             ClientCommand::Install(install) => install.source.clone(),
+            ClientCommand::Update(update) => update.to.source.clone(),
             ClientCommand::Inspect(inspect) => inspect.subject.clone(),
             ClientCommand::Validate(validate) => validate.subject.clone(),
             ClientCommand::Enable(enable) => enable.extension.clone(),
@@ -82,6 +88,7 @@ impl ClientCommand {
             ClientCommand::Grants(grants) => grants.extension.clone(),
             ClientCommand::Dev(dev) => dev.extension.clone(),
             ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
+            ClientCommand::Events(events) => events.extension.clone().unwrap_or_default(),
             ClientCommand::Execs(execs) => execs.extension.clone().unwrap_or_default(),
             ClientCommand::Sessions(sessions) => sessions.extension.clone().unwrap_or_default(),
             ClientCommand::Ls(_)
@@ -96,7 +103,10 @@ impl ClientCommand {
     pub(super) fn interrupt_note(&self) -> Option<&'static str> {
         match self {
             ClientCommand::Install(install) if install.detach => Some("interrupted; the broker goes on installing"),
-            ClientCommand::Install(_) => Some("interrupted; the broker undoes what was begun"),
+            ClientCommand::Update(update) if update.to.detach => Some("interrupted; the broker goes on updating"),
+            ClientCommand::Install(_) | ClientCommand::Update(_) => {
+                Some("interrupted; the broker undoes what was begun")
+            }
             _ => None,
         }
     }
@@ -109,6 +119,7 @@ impl ClientCommand {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         match self {
             ClientCommand::Install(install) => install.run(console, options).await,
+            ClientCommand::Update(update) => update.run(console, options).await,
             ClientCommand::Ls(ls) => ls.run(console, options).await,
             ClientCommand::Rm(rm) => rm.run(console, options).await,
             ClientCommand::Enable(enable) => enable.run(console, options).await,
@@ -121,6 +132,7 @@ impl ClientCommand {
             ClientCommand::Kill(kill) => kill.run(console, options).await,
             ClientCommand::Sessions(sessions) => sessions.run(console, options).await,
             ClientCommand::Ps(ps) => ps.run(console, options).await,
+            ClientCommand::Events(events) => events.run(console, options).await,
             ClientCommand::Logs(logs) => logs.run(console, options).await,
             ClientCommand::Grants(grants) => grants.run(console, options).await,
             ClientCommand::Dev(dev) => dev.run(console, options).await,

@@ -47,8 +47,13 @@ async fn report(console: &mut Console, extension: &str, removed: &pb::UninstallR
             "kept_volumes": removed.kept_volumes,
             "removed_volumes": removed.removed_volumes,
             "image_removed": removed.image_removed,
+            "pending": removed.pending,
         });
         return Ok(console.print_json(&value).await?);
+    }
+    if removed.pending {
+        let text = format!("{extension} will be removed when the engine answers again");
+        return Ok(console.print(&text).await?);
     }
     console.print(&format!("removed {extension}")).await?;
     for volume in &removed.removed_volumes {

@@ -12,9 +12,10 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait, transport::Server};
 
 use crate::pb::{
-    self, backend_service_server as backend, exec_request::Message, exec_response::Event, exec_service_server as exec,
-    exited::Outcome, extension_service_server as extension, grant_service_server as grant, install_response,
-    ownership_service_server as ownership, session_service_server as session, system_service_server as system,
+    self, backend_service_server as backend, event_service_server as event, exec_request::Message,
+    exec_response::Event, exec_service_server as exec, exited::Outcome, extension_service_server as extension,
+    grant_service_server as grant, install_response, ownership_service_server as ownership,
+    session_service_server as session, system_service_server as system,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -50,6 +51,7 @@ impl Fake {
         let services = Services(seen.clone());
         let server = Server::builder()
             .add_service(backend::BackendServiceServer::new(services.clone()).max_decoding_message_size(8 << 20))
+            .add_service(event::EventServiceServer::new(services.clone()))
             .add_service(exec::ExecServiceServer::new(services.clone()))
             .add_service(extension::ExtensionServiceServer::new(services.clone()))
             .add_service(grant::GrantServiceServer::new(services.clone()))
@@ -128,8 +130,47 @@ fn items<T: Send + 'static>(items: Vec<T>) -> Answer<Items<T>> {
 }
 
 #[async_trait]
+impl event::EventService for Services {
+    type WatchStream = Items<pb::EventServiceWatchResponse>;
+
+    async fn watch(&self, request: Request<pb::EventServiceWatchRequest>) -> Answer<Self::WatchStream> {
+        use pb::event_service_watch_response::Event as Told;
+        let request = request.into_inner();
+        if request.resume_token == "old" {
+            return Err(refused(Code::OutOfRange, "RESUME_TOKEN_EXPIRED", "list again", None));
+        }
+        let event = pb::ExtensionEvent {
+            extension: "org/hello".into(),
+            kind: pb::ExtensionEventKind::State.into(),
+            state: pb::ExtensionState::Backoff.into(),
+            state_reason: "RESTARTING".into(),
+            state_message: "again\x1b[2J".into(),
+            at: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+            observed_late: true,
+            ..Default::default()
+        };
+        let told = [Told::Heartbeat(pb::Heartbeat {}), Told::Extension(event)];
+        let message = |event| pb::EventServiceWatchResponse { resume_token: "t".into(), event: Some(event) };
+        items(told.into_iter().map(message).collect())
+    }
+}
+
+#[async_trait]
 impl extension::ExtensionService for Services {
     type InstallStream = Items<pb::InstallResponse>;
+    type UpdateStream = Items<pb::UpdateResponse>;
+
+    async fn update(&self, request: Request<pb::UpdateRequest>) -> Answer<Self::UpdateStream> {
+        let request = request.into_inner();
+        if !request.trust && request.accept_grants.is_empty() {
+            return Err(grants_required());
+        }
+        let extension = Some(pb::Extension { version: "2.0".into(), ..hello() });
+        let kept_volumes = vec!["hello_data".into()];
+        let updated = pb::Updated { extension, previous_version: "1.0".into(), changed: true, kept_volumes };
+        items(vec![pb::UpdateResponse { event: Some(pb::update_response::Event::Updated(updated)) }])
+    }
+
     type ListContainersStream = Items<pb::ListContainersResponse>;
     type ListImagesStream = Items<pb::ListImagesResponse>;
 
@@ -205,6 +246,7 @@ impl extension::ExtensionService for Services {
         Ok(Response::new(pb::ExtensionServiceListResponse {
             extensions: vec![if second { other } else { hello() }],
             next_page_token: if second { String::new() } else { "2".into() },
+            watch_token: String::new(),
         }))
     }
 
@@ -441,6 +483,12 @@ impl grant::GrantService for Services {
 
 #[async_trait]
 impl ownership::OwnershipService for Services {
+    type WatchStream = Items<pb::OwnershipServiceWatchResponse>;
+
+    async fn watch(&self, _: Request<pb::OwnershipServiceWatchRequest>) -> Answer<Self::WatchStream> {
+        items(vec![])
+    }
+
     async fn list_resources(&self, request: Request<pb::ListResourcesRequest>) -> Answer<pb::ListResourcesResponse> {
         let container = pb::Resource {
             kind: pb::ResourceKind::Container.into(),
@@ -462,7 +510,7 @@ impl ownership::OwnershipService for Services {
             ..Default::default()
         };
         let resources = if request.into_inner().owned_only { vec![container] } else { vec![container, volume] };
-        Ok(Response::new(pb::ListResourcesResponse { resources, next_page_token: String::new() }))
+        Ok(Response::new(pb::ListResourcesResponse { resources, ..Default::default() }))
     }
 
     async fn get_owner(&self, _: Request<pb::GetOwnerRequest>) -> Answer<pb::GetOwnerResponse> {

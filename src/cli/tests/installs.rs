@@ -52,6 +52,17 @@ async fn the_user_is_asked_and_the_answer_counts() {
 }
 
 #[tokio::test]
+async fn an_update_asks_for_what_is_new_and_says_what_it_did() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["update", "org/hello:2.0", "--yes"]).await;
+    assert_eq!(outcome.out(), "updated org/hello 1.0 to 2.0: degraded (NO_SOCKET)\n");
+    assert!(outcome.err.contains("kept its volumes: hello_data"), "{}", outcome.err);
+    let outcome = run(&fake, &["update", "org/hello:2.0", "--trust", "--json"]).await;
+    assert_eq!(outcome.json()[0]["extension"]["version"], "2.0");
+    assert_eq!(run(&fake, &["update", "org/hello:2.0"]).await.code, 1);
+}
+
+#[tokio::test]
 async fn yes_accepts_what_is_listed_and_shows_it() {
     let fake = Fake::start();
     let outcome = run(&fake, &["install", "org/hello:1.0", "--yes", "--ready-timeout", "5s", "--detach"]).await;
@@ -83,4 +94,15 @@ async fn inspect_looks_at_the_image_where_nothing_is_installed() {
     assert_eq!(outcome.json()[0]["manifest"]["icon"], "i.svg");
     let outcome = run(&fake, &["inspect", "org/hello"]).await;
     assert!(outcome.out().contains("State:        degraded (NO_SOCKET)\n"), "{}", outcome.out());
+}
+
+#[tokio::test]
+async fn events_are_lines_with_a_token_in_json() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["events"]).await;
+    let line = "1970-01-01T00:00:01.000Z org/hello state backoff (RESTARTING): again [2J [observed late]\n";
+    assert_eq!(outcome.out(), line);
+    let outcome = run(&fake, &["events", "org/hello", "--json"]).await;
+    assert_eq!((&outcome.json()[0]["state"], &outcome.json()[0]["resume_token"]), (&"backoff".into(), &"t".into()));
+    assert!(run(&fake, &["events", "--resume", "old"]).await.err.contains("list again"));
 }

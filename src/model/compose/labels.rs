@@ -42,10 +42,11 @@ pub(super) fn add(service: &mut Map<String, Value>, name: &str, value: &str) {
     }
 }
 
-/// Labels the networks and volumes that Compose creates. Volumes outlive generations, and newer Compose asks whether
-/// to recreate one whose labels changed: they bear only what stays the same.
+/// Labels the networks and volumes that Compose creates. Both outlive generations, and newer Compose asks whether to
+/// recreate one whose labels changed: they bear only what stays the same.
 pub(super) fn on_resources(file: &mut Map<String, Value>, context: &Context) {
-    for (section, stable) in [("networks", false), ("volumes", true)] {
+    let nonce = || (NONCE.to_owned(), text::escaped(&context.network_nonce));
+    for (section, marks) in [("networks", Some(nonce())), ("volumes", None)] {
         for (_, entry) in file.get_mut(section).and_then(Value::as_object_mut).into_iter().flatten() {
             if is_external(entry) {
                 continue;
@@ -55,7 +56,8 @@ pub(super) fn on_resources(file: &mut Map<String, Value>, context: &Context) {
             }
             let Some(entry) = entry.as_object_mut() else { continue };
             let mut labels = cleaned(entry.remove("labels"));
-            labels.extend(of_generation(context).into_iter().filter(|(key, _)| !stable || key == EXTENSION));
+            labels.insert(EXTENSION.into(), text::escaped(&context.extension));
+            labels.extend(marks.clone());
             entry.insert("labels".into(), Value::Object(labels));
         }
     }

@@ -25,6 +25,8 @@ pub struct Context {
     pub generation: i64,
     /// The intent's nonce.
     pub nonce: String,
+    /// The nonce of networks, which outlive an update.
+    pub network_nonce: String,
     /// The extension's guest directory on the engine's host, mounted at `/run/guest-services`.
     pub guest_dir: PathBuf,
     /// The broker's directory for it, mounted read-only at `/run/longshore`.

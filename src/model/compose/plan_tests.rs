@@ -14,6 +14,7 @@ fn context() -> Context {
         project: "org_name-desktop-extension".into(),
         generation: 3,
         nonce: "n0".into(),
+        network_nonce: "n0".into(),
         guest_dir: "/data/longshore/org_name/guest".into(),
         broker_dir: "/data/longshore/org_name/broker".into(),
         files_dir: "/data/longshore/org_name/3/vm".into(),

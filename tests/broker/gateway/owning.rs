@@ -37,8 +37,16 @@ async fn what_is_made_is_owned_and_goes_with_the_extension(options: BrokerOption
     stage.says(&["run", "--rm", "--name", &short, "-v", "/gone", image, "echo"]);
     stage.says(&["create", "--name", &behind, image]);
     docker(&["rm", &behind]);
-    let containers = stage.owned(ResourceKind::Container).await;
-    assert!(!containers.contains(&short) && !containers.contains(&behind), "{containers:?}");
+    let begun = std::time::Instant::now();
+    loop {
+        let containers = stage.owned(ResourceKind::Container).await;
+        if !containers.contains(&short) && !containers.contains(&behind) {
+            break;
+        }
+        // The list follows the engine's events.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{containers:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     assert_eq!(read_store(&stage.broker.data_dir(), "SELECT count(*) || '' FROM open_create"), "0");
     // The extension is as it was: these containers are not its backend.
     let request = pb::ExtensionServiceGetRequest { extension: stage.id() };

@@ -11,10 +11,10 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use longshore::pb::{
-    self, backend_service_client::BackendServiceClient, exec_service_client::ExecServiceClient,
-    extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient,
-    ownership_service_client::OwnershipServiceClient, session_service_client::SessionServiceClient,
-    system_service_client::SystemServiceClient,
+    self, backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
+    exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
+    grant_service_client::GrantServiceClient, ownership_service_client::OwnershipServiceClient,
+    session_service_client::SessionServiceClient, system_service_client::SystemServiceClient,
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -130,6 +130,23 @@ impl Broker {
         command
     }
 
+    /// Lets it die at a step of the journal from its next start on, or no more.
+    pub(crate) fn set_failpoint(&mut self, point: Option<&str>) {
+        const NAME: &str = "FAILPOINT";
+        self.options.env.retain(|(name, _)| name != NAME);
+        self.options.env.extend(point.map(|point| (NAME.to_owned(), point.to_owned())));
+    }
+
+    /// Waits until it has died by itself.
+    pub(crate) async fn died(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        let begun = Instant::now();
+        while process.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < START, "it does not die:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// A copy of the program that the broker's user can run.
     pub(crate) fn binary(&self) -> PathBuf {
         self.directory.path().join("longshore")
@@ -232,6 +249,10 @@ impl Broker {
         BackendServiceClient::new(self.channel().await).max_decoding_message_size(70 << 20)
     }
 
+    pub(crate) async fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel().await)
+    }
+
     pub(crate) async fn exec(&self) -> ExecServiceClient<Channel> {
         ExecServiceClient::new(self.channel().await)
     }
@@ -262,6 +283,24 @@ impl Broker {
             }
         }
         panic!("the stream ended without `installed`")
+    }
+
+    /// Updates, to the end of the stream.
+    pub(crate) async fn update(&self, request: pb::UpdateRequest) -> Result<pb::Updated, Status> {
+        let mut events = self.extensions().await.update(request).await?.into_inner();
+        while let Some(event) = events.message().await? {
+            if let Some(pb::update_response::Event::Updated(updated)) = event.event {
+                assert!(events.message().await?.is_none(), "nothing comes behind `updated`");
+                return Ok(updated);
+            }
+        }
+        panic!("the stream ended without `updated`")
+    }
+
+    /// One extension.
+    pub(crate) async fn extension(&self, id: &str) -> Result<pb::Extension, Status> {
+        let request = pb::ExtensionServiceGetRequest { extension: id.to_owned() };
+        Ok(self.extensions().await.get(request).await?.into_inner().extension.unwrap())
     }
 
     /// Uninstalls.

@@ -170,20 +170,25 @@ impl ImageBuilder {
 
     /// Makes the image under a name of its own, in this engine.
     pub(crate) async fn build_in(self, engine: &EngineAt) -> Image {
-        self.build_in_as(engine, &format!("longshore-test/{}", unique("ext"))).await
+        self.build_in_as(engine, &format!("longshore-test/{}", unique("ext")), "1").await
     }
 
     /// Makes the image as `id:1`.
     pub(crate) async fn build_as(self, id: &str) -> Image {
-        self.build_in_as(&EngineAt::default(), id).await
+        self.build_version(id, "1").await
     }
 
-    async fn build_in_as(mut self, engine: &EngineAt, id: &str) -> Image {
+    /// Makes the image as `id:version`.
+    pub(crate) async fn build_version(self, id: &str, version: &str) -> Image {
+        self.build_in_as(&EngineAt::default(), id, version).await
+    }
+
+    async fn build_in_as(mut self, engine: &EngineAt, id: &str, version: &str) -> Image {
         self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
         // By the CLI: bollard joins the changes into one, which only Docker takes apart again.
-        let reference = format!("{id}:1");
+        let reference = format!("{id}:{version}");
         let mut import = engine.cli(&["import"]);
         for change in &changes {
             import.args(["--change", change]);

@@ -16,7 +16,9 @@ pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, hello_backend, metadata};
 pub(crate) use private_engine::PrivateEngine;
 pub(crate) use stage::{Stage, as_both, docker};
-pub(crate) use traces::{appears, engine_traces, has_image, images_of, no_traces, project, read_store, traces};
+pub(crate) use traces::{
+    appears, engine_names, engine_traces, has_image, images_of, no_traces, project, read_store, traces,
+};
 
 use longshore::pb;
 use tonic::Status;
@@ -42,6 +44,11 @@ pub(crate) fn image_source(reference: &str) -> pb::Source {
 /// An install that accepts whatever is asked for.
 pub(crate) fn trusting(reference: &str) -> pb::InstallRequest {
     pb::InstallRequest { source: Some(image_source(reference)), trust: true, ..Default::default() }
+}
+
+/// An update that accepts whatever is asked for.
+pub(crate) fn trusting_update(reference: &str) -> pb::UpdateRequest {
+    pb::UpdateRequest { source: Some(image_source(reference)), trust: true, ..Default::default() }
 }
 
 /// A client of the machine's engine, to look at what the broker did.

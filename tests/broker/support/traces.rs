@@ -79,6 +79,18 @@ async fn traces_in(engine: &EngineAt, id: &str) -> Vec<String> {
     found
 }
 
+/// Names of an extension's containers, running or not, whatever they are called.
+pub(crate) async fn engine_names(id: &str) -> Vec<String> {
+    let label = format!("dev.longshore.extension={id}");
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let listed = engine().list_containers(Some(options)).await.unwrap();
+    let names = listed.into_iter().flat_map(|container| container.names.unwrap_or_default());
+    let mut names: Vec<String> = names.map(|name| name.trim_start_matches('/').to_owned()).collect();
+    names.sort();
+    names
+}
+
 /// Waits until a container by this name is there.
 pub(crate) async fn appears(name: &str) {
     for _ in 0..600 {

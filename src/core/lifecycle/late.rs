@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Broker, ownership::NONCE_LABEL};
+use super::super::{Broker, ownership::NONCE_LABEL};
 use crate::model::error::Result;
 
 /// How long something may be late.
@@ -34,7 +34,7 @@ impl Broker {
     }
 
     /// Removes containers and networks of installs that broke off.
-    pub(super) async fn sweep_late(&self) -> Result<()> {
+    pub(in crate::core) async fn sweep_late(&self) -> Result<()> {
         let broken = self.store.broken(KEEP).await?;
         if broken.is_empty() {
             return Ok(());

@@ -1,0 +1,219 @@
+//! What there is in the engine, held in memory: read whole when the engine is reached, and kept right by its events. So a
+//! list of a thousand containers costs nothing, and whoever watches is told what changes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::ring::Ring;
+use crate::{
+    engine::{Container, Network, Volume},
+    model::extension::ResourceKind,
+};
+
+/// Changes that are held for those who read slowly or come back.
+const MAX_HELD: usize = 10_000;
+
+/// Which object.
+pub(super) type Key = (ResourceKind, String);
+
+/// An object, as the engine tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) name: String,
+    pub(super) labels: HashMap<String, String>,
+    /// State of a container, as the engine names it.
+    pub(super) state: String,
+    /// Exit code of a container's last run, where it is known.
+    pub(super) exit_code: Option<i64>,
+    pub(super) image: String,
+}
+
+/// An object that came, changed or went.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) number: u64,
+    pub(super) key: Key,
+    /// As it is now, or was last.
+    pub(super) object: Object,
+    pub(super) is_gone: bool,
+}
+
+/// All objects of the engine.
+#[derive(Debug)]
+pub(super) struct Catalogue {
+    held: Mutex<Held>,
+    pub(super) changes: Ring<Changed>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Whether it is what there is: not before the engine was reached, nor while it is away.
+    is_current: bool,
+    objects: BTreeMap<Key, Object>,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Catalogue { held: Mutex::default(), changes: Ring::new(MAX_HELD) }
+    }
+}
+
+impl Catalogue {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All objects of some kinds, ordered by kind and id; `None` while they are not known.
+    pub(super) fn all(&self, wanted: impl Fn(ResourceKind) -> bool) -> Option<Vec<(Key, Object)>> {
+        let held = self.lock();
+        let of_kind = held.objects.iter().filter(|((kind, _), _)| wanted(*kind));
+        held.is_current.then(|| of_kind.map(|(key, object)| (key.clone(), object.clone())).collect())
+    }
+
+    /// What a label says on some objects.
+    pub(super) fn labels(&self, of: &HashSet<Key>, label: &str) -> Vec<String> {
+        let held = self.lock();
+        of.iter().filter_map(|key| held.objects.get(key)?.labels.get(label).cloned()).collect()
+    }
+
+    /// Whether it is what there is.
+    pub(super) fn is_current(&self) -> bool {
+        self.lock().is_current
+    }
+
+    /// The engine is away: what is held may be wrong.
+    pub(super) fn lost(&self) {
+        self.lock().is_current = false;
+    }
+
+    /// Takes a whole list of some kinds in the place of what is held of them. Returns the objects that came, changed or
+    /// went.
+    pub(super) fn replace(&self, kinds: &[ResourceKind], now: Vec<(Key, Object)>) -> Vec<Object> {
+        let mut held = self.lock();
+        let now: BTreeMap<Key, Object> = now.into_iter().collect();
+        let gone: Vec<Key> =
+            held.objects.keys().filter(|key| kinds.contains(&key.0) && !now.contains_key(*key)).cloned().collect();
+        let mut touched: Vec<Object> = gone.into_iter().filter_map(|key| self.remove(&mut held, key)).collect();
+        touched.extend(now.into_iter().filter_map(|(key, object)| self.insert(&mut held, key, object)));
+        if kinds.len() == ResourceKind::ALL.len() {
+            held.is_current = true;
+        }
+        touched
+    }
+
+    /// Takes what was found of single objects. Returns those that came, changed or went.
+    pub(super) fn update(&self, asked: &[Key], mut found: HashMap<Key, Object>) -> Vec<Object> {
+        let mut held = self.lock();
+        let one = |key: &Key| match found.remove(key) {
+            Some(object) => self.insert(&mut held, key.clone(), object),
+            None => self.remove(&mut held, key.clone()),
+        };
+        asked.iter().filter_map(one).collect()
+    }
+
+    /// Takes objects that the engine's events may not have told of yet.
+    pub(super) fn add(&self, found: Vec<(Key, Object)>) {
+        let mut held = self.lock();
+        for (key, object) in found {
+            // What the events said is newer.
+            if !held.objects.contains_key(&key) {
+                self.insert(&mut held, key, object);
+            }
+        }
+    }
+
+    /// Forgets objects that are gone.
+    pub(super) fn forget(&self, gone: impl IntoIterator<Item = Key>) {
+        let mut held = self.lock();
+        for key in gone {
+            self.remove(&mut held, key);
+        }
+    }
+
+    /// Tells of an object again: its owner is known now, or another.
+    pub(super) fn tell_again(&self, keys: &[Key]) {
+        let held = self.lock();
+        for key in keys {
+            if let Some(object) = held.objects.get(key) {
+                self.tell(key.clone(), object.clone(), false);
+            }
+        }
+    }
+
+    fn insert(&self, held: &mut Held, key: Key, object: Object) -> Option<Object> {
+        if held.objects.insert(key.clone(), object.clone()).as_ref() == Some(&object) {
+            return None;
+        }
+        self.tell(key, object.clone(), false);
+        Some(object)
+    }
+
+    fn remove(&self, held: &mut Held, key: Key) -> Option<Object> {
+        let object = held.objects.remove(&key)?;
+        self.tell(key, object.clone(), true);
+        Some(object)
+    }
+
+    fn tell(&self, key: Key, object: Object, is_gone: bool) {
+        self.changes.push(|number| Changed { number, key, object, is_gone });
+    }
+}
+
+impl From<Container> for (Key, Object) {
+    fn from(it: Container) -> Self {
+        let Container { id, name, image, state, exit_code, labels } = it;
+        ((ResourceKind::Container, id), Object { name, labels, state, exit_code, image })
+    }
+}
+
+impl From<Network> for (Key, Object) {
+    fn from(Network { id, name, labels }: Network) -> Self {
+        let (state, image) = (String::new(), String::new());
+        ((ResourceKind::Network, id), Object { name, labels, state, exit_code: None, image })
+    }
+}
+
+impl From<Volume> for (Key, Object) {
+    fn from(Volume { name, labels }: Volume) -> Self {
+        let (state, image) = (String::new(), String::new());
+        ((ResourceKind::Volume, name.clone()), Object { name, labels, state, exit_code: None, image })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(id: &str, state: &str) -> (Key, Object) {
+        let labels = HashMap::new();
+        let object = Object { name: id.into(), labels, state: state.into(), exit_code: None, image: "i".into() };
+        ((ResourceKind::Container, id.into()), object)
+    }
+
+    fn told(catalogue: &Catalogue, from: u64) -> Vec<(String, String, bool)> {
+        let mut all = vec![];
+        while let Some(change) = catalogue.changes.after(from + all.len() as u64).unwrap() {
+            all.push((change.key.1.clone(), change.object.state.clone(), change.is_gone));
+        }
+        all
+    }
+
+    #[test]
+    fn only_differences_are_told_and_a_list_counts_while_the_engine_is_there() {
+        let catalogue = Catalogue::default();
+        assert_eq!(catalogue.all(|_| true), None);
+        catalogue.replace(&ResourceKind::ALL, vec![container("a", "running"), container("b", "exited")]);
+        assert_eq!(catalogue.all(|_| true).unwrap().len(), 2);
+        let touched = catalogue.replace(&ResourceKind::ALL, vec![container("b", "running"), container("c", "created")]);
+        assert_eq!(touched.len(), 3);
+        let expected = [("a", "running", true), ("b", "running", false), ("c", "created", false)];
+        assert_eq!(told(&catalogue, 2), expected.map(|(id, state, gone)| (id.to_owned(), state.to_owned(), gone)));
+        let key = container("c", "").0;
+        assert_eq!(catalogue.update(std::slice::from_ref(&key), HashMap::from([container("c", "created")])), vec![]);
+        assert_eq!(catalogue.update(&[key], HashMap::new()).len(), 1);
+        catalogue.lost();
+        assert_eq!(catalogue.all(|_| true), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Tells those who watch what happens to extensions, without a gap: what the store holds is told in the order in which it
+//! was written, what is merely observed in between.
+//!
+//! A place in the stream is {store, stored number, run, number in memory}. In the same run it is found in memory; after a
+//! restart what was stored since is told, and the present states as observed late. Where that does not reach, the watcher
+//! is told so, and lists anew.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Broker, Observed, View,
+    ring::{Lost, Ring},
+    state::State,
+};
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        event::{Event, Stored, What},
+        extension::Installed,
+        journal::ChangeKind,
+        reference::ExtensionId,
+    },
+    store::{Store, now_ms},
+};
+
+/// Events that are held in memory for those who read slowly or come back.
+const MAX_HELD: usize = 10_000;
+
+/// Where everything that happens comes together.
+#[derive(Debug)]
+pub(super) struct Events {
+    epoch: String,
+    run: String,
+    told: Ring<Told>,
+    last: Mutex<Last>,
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Last {
+    /// The stored number of the newest event that is stored.
+    stored: i64,
+    /// What each extension was told to do last, with its generation.
+    observed: HashMap<String, (i64, State, &'static str)>,
+}
+
+/// An event with its place.
+#[derive(Debug)]
+pub struct Told {
+    /// What happened.
+    pub event: Event,
+    number: u64,
+    stored: i64,
+}
+
+/// A place in the stream: behind an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    number: u64,
+    stored: i64,
+}
+
+impl Events {
+    /// Begins to hold what `store` tells.
+    pub(super) async fn of(store: &Store, run: &str) -> Result<Arc<Self>> {
+        let last = Last { stored: store.newest_event().await?, ..Last::default() };
+        let events = Arc::new(Events {
+            epoch: store.broker_id().await?,
+            run: run.to_owned(),
+            told: Ring::new(MAX_HELD),
+            last: Mutex::new(last),
+        });
+        let weak = Arc::downgrade(&events);
+        store.listen(move |stored| {
+            if let Some(events) = weak.upgrade() {
+                events.tell_stored(stored);
+            }
+        });
+        Ok(events)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_stored(&self, Stored { sequence, event }: Stored) {
+        let mut last = self.lock();
+        last.stored = sequence;
+        // Whatever was observed before is not known to hold any more: the next look tells.
+        last.observed.remove(&event.extension);
+        self.push(&last, event);
+    }
+
+    /// Tells what an extension was seen to do, where that is not what was told last.
+    pub(super) fn tell_observed(&self, installed: &Installed, observed: &Observed, late: bool) {
+        // The journal's own events say these.
+        if matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Uninstall)) {
+            return;
+        }
+        let mut last = self.lock();
+        let now = (installed.generation, observed.state, observed.reason);
+        if last.observed.insert(installed.id.to_string(), now) != Some(now) {
+            self.push(&last, state_event(installed, observed, late));
+        }
+    }
+
+    fn push(&self, last: &Last, event: Event) {
+        self.told.push(|number| Told { event, number, stored: last.stored });
+    }
+
+    fn now(&self) -> Place {
+        let last = self.lock();
+        Place { number: self.told.newest(), stored: last.stored }
+    }
+
+    /// The token of a place.
+    fn token(&self, place: Place) -> String {
+        format!("{}.{}.{}.{}", self.epoch, place.stored, self.run, place.number)
+    }
+
+    /// The token of this moment: whatever is told from now on is behind it.
+    pub(super) fn token_now(&self) -> String {
+        self.token(self.now())
+    }
+
+    /// Reads a token: its place, and whether it is of this run. Errors: RESUME_TOKEN_EXPIRED.
+    fn place(&self, token: &str) -> Result<(Place, bool)> {
+        let parts: Vec<&str> = token.split('.').collect();
+        let [epoch, stored, run, number] = parts[..] else { return Err(expired()) };
+        let (Ok(stored), Ok(number)) = (stored.parse(), number.parse()) else { return Err(expired()) };
+        let place = Place { stored, number };
+        if epoch != self.epoch || run == self.run && number > self.now().number {
+            return Err(expired());
+        }
+        Ok((place, run == self.run))
+    }
+}
+
+/// What an extension was seen to do.
+fn state_event(installed: &Installed, observed: &Observed, late: bool) -> Event {
+    Event {
+        extension: installed.id.to_string(),
+        generation: installed.generation,
+        version: installed.record.version.clone(),
+        what: What::State {
+            state: observed.state.name().to_owned(),
+            reason: observed.reason.to_owned(),
+            message: observed.message.clone(),
+        },
+        at_ms: now_ms(),
+        observed_late: late,
+    }
+}
+
+pub(super) fn expired() -> Error {
+    let message = "what happened since that token is not known any more; list, and watch from the token of the list";
+    Error::new(Reason::ResumeTokenExpired, "resume_token", message)
+}
+
+/// Watches the stream from some place on.
+#[derive(Debug)]
+pub struct Watch {
+    events: Arc<Events>,
+    extension: Option<String>,
+    /// Told before anything of this run.
+    backlog: VecDeque<Arc<Told>>,
+    /// The number of the event that was told last.
+    seen: u64,
+    /// The stored number that belongs to it.
+    stored: i64,
+    newest: watch::Receiver<u64>,
+}
+
+impl Watch {
+    /// The next event. Errors: RESUME_TOKEN_EXPIRED where the watcher has fallen too far behind.
+    pub async fn next(&mut self) -> Result<Arc<Told>> {
+        loop {
+            let told = match self.backlog.pop_front() {
+                Some(told) => told,
+                None => {
+                    self.newest.borrow_and_update();
+                    match self.events.told.after(self.seen).map_err(|_: Lost| expired())? {
+                        Some(told) => told,
+                        None => {
+                            // The sender lives as long as we hold `events`.
+                            let _ = self.newest.changed().await;
+                            continue;
+                        }
+                    }
+                }
+            };
+            (self.seen, self.stored) = (told.number.max(self.seen), told.stored);
+            if self.extension.as_ref().is_none_or(|extension| *extension == told.event.extension) {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// The token of the place behind what was told so far.
+    pub fn token(&self) -> String {
+        self.events.token(Place { number: self.seen, stored: self.stored })
+    }
+}
+
+impl Broker {
+    /// The place in the stream of events where it is now: taken before a list is made, nothing is missed behind the list.
+    pub fn event_token(&self) -> String {
+        self.events.token_now()
+    }
+
+    /// Watches what happens, from a token on or from now on.
+    ///
+    /// Errors: RESUME_TOKEN_EXPIRED.
+    pub async fn watch_events(&self, token: Option<&str>, extension: Option<&ExtensionId>) -> Result<Watch> {
+        let events = self.events.clone();
+        let newest = events.told.subscribe();
+        let extension = extension.map(ToString::to_string);
+        let now = events.now();
+        let mut watch =
+            Watch { events, extension, backlog: VecDeque::new(), seen: now.number, stored: now.stored, newest };
+        let Some(token) = token else { return Ok(watch) };
+        let (place, is_this_run) = watch.events.place(token)?;
+        (watch.seen, watch.stored) = (place.number, place.stored);
+        if is_this_run {
+            return Ok(watch);
+        }
+        watch.seen = now.number;
+        let missed = self.store.events_after(place.stored).await?.ok_or_else(expired)?;
+        // What is stored while this is read comes from memory.
+        for Stored { sequence, event } in missed.into_iter().filter(|stored| stored.sequence <= now.stored) {
+            let event = Event { observed_late: true, ..event };
+            watch.backlog.push_back(Arc::new(Told { event, number: now.number, stored: sequence }));
+        }
+        for View { installed, observed, .. } in self.views("", usize::MAX).await? {
+            if installed.change.is_none() {
+                let event = state_event(&installed, &observed, true);
+                watch.backlog.push_back(Arc::new(Told { event, number: now.number, stored: now.stored }));
+            }
+        }
+        Ok(watch)
+    }
+}

@@ -1,0 +1,127 @@
+//! Follows the engine: what there is and what changes, for the catalogue and for whoever looks after the extensions. The
+//! end of the engine's stream is an error, after which everything is read anew.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+
+use super::{
+    Broker, ENGINE_RETRY,
+    catalogue::{Key, Object},
+    ownership::EXTENSION_LABEL,
+};
+use crate::{
+    model::{error::Result, extension::ResourceKind},
+    store::now_ms,
+};
+
+/// How often everything is read anew, whatever the events said.
+const RESYNC: Duration = Duration::from_secs(60);
+/// How long events are gathered before they are looked into.
+const GATHER: Duration = Duration::from_millis(30);
+/// When what changed is read once more.
+const SETTLED: Duration = Duration::from_secs(1);
+/// More containers than these are read by one list.
+const MAX_SINGLE: usize = 40;
+
+impl Broker {
+    /// Begins to follow the engine.
+    pub fn spawn_feed(self: &Arc<Self>) {
+        let broker = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    ended = broker.follow() => if let Err(error) = ended {
+                        tracing::debug!(%error, "the engine is not followed");
+                    },
+                    () = broker.stopping.cancelled() => return,
+                }
+                broker.catalogue.lost();
+                broker.carer.all();
+                tokio::select! {
+                    () = tokio::time::sleep(ENGINE_RETRY) => {}
+                    () = broker.stopping.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Follows the engine until it goes away.
+    async fn follow(&self) -> Result<()> {
+        // From before the list is made, so that nothing falls between the two.
+        let mut events = self.engine.events(now_ms() / 1000 - 1)?;
+        self.read_all().await?;
+        // What an event told of may be listed a little later only: it is read once more.
+        let mut recheck: HashSet<Key> = HashSet::new();
+        let mut settled = tokio::time::interval(SETTLED);
+        settled.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event.transpose()? else { return Ok(()) };
+                    let mut touched = HashSet::from([(event.kind, event.id)]);
+                    let gathered = tokio::time::sleep(GATHER);
+                    tokio::pin!(gathered);
+                    loop {
+                        tokio::select! {
+                            () = &mut gathered => break,
+                            event = events.next() => {
+                                let Some(event) = event.transpose()? else { return Ok(()) };
+                                touched.insert((event.kind, event.id));
+                            }
+                        }
+                    }
+                    recheck.extend(touched.iter().cloned());
+                    self.read_touched(touched).await?;
+                }
+                _ = settled.tick(), if !recheck.is_empty() => self.read_touched(std::mem::take(&mut recheck)).await?,
+                _ = resync.tick() => self.read_all().await?,
+            }
+        }
+    }
+
+    /// Reads everything.
+    async fn read_all(&self) -> Result<()> {
+        let mut all: Vec<(Key, Object)> = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
+        all.extend(self.engine.networks().await?.into_iter().map(Into::into));
+        all.extend(self.engine.volumes().await?.into_iter().map(Into::into));
+        self.catalogue.replace(&ResourceKind::ALL, all);
+        self.carer.all();
+        Ok(())
+    }
+
+    /// Reads what changed.
+    async fn read_touched(&self, touched: HashSet<Key>) -> Result<()> {
+        // They are looked at whether or not the list differs: it may lag behind what happened.
+        let mut owners = self.catalogue.labels(&touched, EXTENSION_LABEL);
+        let (containers, others): (Vec<Key>, Vec<Key>) =
+            touched.into_iter().partition(|(kind, _)| *kind == ResourceKind::Container);
+        let mut changed = vec![];
+        if containers.len() > MAX_SINGLE {
+            let all = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
+            changed.extend(self.catalogue.replace(&[ResourceKind::Container], all));
+        } else if !containers.is_empty() {
+            let ids: Vec<String> = containers.iter().map(|(_, id)| id.clone()).collect();
+            let found: HashMap<Key, Object> =
+                self.engine.containers_by_id(&ids).await?.into_iter().map(Into::into).collect();
+            changed.extend(self.catalogue.update(&containers, found));
+        }
+        if others.iter().any(|(kind, _)| *kind == ResourceKind::Network) {
+            let all = self.engine.networks().await?.into_iter().map(Into::into).collect();
+            self.catalogue.replace(&[ResourceKind::Network], all);
+        }
+        if others.iter().any(|(kind, _)| *kind == ResourceKind::Volume) {
+            let all = self.engine.volumes().await?.into_iter().map(Into::into).collect();
+            self.catalogue.replace(&[ResourceKind::Volume], all);
+        }
+        owners.extend(changed.iter().filter_map(|object| object.labels.get(EXTENSION_LABEL).cloned()));
+        // A label may lie; then it is looked in vain.
+        self.carer.some(owners.iter().filter_map(|owner| owner.parse().ok()));
+        Ok(())
+    }
+}

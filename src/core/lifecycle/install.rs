@@ -1,0 +1,289 @@
+//! Install: everything, or nothing (design section 5).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        Broker, Progress, Report, Source,
+        fetched::Fetched,
+        package::Package,
+        stage::{BackendDraft, Staged, icon_of},
+        view::View,
+    },
+    claims::Claim,
+    failpoint,
+    work::Work,
+};
+use crate::{
+    files::extension::GenerationDir,
+    model::{
+        error::{Detail, Error, Reason, Result},
+        extension::{BackendRecord, BinaryRecord, Installed, NeedRecord, Record, UiRecord},
+        grant::{Decisions, Grant, Need},
+        journal::Step,
+        manifest::labels,
+        problem::Severity,
+        reference::ExtensionId,
+    },
+    random,
+    store::AuditEntry,
+};
+
+/// What to install, or to update to, and what is accepted.
+#[derive(Debug, Clone)]
+pub struct InstallRequest {
+    /// Where it comes from.
+    pub source: Source,
+    /// Grants that the user accepts.
+    pub accept: Vec<Grant>,
+    /// Accept everything it needs, and all that Docker Desktop gives.
+    pub trust: bool,
+    /// How long the backend may take to become ready.
+    pub ready_timeout: Option<Duration>,
+    /// Who asks.
+    pub uid: Option<u32>,
+}
+
+/// What an install or update has taken so far, to be given back.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) package: Option<Package>,
+    pub(super) fetched: Fetched,
+    pub(super) claim: Option<Claim>,
+    /// Whether the journal knows of it: then the journal says how it is undone.
+    pub(super) begun: Option<ExtensionId>,
+}
+
+/// A generation that is on record and whose files are in place; its containers are still to be made.
+pub(super) struct Laid {
+    pub(super) files: GenerationDir,
+    pub(super) draft: Option<BackendDraft>,
+}
+
+impl Broker {
+    /// Begins an install; it goes on by itself and tells `tell` how far it is.
+    pub fn start_install(
+        self: Arc<Self>,
+        request: InstallRequest,
+        tell: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Work<View> {
+        let broker = self.clone();
+        Work::begin(&self, |cancel| async move { broker.install(&request, &Report::new(tell), &cancel).await })
+    }
+
+    async fn install(
+        self: &Arc<Self>,
+        request: &InstallRequest,
+        report: &Report,
+        cancel: &CancellationToken,
+    ) -> Result<View> {
+        let mut taken = Taken::default();
+        let result = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
+        self.end_work(taken, result.as_ref().err()).await;
+        self.view(&result?).await
+    }
+
+    /// Ends an install or update: what failed is undone, and others may change the extension again.
+    pub(super) async fn end_work(self: &Arc<Self>, mut taken: Taken, failure: Option<&Error>) {
+        if let Some(package) = taken.package.take() {
+            package.close().await;
+        }
+        if let Some(error) = failure {
+            tracing::info!(reason = error.reason().as_str(), error = error.message(), "a change failed; undoing it");
+            if let Some(id) = taken.begun.take() {
+                self.make_good(&id).await;
+            }
+            self.discard(taken.fetched).await;
+        }
+    }
+
+    async fn install_steps(&self, request: &InstallRequest, report: &Report, taken: &mut Taken) -> Result<ExtensionId> {
+        let id = self.open_claimed(&request.source, report, taken).await?;
+        let Some(package) = &taken.package else { return Err(Error::bug("a package was opened and is gone")) };
+        if let Some(existing) = self.store.extension(&id).await? {
+            if is_same(&existing, package) {
+                return Ok(id);
+            }
+            let message = format!("{id} {} is installed already; update it instead", existing.record.version);
+            return Err(Error::new(Reason::ExtensionInstalled, id.as_str(), message));
+        }
+        let accepted = Decisions { allow: request.accept.clone(), deny: vec![] };
+        let mut staged = self.stage(package, &accepted, report).await?;
+        staged.check()?;
+        let decisions = decide(request, Decisions::default(), &staged.needs);
+        let missing = decisions.missing(&staged.needs);
+        if !missing.is_empty() {
+            return Err(grants_required(id.as_str(), missing));
+        }
+        let record = record(package, &staged, &taken.fetched, request.ready_timeout);
+        close(&mut taken.package).await;
+        taken.begun = Some(id.clone());
+        let mut installed = self.store.begin_install(id.clone(), record).await?;
+        failpoint::begun(Step::InstallFiles);
+        self.store.set_decisions(&id, decisions.clone()).await?;
+        let laid = self.lay(&mut installed, staged)?;
+        let ready_timeout = self.ready_timeout(&installed);
+        let blueprint = match &laid.draft {
+            Some(draft) => {
+                self.blueprint(&installed, draft, &decisions, &laid.files, &mut taken.fetched, report).await?
+            }
+            None => None,
+        };
+        installed.record.fetched_images = taken.fetched.images.clone();
+        if let Some(blueprint) = blueprint {
+            let prepared = self.prepare(&mut installed, blueprint).await?;
+            self.step(&mut installed, Step::InstallMake).await?;
+            self.make(&installed, &prepared, ready_timeout, vec![], report).await?;
+            self.step(&mut installed, Step::InstallWait).await?;
+            self.wait_ready(&installed, ready_timeout, report).await?;
+        }
+        self.audit(request, "install", &installed, &decisions).await;
+        self.give_back_others(&mut taken.fetched, &installed.record.reference).await;
+        if let Some(change) = &installed.change {
+            failpoint::done(change.step);
+        }
+        // Last of all: whoever sees it installed may do with it what they want.
+        self.store.finish_install(&installed).await?;
+        tracing::info!(extension = %id, generation = installed.generation, "installed");
+        Ok(id)
+    }
+
+    /// Finds a source, opens it and takes the right to change the extension in it.
+    pub(super) async fn open_claimed(
+        &self,
+        source: &Source,
+        report: &Report,
+        taken: &mut Taken,
+    ) -> Result<ExtensionId> {
+        // Before an image is pulled: of two installs, the second shall not take away what the first one brought.
+        if let Source::Image { reference, .. } = source {
+            taken.claim = Some(self.claims.take(&reference.id).await?);
+        }
+        let package = taken.package.insert(self.open_package(source, &mut taken.fetched, report).await?);
+        let id = package.id().clone();
+        if taken.claim.is_none() {
+            taken.claim = Some(self.claims.take(&id).await?);
+        }
+        Ok(id)
+    }
+
+    /// Puts a generation's files in their place.
+    pub(super) fn lay(&self, installed: &mut Installed, mut staged: Staged) -> Result<Laid> {
+        let directory = self.layout.extension(&installed.id);
+        directory.create()?;
+        self.open_gateway(&installed.id)?;
+        let draft = staged.backend.take();
+        let files = staged.staging.promote(&directory, installed.generation.unsigned_abs())?;
+        if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {
+            ui.icon = icon_of(&files, manifest);
+        }
+        Ok(Laid { files, draft })
+    }
+
+    pub(super) async fn audit(
+        &self,
+        request: &InstallRequest,
+        act: &'static str,
+        installed: &Installed,
+        decisions: &Decisions,
+    ) {
+        let grants: Vec<String> = decisions.allow.iter().map(ToString::to_string).collect();
+        let entry = AuditEntry {
+            extension: installed.id.to_string(),
+            uid: request.uid,
+            act,
+            subject: format!("{} with {}", installed.record.reference, grants.join(" ")),
+            decision: "allowed".into(),
+        };
+        if let Err(error) = self.store.audit(entry).await {
+            tracing::warn!(%error, "the audit could not be written");
+        }
+    }
+}
+
+/// Gives back what a package holds in the engine.
+pub(super) async fn close(package: &mut Option<Package>) {
+    if let Some(package) = package.take() {
+        package.close().await;
+    }
+}
+
+/// Whether the very same is installed, and at rest.
+pub(super) fn is_same(existing: &Installed, package: &Package) -> bool {
+    let image = package.image.as_ref().map(|image| &image.id);
+    let reference = package.reference.to_string();
+    let same = image.is_some() && existing.record.image_id.as_ref() == image && existing.record.reference == reference;
+    same && existing.change.is_none()
+}
+
+/// What the user's words amount to, on top of what was decided before.
+pub(super) fn decide(request: &InstallRequest, before: Decisions, needs: &[Need]) -> Decisions {
+    let mut allow = before.allow;
+    allow.extend(request.accept.iter().cloned());
+    if request.trust {
+        allow.extend([Grant::EngineFull, Grant::HostExecAny, Grant::BackendPrivileged]);
+        let covered: Vec<Grant> = needs.iter().map(|need| need.grant.clone()).collect();
+        allow.extend(covered.into_iter().filter(|needed| matches!(needed, Grant::Env(_))));
+    }
+    allow.sort();
+    allow.dedup();
+    // Who accepts a grant takes back that it was denied.
+    let deny = before.deny.into_iter().filter(|denied| !request.accept.contains(denied)).collect();
+    Decisions { allow, deny }
+}
+
+/// The refusal that lists exactly what is missing.
+pub(in crate::core) fn grants_required(subject: &str, mut missing: Vec<Need>) -> Error {
+    let mut seen = std::collections::HashSet::new();
+    missing.retain(|need| seen.insert(need.grant.clone()));
+    let names: Vec<String> = missing.iter().map(|need| need.grant.to_string()).collect();
+    let message = format!("{subject} needs grants that were not accepted: {}", names.join(", "));
+    Error::new(Reason::GrantsRequired, subject, message).with_detail(Detail::GrantsRequired(missing))
+}
+
+/// What there is to remember of a generation.
+pub(super) fn record(package: &Package, staged: &Staged, fetched: &Fetched, ready_timeout: Option<Duration>) -> Record {
+    let as_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let nonce = random::nonce();
+    let manifest = staged.manifest.as_ref();
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let vm = manifest.and_then(|manifest| manifest.vm.as_ref());
+    let warnings = staged.problems.iter().filter(|problem| problem.severity == Severity::Warning);
+    Record {
+        reference: package.reference.to_string(),
+        version: package.reference.version().to_owned(),
+        image_id: package.image.as_ref().map(|image| image.id.clone()),
+        fetched_images: fetched.images.clone(),
+        made_volumes: vec![],
+        made_networks: vec![],
+        ready_timeout_ms: ready_timeout.map(as_ms),
+        network_nonce: nonce.clone(),
+        nonce,
+        title: staged.title(package.id()),
+        description: text(labels::description(&staged.labels)),
+        vendor: text(labels::vendor(&staged.labels)),
+        ui: manifest.and_then(|manifest| manifest.ui.as_ref()).map(|ui| UiRecord {
+            title: ui.title.clone(),
+            entry: ui.entry.clone(),
+            icon: None,
+        }),
+        backend: vm.filter(|_| staged.backend.is_some()).map(|vm| BackendRecord {
+            project: package.id().project(),
+            service: String::new(),
+            socket: vm.socket.as_ref().map(|socket| socket.as_str().to_owned()),
+            services: vec![],
+            image: None,
+            built: false,
+        }),
+        binaries: manifest
+            .map(|manifest| manifest.binaries.iter())
+            .into_iter()
+            .flatten()
+            .map(|binary| BinaryRecord { name: binary.name.clone(), directory: binary.directory })
+            .collect(),
+        needs: staged.needs.iter().map(NeedRecord::from).collect(),
+        warnings: warnings.map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,196 @@
+//! Takes away what an extension, or one generation of it, has: from our own records alone, by id, through the Engine API.
+//! The image may be gone, the compose file broken.
+
+use futures_util::future::join_all;
+
+use super::{
+    super::{
+        Broker,
+        ownership::{EXTENSION_LABEL, NONCE_LABEL},
+    },
+    failpoint,
+    uninstall::Removed,
+};
+use crate::model::{
+    error::Result,
+    extension::{Installed, LedgerEntry, Maker, ResourceKind},
+    journal::{ChangeKind, Step, kept_image},
+    reference::ExtensionId,
+};
+
+/// What in the engine shall go.
+pub(super) struct Goods {
+    /// Entries of the ledger.
+    entries: Vec<LedgerEntry>,
+    /// What was made under these goes as well, on the ledger or not.
+    nonces: Vec<String>,
+    /// Networks that bear such a nonce and stay: another generation uses them.
+    spared: Vec<String>,
+    /// Whether containers may stop in order. What a failed install made has nothing to save, and nobody waits for it.
+    in_order: bool,
+}
+
+impl Goods {
+    /// Everything that an extension has, except volumes that are kept.
+    fn all(generations: &[Installed], ledger: &[LedgerEntry], in_order: bool) -> Self {
+        let nonces = generations.iter().flat_map(|one| [one.record.nonce.clone(), one.record.network_nonce.clone()]);
+        Goods {
+            entries: ledger.iter().filter(|entry| !entry.keep).cloned().collect(),
+            nonces: nonces.filter(|nonce| !nonce.is_empty()).collect(),
+            spared: vec![],
+            in_order,
+        }
+    }
+
+    /// What the broker made for one generation.
+    pub(super) fn of_generation(generation: &Installed, ledger: &[LedgerEntry], in_order: bool) -> Self {
+        let (mine, others): (Vec<_>, Vec<_>) = ledger.iter().cloned().partition(|entry| {
+            !entry.keep && entry.maker == Maker::Broker && entry.generation == generation.generation
+        });
+        Goods {
+            entries: mine,
+            nonces: vec![generation.record.nonce.clone()],
+            spared: others.into_iter().filter(|entry| entry.kind == ResourceKind::Network).map(|e| e.id).collect(),
+            in_order,
+        }
+    }
+
+    fn ids(&self, kind: ResourceKind) -> Vec<String> {
+        self.entries.iter().filter(|entry| entry.kind == kind).map(|entry| entry.id.clone()).collect()
+    }
+
+    fn is_marked(&self, nonce: Option<&String>) -> bool {
+        nonce.is_some_and(|nonce| self.nonces.contains(nonce))
+    }
+}
+
+impl Broker {
+    /// Removes what an extension has, wherever it is. Volumes that an install made which did not come to its end go as
+    /// well.
+    pub(super) async fn remove_all(&self, installed: &mut Installed) -> Result<Removed> {
+        let id = installed.id.clone();
+        let undone = installed.changing() == Some(ChangeKind::Install);
+        self.sessions.end_of(&id);
+        self.attached.end(&id);
+        self.pools.close(&id);
+        self.hub.end_all_of(id.as_str()).await;
+        self.close_gateway(&id).await?;
+        self.strike_gone(&id).await?;
+        let mut removed = Removed::default();
+        let generations = self.store.generations(&id).await?;
+        let ledger = self.store.ledger(Some(&id)).await?;
+        let built = generations.iter().any(|one| one.record.backend.as_ref().is_some_and(|backend| backend.built));
+        if built || ledger.iter().any(|entry| !entry.keep) {
+            self.remove_objects(&Goods::all(&generations, &ledger, !undone)).await?;
+        }
+        if built && undone {
+            self.store.note_broken(installed.record.nonce.clone()).await?;
+            self.sweep_late().await?;
+        }
+        if undone {
+            self.remove_made_volumes(installed).await?;
+        }
+        let wanted = installed.change.as_ref().is_some_and(|change| change.notes.remove_volumes);
+        for volume in ledger.iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep) {
+            let made_now = installed.record.made_volumes.contains(&volume.name);
+            let goes = if undone { made_now } else { wanted };
+            if goes && self.engine.remove_volume(&volume.id).await? {
+                self.store.strike(vec![(volume.kind, volume.id.clone())]).await?;
+                self.catalogue.forget([(volume.kind, volume.id.clone())]);
+                removed.removed_volumes.push(volume.name.clone());
+            } else {
+                removed.kept_volumes.push(volume.name.clone());
+            }
+        }
+        if !undone {
+            self.step(installed, Step::UninstallFiles).await?;
+        }
+        self.remove_files(&id).await?;
+        for generation in &generations {
+            removed.image_removed |= self.remove_images(generation, &[]).await?;
+        }
+        if let Some(change) = &installed.change {
+            failpoint::done(change.step);
+        }
+        self.store.forget(&id).await?;
+        Ok(removed)
+    }
+
+    /// Containers, networks and anonymous volumes: those on the ledger, and those that bear a nonce.
+    pub(super) async fn remove_objects(&self, goods: &Goods) -> Result<()> {
+        let mut containers = goods.ids(ResourceKind::Container);
+        let marked = self.engine.containers(&[NONCE_LABEL.to_owned()]).await?;
+        let marked = marked.into_iter().filter(|container| goods.is_marked(container.labels.get(NONCE_LABEL)));
+        containers.extend(marked.map(|container| container.id));
+        containers.sort();
+        containers.dedup();
+        let ends = containers.iter().map(|container| async move {
+            if goods.in_order
+                && let Err(error) = self.engine.stop(container).await
+            {
+                tracing::warn!(%error, container, "a container does not stop in order; it is killed");
+            }
+            self.engine.remove_container(container).await
+        });
+        join_all(ends).await.into_iter().collect::<Result<Vec<()>>>()?;
+        self.catalogue.forget(containers.into_iter().map(|id| (ResourceKind::Container, id)));
+        let mut networks = goods.ids(ResourceKind::Network);
+        let marked = self.engine.networks().await?.into_iter();
+        let marked = marked.filter(|network| goods.is_marked(network.labels.get(NONCE_LABEL)));
+        networks.extend(marked.map(|network| network.id).filter(|id| !goods.spared.contains(id)));
+        networks.sort();
+        networks.dedup();
+        for network in &networks {
+            if self.engine.remove_network(network).await? {
+                self.catalogue.forget([(ResourceKind::Network, network.clone())]);
+            } else {
+                tracing::warn!(network, "a network stays: other containers use it");
+            }
+        }
+        for volume in goods.ids(ResourceKind::Volume) {
+            self.engine.remove_volume(&volume).await?;
+        }
+        Ok(())
+    }
+
+    /// Volumes that a generation which broke off made, also where it did not come to put them on the ledger.
+    pub(super) async fn remove_made_volumes(&self, generation: &Installed) -> Result<()> {
+        let made = &generation.record.made_volumes;
+        if made.is_empty() {
+            return Ok(());
+        }
+        for volume in self.engine.volumes().await?.into_iter().filter(|volume| made.contains(&volume.name)) {
+            if volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == generation.id.as_str()) {
+                self.engine.remove_volume(&volume.name).await?;
+                self.store.strike(vec![(ResourceKind::Volume, volume.name)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Images that came into the engine for a generation, and that nobody else uses; `spared` stay. True when the one it
+    /// was installed from went.
+    pub(super) async fn remove_images(&self, generation: &Installed, spared: &[String]) -> Result<bool> {
+        let record = &generation.record;
+        let mut removed = false;
+        for image in record.fetched_images.iter().filter(|image| !spared.contains(image)) {
+            if !self.is_used_elsewhere(&generation.id, image).await? && self.engine.remove_image(image).await? {
+                removed |= *image == record.reference || Some(image) == record.image_id.as_ref();
+            }
+        }
+        if record.image_id.is_some() {
+            self.engine.remove_image(&kept_image(&record.nonce)).await?;
+        }
+        Ok(removed)
+    }
+
+    async fn is_used_elsewhere(&self, id: &ExtensionId, image: &str) -> Result<bool> {
+        let all = self.store.extensions("", usize::MAX).await?;
+        let uses = |other: &Installed| {
+            other.record.reference == image
+                || other.record.image_id.as_deref() == Some(image)
+                || other.record.fetched_images.iter().any(|i| i == image)
+        };
+        Ok(all.iter().any(|other| other.id != *id && uses(other)))
+    }
+}

@@ -1,0 +1,75 @@
+//! Enable and disable: what the user wants is recorded, and what follows from it is done.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::{
+    super::{
+        Broker,
+        view::{View, backend_needs},
+    },
+    at_rest, broken_off, failpoint, grants_required,
+};
+use crate::model::{error::Result, extension::ResourceKind, journal::Step, reference::ExtensionId};
+
+impl Broker {
+    /// Starts the containers of a disabled extension. Errors: GRANTS_REQUIRED, PROJECT_NAME_TAKEN, EXTENSION_BUSY,
+    /// ENGINE_UNAVAILABLE.
+    pub async fn enable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
+        let broker = self.clone();
+        let work = async move {
+            let _claim = broker.claims.take(&id).await?;
+            let installed = broker.installed(&id).await?;
+            at_rest(&installed)?;
+            let missing = broker.store.decisions(&id).await?.missing(&backend_needs(&installed));
+            if !missing.is_empty() {
+                return Err(grants_required(id.as_str(), missing));
+            }
+            let installed = broker.store.begin_switch(&installed, Step::EnableStart, installed.enabled).await?;
+            failpoint::begun(Step::EnableStart);
+            if let Err(error) = broker.start_built(&installed).await {
+                broker.make_good(&id).await;
+                return Err(error);
+            }
+            failpoint::done(Step::EnableStart);
+            broker.store.finish_switch(&id, true).await?;
+            broker.view(&id).await
+        };
+        self.tasks.spawn(work).await.map_err(broken_off)?
+    }
+
+    /// Stops the containers of an extension and ends its programs. Errors: EXTENSION_BUSY, ENGINE_UNAVAILABLE; then the
+    /// wish is on record, and they stop when the engine answers.
+    pub async fn disable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
+        let broker = self.clone();
+        let work = async move {
+            let _claim = broker.claims.take(&id).await?;
+            let installed = broker.installed(&id).await?;
+            at_rest(&installed)?;
+            // What is wanted is recorded first: whatever happens now, it shall not run.
+            broker.store.begin_switch(&installed, Step::DisableStop, false).await?;
+            failpoint::begun(Step::DisableStop);
+            if let Err(error) = broker.stop_containers(&id).await {
+                broker.mender.wake();
+                return Err(error);
+            }
+            failpoint::done(Step::DisableStop);
+            broker.store.finish_switch(&id, false).await?;
+            broker.view(&id).await
+        };
+        self.tasks.spawn(work).await.map_err(broken_off)?
+    }
+
+    /// Ends an extension's programs and stops its containers.
+    pub(in crate::core) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
+        self.pools.close(id);
+        self.gateways.end_connections(id.as_str());
+        self.hub.end_all_of(id.as_str()).await;
+        let ledger = self.store.ledger(Some(id)).await?;
+        let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);
+        let stops = join_all(containers.map(|entry| self.engine.stop(&entry.id))).await;
+        stops.into_iter().collect::<Result<Vec<()>>>()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,329 @@
+//! Looks after extensions: what they do is observed and told, and what their engine will not do by itself is done for them.
+//! What is wanted stands in the store, what is there in the engine; where the two differ the engine is brought in line,
+//! except where the engine's own restart policy is at it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Broker, State, View, view::backend_needs};
+use crate::{
+    engine::ContainerDetails,
+    model::{
+        error::{Reason, Result},
+        extension::{Installed, LedgerEntry, ResourceKind},
+        journal::aside_name,
+        reference::ExtensionId,
+    },
+};
+
+/// How often a backend that does not listen yet is looked at.
+const STARTING: Duration = Duration::from_millis(500);
+/// How long a look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
+/// When one is looked at again that is being changed.
+const BUSY: Duration = Duration::from_secs(2);
+/// Time between two attempts to bring the same one in line, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+
+/// Who is to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Carer {
+    due: Mutex<Due>,
+    woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    all: bool,
+    some: HashSet<ExtensionId>,
+}
+
+impl Carer {
+    /// All of them.
+    pub(super) fn all(&self) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).all = true;
+        self.woken.notify_one();
+    }
+
+    /// Some of them.
+    pub(super) fn some(&self, some: impl IntoIterator<Item = ExtensionId>) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.some.extend(some);
+        if !due.some.is_empty() {
+            self.woken.notify_one();
+        }
+    }
+
+    fn take(&self) -> Due {
+        std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What was seen of one container that the ledger knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    id: String,
+    /// Its name on the ledger.
+    name: String,
+    /// What the engine has; `None` where it is gone.
+    found: Option<Found>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    name: String,
+    state: String,
+    /// The engine starts it again whenever it ends, unless somebody stopped it by hand.
+    always_restarts: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Act {
+    /// Make what is missing and start what was never started.
+    Make,
+    /// Start a container that the engine leaves alone.
+    Start(String),
+    /// Stop a container that shall not run.
+    Stop(String),
+    /// Give a container its name back, which an update that broke off took from it.
+    Rename(String, String),
+}
+
+/// What brings the containers in line with what is wanted.
+fn acts(wanted: bool, containers: &[Seen]) -> Vec<Act> {
+    let mut acts = vec![];
+    for Seen { id, name, found } in containers {
+        let Some(found) = found else { continue };
+        if found.name == aside_name(id) {
+            acts.push(Act::Rename(id.clone(), name.clone()));
+        }
+        match (wanted, found.state.as_str()) {
+            (false, "running" | "restarting") => acts.push(Act::Stop(id.clone())),
+            (true, "exited" | "dead") if found.always_restarts => acts.push(Act::Start(id.clone())),
+            _ => {}
+        }
+    }
+    let is_incomplete = |seen: &Seen| seen.found.as_ref().is_none_or(|found| found.state == "created");
+    if wanted && containers.iter().any(is_incomplete) {
+        acts.push(Act::Make);
+    }
+    acts
+}
+
+impl Broker {
+    /// Begins to look after the extensions.
+    pub fn spawn_carer(self: &Arc<Self>) {
+        let broker = self.clone();
+        self.tasks.spawn(async move {
+            let mut again: HashMap<ExtensionId, Instant> = HashMap::new();
+            let mut patience = Patience::default();
+            loop {
+                let soonest = again.values().min().copied();
+                let woken = async {
+                    match soonest {
+                        Some(at) => tokio::select! {
+                            () = broker.carer.woken.notified() => {}
+                            () = tokio::time::sleep_until(at) => {}
+                        },
+                        None => broker.carer.woken.notified().await,
+                    }
+                };
+                tokio::select! {
+                    () = woken => {}
+                    () = broker.stopping.cancelled() => return,
+                }
+                for id in broker.due(&mut again).await {
+                    match broker.look_after(&id, &mut patience).await {
+                        Some(pause) => again.insert(id, Instant::now() + pause),
+                        None => again.remove(&id),
+                    };
+                }
+            }
+        });
+    }
+
+    async fn due(&self, again: &mut HashMap<ExtensionId, Instant>) -> HashSet<ExtensionId> {
+        let Due { all, mut some } = self.carer.take();
+        let now = Instant::now();
+        some.extend(again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()));
+        if all {
+            match self.store.extensions("", usize::MAX).await {
+                Ok(known) => some.extend(known.into_iter().map(|installed| installed.id)),
+                Err(error) => tracing::warn!(%error, "cannot read which extensions there are"),
+            }
+        }
+        some
+    }
+
+    /// Looks at one extension and does what it needs; tells when to look again, where that will not be told by an event.
+    async fn look_after(&self, id: &ExtensionId, patience: &mut Patience) -> Option<Duration> {
+        // One that cannot be looked at must not keep the others waiting.
+        let view = match tokio::time::timeout(LOOK_LIMIT, self.view(id)).await {
+            Ok(Ok(view)) => view,
+            // A label said so, and it lied, or it is somebody else's.
+            Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => {
+                patience.forget(id);
+                return None;
+            }
+            _ => return Some(BUSY),
+        };
+        if let Some(pause) = patience.left(id) {
+            return Some(pause);
+        }
+        match self.bring_in_line(&view).await {
+            Ok(true) => Some(patience.spent(id)),
+            Ok(false) => match view.observed.state {
+                State::Starting => Some(STARTING),
+                State::Installing | State::Updating | State::Uninstalling => None,
+                State::Ready => {
+                    patience.forget(id);
+                    None
+                }
+                _ => None,
+            },
+            Err(error) if error.reason() == Reason::ExtensionBusy => Some(BUSY),
+            // It is told when the engine answers again.
+            Err(error) if error.reason() == Reason::EngineUnavailable => None,
+            Err(error) => {
+                tracing::warn!(%error, extension = %id, "an extension cannot be brought in line");
+                Some(patience.spent(id))
+            }
+        }
+    }
+
+    /// Does what is to be done; true where there was anything.
+    async fn bring_in_line(&self, view: &View) -> Result<bool> {
+        let built = view.installed.record.backend.as_ref().is_some_and(|backend| backend.built);
+        if !built || view.attached || view.installed.change.is_some() || !self.catalogue.is_current() {
+            return Ok(false);
+        }
+        let id = &view.installed.id;
+        // Looked at without a claim, so that nobody is kept from changing what needs nothing.
+        if acts(self.is_wanted(&view.installed).await?, &self.seen_containers(&view.installed).await?).is_empty() {
+            return Ok(false);
+        }
+        let _claim = self.claims.take_aside(id)?;
+        // It may have been changed since it was looked at.
+        let installed = self.installed(id).await?;
+        if installed.change.is_some() {
+            return Ok(false);
+        }
+        let seen = self.seen_containers(&installed).await?;
+        let acts = acts(self.is_wanted(&installed).await?, &seen);
+        for act in &acts {
+            tracing::info!(extension = %id, ?act, "bringing an extension in line");
+            match act {
+                Act::Make => {
+                    self.start_built(&installed).await?;
+                    // Others stand in their place now.
+                    let gone = seen.iter().filter(|seen| seen.found.is_none());
+                    self.store.strike(gone.map(|gone| (ResourceKind::Container, gone.id.clone())).collect()).await?;
+                }
+                Act::Start(container) => self.engine.start(container).await?,
+                Act::Stop(container) => self.engine.stop(container).await?,
+                Act::Rename(container, name) => self.engine.rename(container, name).await?,
+            }
+        }
+        Ok(!acts.is_empty())
+    }
+
+    /// Whether its containers shall run.
+    async fn is_wanted(&self, installed: &Installed) -> Result<bool> {
+        let missing = self.store.decisions(&installed.id).await?.missing(&backend_needs(installed));
+        Ok(installed.enabled && missing.is_empty())
+    }
+
+    async fn seen_containers(&self, installed: &Installed) -> Result<Vec<Seen>> {
+        let ledger = self.store.ledger(Some(&installed.id)).await?;
+        let mut seen = vec![];
+        for LedgerEntry { id, name, .. } in ledger.into_iter().filter(|entry| entry.is_backend_of(installed)) {
+            let found = self.engine.container(&id).await?.map(found);
+            seen.push(Seen { id, name, found });
+        }
+        Ok(seen)
+    }
+}
+
+fn found(details: ContainerDetails) -> Found {
+    let ContainerDetails { name, state, always_restarts, .. } = details;
+    Found { name, state, always_restarts }
+}
+
+/// How soon an extension may be brought in line again: one that cannot be must not keep the engine busy.
+#[derive(Debug, Default)]
+struct Patience(HashMap<ExtensionId, (Instant, Duration)>);
+
+impl Patience {
+    /// How long is to be waited still, if at all.
+    fn left(&self, id: &ExtensionId) -> Option<Duration> {
+        let (until, _) = self.0.get(id)?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    /// Something was tried; tells how long to wait now.
+    fn spent(&mut self, id: &ExtensionId) -> Duration {
+        let (first, most) = PAUSES;
+        let pause = self.0.get(id).map_or(first, |(_, pause)| (*pause * 2).min(most));
+        self.0.insert(id.clone(), (Instant::now() + pause, pause));
+        pause
+    }
+
+    fn forget(&mut self, id: &ExtensionId) {
+        self.0.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(state: Option<&str>, always_restarts: bool) -> Seen {
+        let found = state.map(|state| Found { name: "n".into(), state: state.into(), always_restarts });
+        Seen { id: "c".into(), name: "n".into(), found }
+    }
+
+    #[test]
+    fn only_what_the_engine_will_not_do_is_done() {
+        let (start, stop) = (Act::Start("c".into()), Act::Stop("c".into()));
+        for (wanted, state, always, expected) in [
+            (true, Some("running"), true, vec![]),
+            (true, Some("paused"), true, vec![]),
+            (true, Some("restarting"), true, vec![]),
+            // Somebody stopped or killed it: the engine takes that for a wish.
+            (true, Some("exited"), true, vec![start.clone()]),
+            (true, Some("dead"), true, vec![start]),
+            // A job that is done, or that its author does not want tried again.
+            (true, Some("exited"), false, vec![]),
+            (true, Some("created"), false, vec![Act::Make]),
+            (true, None, true, vec![Act::Make]),
+            (true, None, false, vec![Act::Make]),
+            (false, Some("running"), true, vec![stop.clone()]),
+            (false, Some("restarting"), true, vec![stop]),
+            (false, Some("exited"), true, vec![]),
+            (false, Some("created"), true, vec![]),
+            (false, None, true, vec![]),
+        ] {
+            assert_eq!(acts(wanted, &[seen(state, always)]), expected, "{wanted} {state:?} {always}");
+        }
+        let mut aside = seen(Some("running"), true);
+        aside.found.as_mut().unwrap().name = aside_name("c");
+        assert_eq!(acts(true, &[aside]), [Act::Rename("c".into(), "n".into())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_become_rare() {
+        let (mut patience, id) = (Patience::default(), "a/b".parse().unwrap());
+        assert_eq!(patience.left(&id), None);
+        let pauses: Vec<_> = (0..10).map(|_| patience.spent(&id).as_secs()).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert!(patience.left(&id).is_some());
+        patience.forget(&id);
+        assert_eq!(patience.left(&id), None);
+    }
+}

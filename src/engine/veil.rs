@@ -1,0 +1,162 @@
+//! Hides containers from Compose. Compose selects by label, and a container's labels cannot be changed: the containers of
+//! an old generation, which wait under another name for the end of an update, would be replaced by it. So during an update
+//! it talks to the engine through this, which leaves them out of lists and passes on everything else as it is.
+
+use std::{
+    convert::Infallible,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
+};
+
+use super::Engine;
+use crate::model::error::{Error, Reason, Result};
+
+/// Longest list that is read; a thousand containers have about 2 MiB.
+const MAX_LIST_BYTES: usize = 64 << 20;
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// A socket that shows the engine without some containers; it goes with the value.
+#[derive(Debug)]
+pub struct Veil {
+    path: PathBuf,
+    /// Ends with the value, and everything that it serves with it.
+    _serving: JoinSet<()>,
+}
+
+impl Engine {
+    /// Shows the engine without the containers `hidden`, on a socket in `directory`, which is private.
+    ///
+    /// Errors: FILE_FAILED.
+    pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let path = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let failed = |error: io::Error| {
+            let shown = path.display().to_string();
+            Error::new(Reason::FileFailed, &shown, format!("cannot listen on {shown}: {error}")).caused_by(error)
+        };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            // One that a run which was killed left.
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, self.socket().to_owned(), Arc::new(hidden)));
+        Ok(Veil { path, _serving: serving })
+    }
+}
+
+impl Veil {
+    /// Its address, as DOCKER_HOST spells it.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+}
+
+impl Drop for Veil {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(listener: UnixListener, engine: PathBuf, hidden: Arc<Vec<String>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (engine, hidden) = (engine.clone(), hidden.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let (engine, hidden) = (engine.clone(), hidden.clone());
+                async move { Ok::<_, Infallible>(answer(&engine, &hidden, request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection of Compose broke off");
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(engine: &Path, hidden: &[String], request: Request<Incoming>) -> Response<Body> {
+    let is_list = request.method() == Method::GET && request.uri().path().ends_with("/containers/json");
+    let answered = async {
+        let response = ask(engine, request).await?;
+        if is_list && response.status() == StatusCode::OK {
+            without(response, hidden).await
+        } else {
+            Ok(whole(response))
+        }
+    };
+    answered.await.unwrap_or_else(|error: Box<dyn std::error::Error + Send + Sync>| {
+        let message = serde_json::json!({ "message": error.to_string() }).to_string();
+        let mut response = Response::new(full(message.into()));
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        response
+    })
+}
+
+async fn ask(
+    engine: &Path,
+    request: Request<Incoming>,
+) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TokioIo::new(UnixStream::connect(engine).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+    // Ends with the response's body.
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
+fn whole(response: Response<Incoming>) -> Response<Body> {
+    response.map(BodyExt::boxed)
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+async fn without(
+    response: Response<Incoming>,
+    hidden: &[String],
+) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut head, body) = response.into_parts();
+    let list = http_body_util::Limited::new(body, MAX_LIST_BYTES).collect().await?.to_bytes();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::TRANSFER_ENCODING);
+    Ok(Response::from_parts(head, full(left(&list, hidden)?.into())))
+}
+
+/// A list of containers without those that are hidden.
+fn left(list: &[u8], hidden: &[String]) -> serde_json::Result<Vec<u8>> {
+    let mut list: Vec<Value> = serde_json::from_slice(list)?;
+    list.retain(|container| !hidden.iter().any(|id| container.get("Id").and_then(Value::as_str) == Some(id)));
+    serde_json::to_vec(&list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_hidden_is_left_out() {
+        let list = br#"[{"Id":"a","Names":["/x"]},{"Id":"b","Created":1,"Names":["/y"]}]"#;
+        assert_eq!(left(list, &["a".into()]).unwrap(), br#"[{"Id":"b","Created":1,"Names":["/y"]}]"#);
+        assert_eq!(left(b"[]", &["a".into()]).unwrap(), b"[]");
+        assert!(left(b"{}", &[]).is_err());
+    }
+}
