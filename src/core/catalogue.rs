@@ -113,6 +113,21 @@ impl Catalogue {
         asked.iter().filter_map(one).collect()
     }
 
+    /// Where it is now: what the engine is asked for from here on is newer.
+    pub(super) fn now(&self) -> u64 {
+        self.changes.newest()
+    }
+
+    /// Takes what the engine answered to somebody who asked at `asked`, unless its events have told anything since.
+    pub(super) fn refresh(&self, asked: u64, found: Vec<(Key, Object)>) {
+        let mut held = self.lock();
+        if held.is_current && self.changes.newest() == asked {
+            for (key, object) in found {
+                self.insert(&mut held, key, object);
+            }
+        }
+    }
+
     /// Takes objects that the engine's events may not have told of yet.
     pub(super) fn add(&self, found: Vec<(Key, Object)>) {
         let mut held = self.lock();
@@ -213,6 +228,10 @@ mod tests {
         let key = container("c", "").0;
         assert_eq!(catalogue.update(std::slice::from_ref(&key), HashMap::from([container("c", "created")])), vec![]);
         assert_eq!(catalogue.update(&[key], HashMap::new()).len(), 1);
+        let asked = catalogue.now();
+        catalogue.refresh(asked, vec![container("b", "exited")]);
+        catalogue.refresh(asked, vec![container("b", "running")]);
+        assert_eq!(catalogue.all(|_| true).unwrap()[0].1.state, "exited", "what was told later counts");
         catalogue.lost();
         assert_eq!(catalogue.all(|_| true), None);
     }

@@ -23,7 +23,7 @@ use crate::{
         reference::ExtensionId,
     },
     random,
-    store::{OpenCreate, Store, now_ms},
+    store::{Broken, OpenCreate, Store, now_ms},
 };
 
 /// Compose's label for the files of a project. Docker Desktop leaves it empty on what an extension starts (F107).
@@ -84,7 +84,8 @@ impl Broker {
         }
         self.settle_creates(Some(id)).await?;
         for open in self.store.open_creates(Some(id)).await? {
-            self.store.note_broken(open.nonce.clone()).await?;
+            let (nonce, extension) = (open.nonce.clone(), Some(id.clone()));
+            self.store.note_broken(Broken { nonce, extension, volumes: open.volumes }).await?;
             self.store.settle_create(open.nonce, vec![]).await?;
         }
         Ok(())

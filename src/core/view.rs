@@ -100,8 +100,12 @@ impl Broker {
         if !listed.iter().any(|installed| installed.record.backend.as_ref().is_some_and(|backend| backend.built)) {
             return Ok(HashMap::new());
         }
+        let asked = self.catalogue.now();
         let containers = self.engine.containers(&[label.to_owned()]).await.map_err(|error| error.to_string())?;
-        Ok(containers.into_iter().map(|container| (container.id.clone(), <(Key, Object)>::from(container).1)).collect())
+        let found: Vec<(Key, Object)> = containers.into_iter().map(Into::into).collect();
+        // Whoever is told this and lists next shall not hear something older.
+        self.catalogue.refresh(asked, found.clone());
+        Ok(found.into_iter().map(|((_, id), object)| (id, object)).collect())
     }
 
     async fn view_of(&self, installed: Installed, seen: &Seen) -> Result<View> {

@@ -4,8 +4,22 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::{Store, now_ms};
-use crate::model::error::Result;
+use super::{Store, damaged, now_ms};
+use crate::model::{
+    error::{Error, Result},
+    reference::ExtensionId,
+};
+
+/// Something that was being made when it broke off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The label's value of what was made for it.
+    pub nonce: String,
+    /// For whom; `None` in records of older brokers.
+    pub extension: Option<ExtensionId>,
+    /// Volumes that were not there before and were to come, by name.
+    pub volumes: Vec<String>,
+}
 
 /// Forgets images that somebody else answers for now.
 pub(super) fn settle(t: &Transaction<'_>, images: &[String]) -> rusqlite::Result<()> {
@@ -42,21 +56,36 @@ impl Store {
         .await
     }
 
-    /// Remembers the nonce of an install that broke off.
-    pub async fn note_broken(&self, nonce: String) -> Result<()> {
+    /// Remembers what broke off.
+    pub async fn note_broken(&self, broken: Broken) -> Result<()> {
+        let volumes =
+            serde_json::to_string(&broken.volumes).map_err(|e| Error::bug("names are no JSON").caused_by(e))?;
         self.transaction(move |t| {
-            t.execute("INSERT OR REPLACE INTO broken_install VALUES (?1, ?2)", params![nonce, now_ms()])?;
+            let extension = broken.extension.as_ref().map_or("", ExtensionId::as_str);
+            t.execute(
+                "INSERT OR REPLACE INTO broken_install (nonce, at_ms, extension, volumes) VALUES (?1, ?2, ?3, ?4)",
+                params![broken.nonce, now_ms(), extension, volumes],
+            )?;
             Ok(())
         })
         .await
     }
 
-    /// The nonces of installs that broke off less than `keep` ago; older ones are forgotten.
-    pub async fn broken(&self, keep: Duration) -> Result<Vec<String>> {
+    /// What broke off less than `keep` ago; what is older is forgotten.
+    pub async fn broken(&self, keep: Duration) -> Result<Vec<Broken>> {
         let oldest = now_ms().saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
         self.transaction(move |t| {
             t.execute("DELETE FROM broken_install WHERE at_ms < ?1", [oldest])?;
-            t.prepare_cached("SELECT nonce FROM broken_install")?.query_map([], |row| row.get(0))?.collect()
+            t.prepare_cached("SELECT nonce, extension, volumes FROM broken_install")?
+                .query_map([], |row| {
+                    let (extension, volumes): (String, String) = (row.get(1)?, row.get(2)?);
+                    Ok(Broken {
+                        nonce: row.get(0)?,
+                        extension: extension.parse().ok(),
+                        volumes: serde_json::from_str(&volumes).map_err(|e| damaged(2, e.to_string()))?,
+                    })
+                })?
+                .collect()
         })
         .await
     }

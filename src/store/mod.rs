@@ -35,6 +35,7 @@ use crate::model::{
 pub use audit::AuditEntry;
 pub use creates::OpenCreate;
 pub use grants::StoredGrant;
+pub use leftovers::Broken;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 

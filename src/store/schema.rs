@@ -117,6 +117,9 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE ledger ADD COLUMN source TEXT NOT NULL DEFAULT 'created';
     ALTER TABLE ledger ADD COLUMN maker TEXT NOT NULL DEFAULT 'broker';
     UPDATE ledger SET maker = 'extension' WHERE kind = 'container' AND service = '';
+    -- Whose it was, and the volumes that it was to make: as JSON, a list of names.
+    ALTER TABLE broken_install ADD COLUMN extension TEXT NOT NULL DEFAULT '';
+    ALTER TABLE broken_install ADD COLUMN volumes TEXT NOT NULL DEFAULT '[]';
     -- What happened to extensions, for those who were not there.
     CREATE TABLE event (
         sequence  INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
-const FILE: &str = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data', '/anonymous']\n  second:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n  third:\n    image: ${DESKTOP_PLUGIN_IMAGE}\nvolumes:\n  data: {}\n";
+const FILE: &str = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data', '/anonymous']\n  second:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    command: [/hello-backend, serve, --socket, /run/guest-services/second.sock]\n  third:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    command: [/hello-backend, serve, --socket, /run/guest-services/third.sock]\nvolumes:\n  data: {}\n";
 
 async fn list(broker: &Broker) -> Vec<pb::Extension> {
     let request = pb::ExtensionServiceListRequest::default();
@@ -89,6 +89,27 @@ async fn an_install_that_was_killed_leaves_nothing() {
             }
         }
     }
+}
+
+/// The engine may still be at a container when its install is undone: its volumes cannot go before it.
+#[tokio::test]
+async fn a_volume_that_is_in_use_when_an_install_is_undone_goes_later() {
+    let composed = Image::hello().file("metadata.json", COMPOSE, 0o644).file("docker-compose.yml", FILE, 0o644);
+    let image = composed.build().await;
+    let mut broker = Broker::start().await;
+    broker.stop().await;
+    broker.set_failpoint(Some("install/make/done"));
+    broker.restart().await;
+    broker.install(trusting(&image.reference)).await.unwrap_err();
+    broker.died().await;
+    broker.set_failpoint(None);
+    let volume = format!("{}_data", crate::support::project(&image.id));
+    let held = docker(&["create", "-v", &format!("{volume}:/data"), &image.reference]);
+    broker.restart().await;
+    forgotten(&broker).await;
+    assert_eq!(crate::support::traces(&broker, &image.id).await, [format!("volume {volume}")]);
+    docker(&["rm", held.trim()]);
+    no_traces(&broker, &image.id).await;
 }
 
 /// What a tree in a container was being killed with is taken back.

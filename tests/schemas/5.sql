@@ -103,6 +103,9 @@
     ALTER TABLE ledger ADD COLUMN source TEXT NOT NULL DEFAULT 'created';
     ALTER TABLE ledger ADD COLUMN maker TEXT NOT NULL DEFAULT 'broker';
     UPDATE ledger SET maker = 'extension' WHERE kind = 'container' AND service = '';
+    -- Whose it was, and the volumes that it was to make: as JSON, a list of names.
+    ALTER TABLE broken_install ADD COLUMN extension TEXT NOT NULL DEFAULT '';
+    ALTER TABLE broken_install ADD COLUMN volumes TEXT NOT NULL DEFAULT '[]';
     -- What happened to extensions, for those who were not there.
     CREATE TABLE event (
         sequence  INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -126,7 +129,7 @@ INSERT INTO ledger VALUES ('container', 'c1', 'a_b-web-1', 'a/b', 2, 'web', 0, 1
 INSERT INTO audit VALUES (1, 1700000000000, 'a/b', 1000, 'install', 'a/b:1 with engine.full', 'allowed');
 INSERT INTO broker VALUES ('0011223344556677');
 INSERT INTO fetched_image VALUES ('x/y:1', 'run');
-INSERT INTO broken_install VALUES ('ffee', 1700000000000);
+INSERT INTO broken_install VALUES ('ffee', 1700000000000, 'a/c', '["a_c-desktop-extension_data"]');
 INSERT INTO event VALUES (1, 1700000000000, 'a/b', '{}');
 INSERT INTO open_create VALUES ('aa', 'a/b', 2, 'container', 'v', 0, 1700000000000);
 INSERT INTO squeezed VALUES ('c1', 100, 'run');

@@ -1,10 +1,25 @@
 //! What the engine was asked for when an install broke off may come into being after that: the engine does not ask
 //! whether anybody still waits for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::super::{Broker, ownership::NONCE_LABEL};
-use crate::model::error::Result;
+use super::super::{
+    Broker,
+    ownership::{EXTENSION_LABEL, NONCE_LABEL},
+};
+use crate::{
+    engine::Volume,
+    model::{
+        error::Result,
+        extension::{Installed, Record, ResourceKind},
+        reference::ExtensionId,
+    },
+    store::Broken,
+};
 
 /// How long something may be late.
 const KEEP: Duration = Duration::from_secs(3600);
@@ -22,7 +37,7 @@ impl Broker {
                     () = tokio::time::sleep(pause) => {}
                     () = broker.stopping.cancelled() => return,
                 }
-                let swept = match broker.sweep_late().await.and(broker.settle_creates(None).await) {
+                let swept = match broker.sweep_late(None).await.and(broker.settle_creates(None).await) {
                     Ok(()) => broker.engine.remove_leftovers().await.map(|_| ()),
                     failed => failed,
                 };
@@ -33,21 +48,72 @@ impl Broker {
         });
     }
 
-    /// Removes containers and networks of installs that broke off.
-    pub(in crate::core) async fn sweep_late(&self) -> Result<()> {
+    /// Has a generation that broke off looked for from now on, and removes what came meanwhile. Whoever calls holds the
+    /// claim.
+    pub(super) async fn sweep_late_of(&self, generation: &Installed) -> Result<()> {
+        let Record { nonce, made_volumes, .. } = &generation.record;
+        let (extension, volumes) = (Some(generation.id.clone()), made_volumes.clone());
+        self.store.note_broken(Broken { nonce: nonce.clone(), extension, volumes }).await?;
+        self.sweep_late(Some(&generation.id)).await
+    }
+
+    /// Removes what was made for installs that broke off. Whoever calls holds the claim on `held`.
+    pub(in crate::core) async fn sweep_late(&self, held: Option<&ExtensionId>) -> Result<()> {
         let broken = self.store.broken(KEEP).await?;
         if broken.is_empty() {
             return Ok(());
         }
+        let of = |labels: &HashMap<String, String>| {
+            labels.get(NONCE_LABEL).and_then(|nonce| broken.iter().find(|broken| broken.nonce == *nonce))
+        };
+        // The engine makes a volume that a container mounts and that is gone, without labels.
+        let mut mounted = HashSet::new();
         for container in self.engine.containers(&[NONCE_LABEL.to_owned()]).await? {
-            if container.labels.get(NONCE_LABEL).is_some_and(|nonce| broken.contains(nonce)) {
+            if let Some(broken) = of(&container.labels) {
+                let mounts = self.engine.container(&container.id).await?.into_iter().flat_map(|found| found.mounts);
+                mounted.extend(mounts.map(|mount| mount.volume).filter(|volume| broken.volumes.contains(volume)));
                 self.engine.remove_container(&container.id).await?;
             }
         }
         for network in self.engine.networks().await? {
-            if network.labels.get(NONCE_LABEL).is_some_and(|nonce| broken.contains(nonce)) {
+            if of(&network.labels).is_some() {
                 self.engine.remove_network(&network.id).await?;
             }
+        }
+        for broken in broken.iter().filter(|broken| !broken.volumes.is_empty()) {
+            self.sweep_late_volumes(broken, &mounted, held).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes volumes of an install that broke off: a container that came late held them, or made them again.
+    async fn sweep_late_volumes(
+        &self,
+        broken: &Broken,
+        mounted: &HashSet<String>,
+        held: Option<&ExtensionId>,
+    ) -> Result<()> {
+        let Some(id) = &broken.extension else { return Ok(()) };
+        // Nobody shall begin to use them meanwhile.
+        let claim = if held == Some(id) { None } else { self.claims.take_aside(id).ok() };
+        if held != Some(id) && claim.is_none() {
+            return Ok(());
+        }
+        let labelled = |volume: &Volume| volume.labels.get(EXTENSION_LABEL).is_some_and(|owner| owner == id.as_str());
+        let mut there = self.engine.volumes().await?;
+        there.retain(|volume| broken.volumes.contains(&volume.name));
+        there.retain(|volume| labelled(volume) || mounted.contains(&volume.name));
+        if there.is_empty() {
+            return Ok(());
+        }
+        let (generations, ledger) = (self.store.generations(id).await?, self.store.ledger(None).await?);
+        let is_known = |name: &String| {
+            generations.iter().any(|one| one.record.made_volumes.contains(name))
+                || ledger.iter().any(|entry| entry.kind == ResourceKind::Volume && entry.id == *name)
+        };
+        for Volume { name, .. } in there.into_iter().filter(|volume| !is_known(&volume.name)) {
+            tracing::info!(extension = %id, volume = name, "removing a volume that an install which broke off left");
+            self.engine.remove_volume(&name).await?;
         }
         Ok(())
     }

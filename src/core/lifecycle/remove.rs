@@ -84,8 +84,7 @@ impl Broker {
             self.remove_objects(&Goods::all(&generations, &ledger, !undone)).await?;
         }
         if built && undone {
-            self.store.note_broken(installed.record.nonce.clone()).await?;
-            self.sweep_late().await?;
+            self.sweep_late_of(installed).await?;
         }
         if undone {
             self.remove_made_volumes(installed).await?;

@@ -63,8 +63,7 @@ impl Broker {
             self.remove_objects(&Goods::of_generation(&new, &ledger, false)).await?;
             self.remove_made_networks(&new).await?;
             self.remove_made_volumes(&new).await?;
-            self.store.note_broken(new.record.nonce.clone()).await?;
-            self.sweep_late().await?;
+            self.sweep_late_of(&new).await?;
         }
         if old.record.backend.as_ref().is_some_and(|backend| backend.built) {
             self.put_back(old, &ledger, &change.notes.running).await?;
