@@ -1,9 +1,11 @@
 //! One cgroup (v2) per program: what is in it can be killed in one go, however it forks, and is known to be ours.
 //!
 //! Making a cgroup and moving a process into it are slow, so emptied ones are used again, and keepers are forked into
-//! theirs. A keeper is in the cgroup with its program; it leaves only when it is about to kill all that is in it.
+//! theirs. A keeper is in the cgroup with its program; it leaves only when it is about to kill all that is in it. One that
+//! was killed is never used again: Linux (seen with 6.18) kills whatever is forked into such a cgroup, also much later.
 
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     rc::Rc,
@@ -33,6 +35,8 @@ pub(super) struct Cage {
     base: Rc<OwnedFd>,
     dir: Rc<OwnedFd>,
     name: String,
+    /// Whether this process killed what is in it.
+    was_killed: Cell<bool>,
 }
 
 impl Cages {
@@ -54,16 +58,17 @@ impl Cages {
             Err(error) => return Err(error),
         }
         let dir = openat(&self.base, &name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Cage { base: self.base.clone(), dir: Rc::new(dir), name })
+        Ok(Cage { base: self.base.clone(), dir: Rc::new(dir), name, was_killed: Cell::new(false) })
     }
 
-    /// Takes back one whose keeper has ended. False where something is still in it, which is killed.
-    pub(super) fn give_back(&mut self, cage: Cage) -> bool {
+    /// Takes back one whose keeper has ended, to use it again if that keeper left it `clean`. False where something is
+    /// still in it, which is killed.
+    pub(super) fn give_back(&mut self, cage: Cage, clean: bool) -> bool {
         let is_empty = !cage.is_populated();
         if !is_empty {
             let _ = cage.write("cgroup.kill", "1");
         }
-        if is_empty && self.free.len() < MAX_FREE {
+        if is_empty && clean && self.free.len() < MAX_FREE {
             self.free.push(cage);
         } else {
             // One that something is still in stays; all go with the base.
@@ -91,7 +96,14 @@ impl Cage {
     /// Leaves it and kills all that is in it. False where that cannot be done.
     pub(super) fn kill(&self) -> bool {
         let left = open_write(&self.base, "cgroup.procs").and_then(|procs| write(procs, b"0"));
-        left.is_ok() && self.write("cgroup.kill", "1").is_ok()
+        let is_killed = left.is_ok() && self.write("cgroup.kill", "1").is_ok();
+        self.was_killed.set(self.was_killed.get() || is_killed);
+        is_killed
+    }
+
+    /// Whether this process killed what is in it.
+    pub(super) fn was_killed(&self) -> bool {
+        self.was_killed.get()
     }
 
     fn write(&self, file: &str, text: &str) -> Result<(), Errno> {

@@ -35,31 +35,32 @@ pub(super) struct Means<'a> {
 }
 
 /// Runs the program and stays until its whole tree is gone. Ends the tree when it is told to, when the channel is over or
-/// SIGTERM comes. Fails when processes are left, which then are the resident's to end.
-pub(super) fn keep(request: &Start, fds: Vec<OwnedFd>, mut channel: Channel, means: &Means<'_>) -> io::Result<()> {
+/// SIGTERM comes. Fails when processes are left, which then are the resident's to end. Tells whether nothing is amiss with
+/// the cgroup, so that it can be used again.
+pub(super) fn keep(request: &Start, fds: Vec<OwnedFd>, mut channel: Channel, means: &Means<'_>) -> io::Result<bool> {
     if let Err(error) = set_child_subreaper(Some(rustix::process::getpid())) {
         channel.say(&[Message::Failed(format!("this kernel gives no subreaper: {error}"))], &[]);
-        return Ok(());
+        return Ok(true);
     }
     let (stdio, outer) = match stdio(request, fds) {
         Ok(stdio) => stdio,
         Err(message) => {
             channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
-            return Ok(());
+            return Ok(true);
         }
     };
     // A kill that came before the start wins.
     if !channel.fill() || matches!(channel.take(), Ok(Some(Message::End { .. }))) {
         let message = "it was ended before it started".to_owned();
         channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
-        return Ok(());
+        return Ok(true);
     }
     let oom_before = means.oom.and_then(OomCounter::read);
     let program = match start(request, &stdio) {
         Ok(program) => program,
         Err((reason, message)) => {
             channel.say(&[Message::StartFailed { reason, message }], &[]);
-            return Ok(());
+            return Ok(true);
         }
     };
     drop(stdio);
@@ -105,14 +106,14 @@ enum Wish {
 }
 
 impl Keeper<'_> {
-    fn stay(mut self) -> io::Result<()> {
+    fn stay(mut self) -> io::Result<bool> {
         loop {
             let mut news = Vec::new();
             let empty = tree::reap(|pid, status| news.extend(self.note(pid, status)));
             if empty {
                 news.push(Message::Empty);
                 self.channel.say(&news, &[]);
-                return Ok(());
+                return Ok(true);
             }
             self.channel.say(&news, &[]);
             let Ok(ready) = self.means.signals.wait(Some(self.channel.socket()), None) else {
@@ -129,13 +130,13 @@ impl Keeper<'_> {
         }
     }
 
-    fn end(mut self, grace: Duration) -> io::Result<()> {
+    fn end(mut self, grace: Duration) -> io::Result<bool> {
         let cage = self.means.cage.as_ref();
         let ending = Ending { signals: self.means.signals, grace, bound: KILL_BOUND, cage };
         let ended = ending.run(&mut self);
         self.channel.say(&[Message::Ended(ended)], &[]);
         match ended.survivors {
-            0 => Ok(()),
+            0 => Ok(!cage.is_some_and(Cage::was_killed)),
             left => Err(io::Error::other(format!("{left} processes cannot be killed"))),
         }
     }

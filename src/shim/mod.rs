@@ -48,11 +48,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match args.next().as_deref() {
         Some("host") => host(args.next().and_then(|limit| limit.parse().ok())),
         Some("container") => container(),
-        Some("sweep") => sweep(),
+        Some("sweep") => sweep().map(|()| ExitCode::SUCCESS),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the shim is started by the broker, not by hand")),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("shim: {error}");
             ExitCode::FAILURE
@@ -84,7 +84,7 @@ fn close_inherited() {
 }
 
 /// The link is standard input.
-fn host(max_open_files: Option<u64>) -> io::Result<()> {
+fn host(max_open_files: Option<u64>) -> io::Result<ExitCode> {
     if let Some(current) = max_open_files {
         let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
         setrlimit(Resource::Nofile, limit)?;
@@ -96,7 +96,7 @@ fn host(max_open_files: Option<u64>) -> io::Result<()> {
 
 /// Standard input says where to dial and the nonce to say there; then the link is that connection, and the standard
 /// descriptors, which belong to the engine, are let go.
-fn container() -> io::Result<()> {
+fn container() -> io::Result<ExitCode> {
     let mut order = String::new();
     io::stdin().lock().take(NONCE_BYTES as u64 + MAX_NAME_BYTES).read_line(&mut order)?;
     let order = order.trim_ascii_end();

@@ -9,6 +9,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -42,8 +43,11 @@ pub(crate) const CAGES: u8 = 2;
 /// How long what keepers left is killed when the link has ended: there is nobody else to do it.
 const LAST_KILL_BOUND: Duration = Duration::from_secs(60);
 
-/// Serves the link until it ends, then ends everything below.
-pub(super) fn serve(link: OwnedFd) -> io::Result<()> {
+/// How a keeper exits whose cgroup was killed and cannot be used again.
+const CAGE_USED_UP: u8 = 2;
+
+/// Serves the link until it ends, then ends everything below: how the process, or one that it forked, exits.
+pub(super) fn serve(link: OwnedFd) -> io::Result<ExitCode> {
     let signals = Signals::block_all()?;
     // Programs run as the same user: they shall not read this process's memory or take its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -56,11 +60,14 @@ pub(super) fn serve(link: OwnedFd) -> io::Result<()> {
             // The resident may have died before this took hold.
             set_parent_process_death_signal(Some(Signal::TERM))?;
             if getppid() == Some(parent) {
-                work(Channel::new(channel), Means { signals: &signals, cage, oom: oom.as_ref() })?;
+                let means = Means { signals: &signals, cage, oom: oom.as_ref() };
+                if !work(Channel::new(channel), &means)? {
+                    return Ok(ExitCode::from(CAGE_USED_UP));
+                }
             }
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Which of the two processes returns after a fork.
@@ -131,11 +138,12 @@ impl Resident {
         let mut strays = false;
         tree::reap(|pid, status| match self.workers.remove(&pid) {
             Some(cage) => {
+                let code = status.exit_status();
                 let is_empty = match (cage, &mut self.cages) {
-                    (Some(cage), Some(cages)) => cages.give_back(cage),
+                    (Some(cage), Some(cages)) => cages.give_back(cage, code == Some(0)),
                     _ => true,
                 };
-                strays |= !is_empty || status.exit_status() != Some(0);
+                strays |= !is_empty || (code != Some(0) && code != Some(CAGE_USED_UP.into()));
             }
             None => strays = true,
         });
@@ -177,11 +185,11 @@ fn fork_into(cage: Option<Cage>) -> io::Result<(libc::pid_t, Option<Cage>)> {
     }
 }
 
-/// Serves one request.
-fn work(mut channel: Channel, means: Means<'_>) -> io::Result<()> {
-    let Some((request, fds)) = channel.next(means.signals) else { return Ok(()) };
+/// Serves one request: whether the cgroup can be used again.
+fn work(mut channel: Channel, means: &Means<'_>) -> io::Result<bool> {
+    let Some((request, fds)) = channel.next(means.signals) else { return Ok(true) };
     match request {
-        Message::Run(start) => keeper::keep(&start, fds, channel, &means)?,
+        Message::Run(start) => return keeper::keep(&start, fds, channel, means),
         Message::Connect { dir, name } => match guest::connect_to(&dir, &name) {
             Ok(stream) => channel.say(&[Message::Connected], &[stream.as_fd()]),
             Err((why, message)) => channel.say(&[Message::ConnectFailed { why, message }], &[]),
@@ -189,7 +197,7 @@ fn work(mut channel: Channel, means: Means<'_>) -> io::Result<()> {
         Message::Clear { dir } => channel.say(&[guest::clear(&dir, guest::CLEAR_BOUND)], &[]),
         other => channel.say(&[Message::Failed(format!("not a request: {other:?}"))], &[]),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Puts `/dev/null` in the place of a standard descriptor, so that none that is opened later gets its number.

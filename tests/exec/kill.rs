@@ -61,6 +61,8 @@ const CAUSES: [&str; 4] = ["cancel", "deadline", "session", "owner"];
 #[derive(Clone, Copy, PartialEq)]
 enum As {
     Root,
+    /// Root, with little of a processor.
+    RootThrottled,
     /// Root, where no cgroup of version 2 is mounted.
     RootUnmounted,
     /// A plain member of the docker group, with a cgroup that was delegated to it.
@@ -106,6 +108,13 @@ fn trees_of_a_plain_user_in_a_container_are_gone() {
 #[test]
 fn trees_are_gone_where_no_cgroup_is_mounted() {
     matrix(Place::Host, As::RootUnmounted, 2);
+}
+
+/// Where a loop outruns walking, its cgroup is killed: no other program may start in that one, which kills whatever is
+/// forked into it later.
+#[test]
+fn trees_are_gone_where_time_is_short() {
+    matrix(Place::Host, As::RootThrottled, 2);
 }
 
 /// Held together by their keepers alone, which is said.
@@ -195,10 +204,11 @@ struct Broker {
     _place: tempfile::TempDir,
 }
 
-/// Cgroups that a broker begins in: two that limit its processes and their memory, and one that it may make others in.
+/// Cgroups that a broker begins in: those that limit its processes, their memory and their time, and one that it may make others in.
 struct Cgroups {
     limiting: PathBuf,
     memory: PathBuf,
+    time: PathBuf,
     delegated: PathBuf,
 }
 
@@ -214,7 +224,7 @@ impl Broker {
             }
         }
         let cgroups = Cgroups::make(user);
-        let enter: String = [&cgroups.limiting, &cgroups.memory, &cgroups.delegated]
+        let enter: String = [&cgroups.limiting, &cgroups.memory, &cgroups.time, &cgroups.delegated]
             .map(|dir| format!("echo $$ > {}/cgroup.procs; ", dir.display()))
             .concat();
         let unmount = match user {
@@ -271,26 +281,33 @@ impl Cgroups {
         let name = format!("longshore-test-{}", marker());
         let limiting = limits_root("pids").join(&name);
         let memory = limits_root("memory").join(&name);
+        let time = limits_root("cpu").join(&name);
         let delegated = v2_root().join(&name);
-        for dir in [&limiting, &memory, &delegated] {
+        for dir in [&limiting, &memory, &time, &delegated] {
             // The same one where there is version 2 only.
             let _ = fs::create_dir(dir);
         }
         fs::write(limiting.join("pids.max"), MAX_PROCESSES).unwrap();
         let max = ["memory.limit_in_bytes", "memory.max"].map(|file| memory.join(file));
         fs::write(max.iter().find(|file| file.exists()).unwrap(), MAX_MEMORY_BYTES.to_string()).unwrap();
+        if user == As::RootThrottled {
+            // A twentieth of one processor.
+            let limits = [("cpu.cfs_quota_us", "5000"), ("cpu.max", "5000 100000")];
+            let (file, limit) = limits.iter().find(|(file, _)| time.join(file).exists()).unwrap();
+            fs::write(time.join(file), limit).unwrap();
+        }
         if user == As::Plain {
             for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
                 chown(delegated.join(file), Some(PLAIN_USER), Some(PLAIN_USER)).unwrap();
             }
         }
-        Cgroups { limiting, memory, delegated }
+        Cgroups { limiting, memory, time, delegated }
     }
 
     /// What is in them ends at about this time.
     fn remove(&self) {
         let begun = std::time::Instant::now();
-        for dir in [&self.limiting, &self.memory, &self.delegated] {
+        for dir in [&self.limiting, &self.memory, &self.time, &self.delegated] {
             while dir.exists() && begun.elapsed().as_secs() < 20 {
                 for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
                     for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
