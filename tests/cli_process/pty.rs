@@ -82,20 +82,6 @@ impl Pty {
         }
     }
 
-    /// Whether the screen shows that text in so short a time; what it showed before is forgotten then.
-    #[allow(dead_code, reason = "one of the two that share this asks")]
-    pub(crate) fn shows_within(&mut self, text: &str, time: Duration) -> bool {
-        let begun = Instant::now();
-        while !self.shown.contains(text) {
-            match self.screen.recv_timeout(time.saturating_sub(begun.elapsed())) {
-                Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => return false,
-            }
-        }
-        self.shows(text);
-        true
-    }
-
     /// Changes its size.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         resize(&self.keyboard, columns, rows);
