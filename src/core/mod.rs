@@ -51,7 +51,7 @@ use crate::{
         reference::ExtensionId,
     },
     proxy,
-    store::Store,
+    store::{Known, Store},
 };
 use lifecycle::{Claims, Mender};
 
@@ -228,7 +228,12 @@ impl Broker {
 
     /// One extension at rest or in change. Errors: EXTENSION_NOT_FOUND.
     async fn installed(&self, id: &ExtensionId) -> Result<Installed> {
-        self.store.extension(id).await?.ok_or_else(|| {
+        Ok(self.known(id).await?.installed.clone())
+    }
+
+    /// An extension and what was decided about it. Errors: EXTENSION_NOT_FOUND.
+    async fn known(&self, id: &ExtensionId) -> Result<Arc<Known>> {
+        self.store.known(id).await?.ok_or_else(|| {
             let message = format!("no extension {id} is installed");
             Error::new(Reason::ExtensionNotFound, id.as_str(), message)
         })

@@ -15,7 +15,7 @@ use crate::{
         manifest::HostOs,
         reference::ExtensionId,
     },
-    store::AuditEntry,
+    store::{AuditEntry, Known},
 };
 
 /// When to try again after an extension changed under a program that was starting.
@@ -94,33 +94,33 @@ impl Broker {
     /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
     /// CONTAINER_PAUSED, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
     pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
-        let installed = self.installed(id).await?;
+        let known = self.known(id).await?;
+        let Known { installed, decisions } = &*known;
         if request.target != Target::Docker && request.argv.first().is_none_or(String::is_empty) {
             let message = "argv is empty; its first entry is the program";
             return Err(Error::new(Reason::ArgvInvalid, "argv", message));
         }
-        check_runs(&installed)?;
-        let decisions = self.store.decisions(id).await?;
+        check_runs(installed)?;
         let run = match (request.target, self.attached.get(id)) {
-            (Target::Host, _) => self.run_on_host(&installed, &decisions, request).await,
+            (Target::Host, _) => self.run_on_host(installed, decisions, request).await,
             (Target::Docker, _) => {
-                let program = self.docker_program(&installed, &decisions, request).await?;
+                let program = self.docker_program(installed, decisions, request).await?;
                 self.hub.host()?.run(&program).await
             }
-            (Target::Backend, None) => self.run_in_container(&installed, request).await,
+            (Target::Backend, None) => self.run_in_container(installed, request).await,
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
                 let directory = stand_in.directory.map_or(home, |path| path.to_string_lossy().into_owned());
                 let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
-                let program = self.host_program(&installed, request, &directory, cwd);
+                let program = self.host_program(installed, request, &directory, cwd);
                 self.hub.host()?.run(&program).await
             }
         }?;
         // Whoever disables, removes or denies records that first and then ends what is known to run. This program is
         // known by now; if anything was recorded since it was looked, it may have been missed, and is dropped.
-        let now = self.installed(id).await?;
-        check_runs(&now)?;
-        if now.generation != installed.generation || self.store.decisions(id).await? != decisions {
+        let now = self.known(id).await?;
+        check_runs(&now.installed)?;
+        if now.installed.generation != installed.generation || now.decisions != *decisions {
             let message = format!("{id} was changed while its program started; run it again");
             return Err(Error::new(Reason::ExtensionBusy, id.as_str(), message).retry_after(CHANGED_RETRY));
         }
@@ -133,17 +133,15 @@ impl Broker {
         let declared = find_declared(installed, &name);
         let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
         let allowed = decisions.allows(&grant);
-        let decision = if allowed { "allowed" } else { "GRANTS_REQUIRED" };
-        self.store
-            .audit(AuditEntry {
-                extension: installed.id.to_string(),
-                uid: request.uid,
-                act: "host.exec",
-                subject: name,
-                decision: decision.into(),
-            })
-            .await?;
+        let audit = self.store.audit(AuditEntry {
+            extension: installed.id.to_string(),
+            uid: request.uid,
+            act: "host.exec",
+            subject: name,
+            decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
+        });
         if !allowed {
+            audit.await?;
             return Err(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }]));
         }
         let directory = files.host();
@@ -158,7 +156,10 @@ impl Broker {
         let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
         let cwd = request.cwd.clone().unwrap_or_else(|| directory.display().to_string());
         let program = self.host_program(installed, request, &directory.display().to_string(), cwd);
-        self.hub.host()?.run(&program).await
+        let host = self.hub.host()?;
+        // One of which the audit cannot tell is ended.
+        let ((), run) = tokio::try_join!(audit, host.run(&program))?;
+        Ok(run)
     }
 
     pub(super) fn host_program(

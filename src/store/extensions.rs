@@ -91,8 +91,7 @@ impl Store {
 
     /// One extension, in whatever change.
     pub async fn extension(&self, id: &ExtensionId) -> Result<Option<Installed>> {
-        let id = id.clone();
-        self.transaction(move |t| current(t, &id)).await
+        Ok(self.known(id).await?.map(|known| known.installed.clone()))
     }
 
     /// All generations of an extension, the oldest first.

@@ -2,9 +2,9 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Store, now_ms};
+use super::{Store, damaged, now_ms};
 use crate::model::{
-    error::Result,
+    error::{Error, Result},
     grant::{Decisions, Grant},
     reference::ExtensionId,
 };
@@ -24,24 +24,16 @@ impl Store {
     /// The decisions about an extension, ordered by name.
     pub async fn grants(&self, id: &ExtensionId) -> Result<Vec<StoredGrant>> {
         let id = id.clone();
-        let rows: Vec<(String, bool, i64)> = self
-            .transaction(move |t| {
-                t.prepare_cached("SELECT name, allow, decided_at_ms FROM grants WHERE extension = ?1 ORDER BY name")?
-                    .query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                    .collect()
-            })
-            .await?;
-        let read = |(name, allow, decided_at_ms): (String, bool, i64)| {
-            Ok(StoredGrant { grant: name.parse()?, allow, decided_at_ms })
-        };
-        rows.into_iter().map(read).collect()
+        self.transaction(move |t| stored(t, &id)).await
     }
 
     /// The decisions about an extension, for checking.
     pub async fn decisions(&self, id: &ExtensionId) -> Result<Decisions> {
-        let (allow, deny): (Vec<_>, Vec<_>) = self.grants(id).await?.into_iter().partition(|stored| stored.allow);
-        let names = |list: Vec<StoredGrant>| list.into_iter().map(|stored| stored.grant).collect();
-        Ok(Decisions { allow: names(allow), deny: names(deny) })
+        if let Some(known) = self.known(id).await? {
+            return Ok(known.decisions.clone());
+        }
+        let id = id.clone();
+        self.transaction(move |t| decisions(t, &id)).await
     }
 
     /// Replaces the decisions about an extension; one that stays the same keeps its time.
@@ -49,6 +41,23 @@ impl Store {
         let id = id.clone();
         self.transaction(move |t| replace(t, &id, &decisions)).await
     }
+}
+
+fn stored(t: &Transaction<'_>, id: &ExtensionId) -> rusqlite::Result<Vec<StoredGrant>> {
+    t.prepare_cached("SELECT name, allow, decided_at_ms FROM grants WHERE extension = ?1 ORDER BY name")?
+        .query_map([id.as_str()], |row| {
+            let name: String = row.get(0)?;
+            let grant = name.parse().map_err(|e: Error| damaged(0, e.to_string()))?;
+            Ok(StoredGrant { grant, allow: row.get(1)?, decided_at_ms: row.get(2)? })
+        })?
+        .collect()
+}
+
+/// The same, for checking.
+pub(super) fn decisions(t: &Transaction<'_>, id: &ExtensionId) -> rusqlite::Result<Decisions> {
+    let (allow, deny): (Vec<_>, Vec<_>) = stored(t, id)?.into_iter().partition(|stored| stored.allow);
+    let names = |list: Vec<StoredGrant>| list.into_iter().map(|stored| stored.grant).collect();
+    Ok(Decisions { allow: names(allow), deny: names(deny) })
 }
 
 /// Replaces the decisions about an extension.

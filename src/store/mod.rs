@@ -1,7 +1,7 @@
 //! What must survive a `kill -9`: a SQLite database in the data directory (design section 9).
 //!
 //! One thread owns the connection; calls are closures sent to it, so nothing blocks the runtime and every call is one
-//! transaction. `synchronous=FULL`: what a call has answered is on the disk.
+//! transaction. `synchronous=FULL`: what a call has answered is on the disk, but for the audit.
 
 mod audit;
 mod creates;
@@ -9,6 +9,7 @@ mod events;
 mod extensions;
 mod grants;
 mod journal;
+mod known;
 mod ledger;
 mod leftovers;
 mod schema;
@@ -19,13 +20,13 @@ mod squeezed;
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, OnceLock},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::model::{
     error::{Error, Reason, Result},
@@ -35,6 +36,7 @@ use crate::model::{
 pub use audit::AuditEntry;
 pub use creates::OpenCreate;
 pub use grants::StoredGrant;
+pub use known::Known;
 pub use leftovers::Broken;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -42,8 +44,9 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    jobs: mpsc::SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
     path: Arc<Path>,
+    memory: Arc<known::Memory>,
     /// Who is told of every event, once it is on the disk and before its caller is answered.
     listener: Arc<OnceLock<Listener>>,
 }
@@ -65,16 +68,16 @@ impl Store {
                 format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
             return Err(Error::new(Reason::StoreUnwritable, path.display().to_string(), message));
         }
-        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_LENGTH);
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LENGTH);
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                while let Ok(job) = queue.recv() {
+                while let Some(job) = queue.blocking_recv() {
                     job(&mut connection);
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs, path: path.into(), listener: Arc::default() })
+        Ok(Store { jobs, path: path.into(), memory: Arc::default(), listener: Arc::default() })
     }
 
     /// Has `listener` told of every event from now on, in the order in which they were written. It must not wait.
@@ -109,30 +112,37 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<(T, Option<Event>)> + Send + 'static,
     {
+        let (listener, memory) = (self.listener.clone(), self.memory.clone());
+        self.on_its_thread(move |connection| {
+            let before = connection.total_changes();
+            let transaction = connection.transaction()?;
+            let (value, event) = work(&transaction)?;
+            let stored = event.map(|event| events::write(&transaction, event)).transpose()?;
+            transaction.commit()?;
+            if connection.total_changes() != before {
+                memory.clear();
+            }
+            if let (Some(stored), Some(listener)) = (stored, listener.get()) {
+                listener(stored);
+            }
+            Ok(value)
+        })
+        .await
+    }
+
+    /// Has the store's thread do something, after what others have asked for.
+    async fn on_its_thread<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        let listener = self.listener.clone();
         let job: Job = Box::new(move |connection| {
-            let result = connection.transaction().and_then(|transaction| {
-                let (value, event) = work(&transaction)?;
-                let stored = event.map(|event| events::write(&transaction, event)).transpose()?;
-                transaction.commit()?;
-                if let (Some(stored), Some(listener)) = (stored, listener.get()) {
-                    listener(stored);
-                }
-                Ok(value)
-            });
             // The caller may have gone; what was committed stays committed.
-            let _ = answer.send(result);
+            let _ = answer.send(work(connection));
         });
         let gone = || Error::bug("the store's thread has ended");
-        match self.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(mpsc::TrySendError::Full(_)) => {
-                let busy = Error::new(Reason::LimitReached, "store", "too many changes are waiting for the disk");
-                return Err(busy.retry_after(std::time::Duration::from_millis(200)));
-            }
-            Err(mpsc::TrySendError::Disconnected(_)) => return Err(gone()),
-        }
+        self.jobs.send(job).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?.map_err(|e| failed(&self.path, e))
     }
 }
@@ -218,6 +228,37 @@ mod tests {
         let store = Store::open(&dir.path().join("longshore.db")).unwrap();
         assert_eq!(store.extension(&id("a/b")).await.unwrap(), Some(installed));
         assert_eq!(store.extensions("a/b", 10).await.unwrap(), vec![]);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_what_was_written_last() {
+        let (_dir, store) = store();
+        let installed = store.begin_install(id("a/b"), Record::default()).await.unwrap();
+        store.finish_install(&installed).await.unwrap();
+        let before = store.known(&id("a/b")).await.unwrap().unwrap();
+        let again = store.known(&id("a/b")).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&before, &again));
+        let decisions = Decisions { allow: vec![Grant::EngineFull], deny: vec![] };
+        store.set_decisions(&id("a/b"), decisions.clone()).await.unwrap();
+        assert_eq!(store.known(&id("a/b")).await.unwrap().unwrap().decisions, decisions);
+        store.forget(&id("a/b")).await.unwrap();
+        assert_eq!(store.known(&id("a/b")).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn any_number_of_calls_waits_for_its_turn() {
+        let (_dir, store) = store();
+        let entry = AuditEntry {
+            extension: "a/b".into(),
+            uid: None,
+            act: "host.exec",
+            subject: "tool".into(),
+            decision: "allowed".into(),
+        };
+        let calls = (0..4 * QUEUE_LENGTH).map(|_| store.audit(entry.clone()));
+        for written in futures_util::future::join_all(calls).await {
+            written.unwrap();
+        }
     }
 
     #[tokio::test]
