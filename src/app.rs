@@ -91,6 +91,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     })
     .await?;
     broker.open_gateways().await?;
+    broker.spawn_presence();
     broker.spawn_recovery();
     broker.spawn_feed();
     broker.spawn_carer();

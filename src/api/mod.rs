@@ -37,6 +37,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
@@ -104,17 +105,13 @@ pub async fn serve(
     let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);
     let mut server = std::pin::pin!(server::serve(&socket.listener, is_ours, front, stop_accepting.clone()));
     health.set_service_status("", ServingStatus::Serving).await;
-    let engine_watch = broker.spawn_engine_watch({
-        let health = health.clone();
-        move |reachable| report_engine(health.clone(), reachable)
-    });
     tokio::select! {
         () = &mut server => return Err(Error::bug("the server ended by itself")),
+        () = report_engine(&health, broker.engine_presence()) => {}
         () = shutdown => {}
     }
     tracing::info!(drain_ms = drain.as_millis() as u64, "stopping");
     health.set_service_status("", ServingStatus::NotServing).await;
-    engine_watch.abort();
     stop_accepting.cancel();
     broker.stopping().cancel();
     calls.stop();
@@ -135,9 +132,15 @@ pub async fn serve(
     Ok(())
 }
 
-async fn report_engine(health: HealthReporter, reachable: bool) {
-    let status = if reachable { ServingStatus::Serving } else { ServingStatus::NotServing };
-    health.set_service_status(ENGINE_HEALTH, status).await;
+/// Has the health of the engine say whether it answers, for good.
+async fn report_engine(health: &HealthReporter, mut answers: watch::Receiver<bool>) {
+    loop {
+        let status = if *answers.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(ENGINE_HEALTH, status).await;
+        if answers.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 fn routes<H>(broker: &Arc<Broker>, health: H) -> Result<Routes>

@@ -43,7 +43,7 @@ impl Broker {
                 broker.catalogue.lost();
                 broker.carer.all();
                 tokio::select! {
-                    () = tokio::time::sleep(ENGINE_RETRY) => {}
+                    () = broker.presence.back(ENGINE_RETRY) => {}
                     () = broker.stopping.cancelled() => return,
                 }
             }

@@ -17,6 +17,7 @@ mod logs;
 mod ownership;
 mod package;
 mod pools;
+mod presence;
 mod program;
 mod progress;
 mod ready;
@@ -74,7 +75,7 @@ pub use view::{ContainerView, UiView, View};
 
 use progress::Report;
 
-/// How often the engine is tried while it does not answer.
+/// When the engine is tried again that failed and has not been seen to go.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
 /// Extensions that are read at once.
@@ -116,6 +117,7 @@ pub struct Broker {
     events: Arc<events::Events>,
     catalogue: Arc<catalogue::Catalogue>,
     carer: reconcile::Carer,
+    presence: presence::Presence,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
     /// Memory for large bodies that are held whole, in MiB.
@@ -157,6 +159,7 @@ impl Broker {
             events,
             catalogue: Arc::default(),
             carer: reconcile::Carer::default(),
+            presence: presence::Presence::default(),
             places,
             limits,
             layout,
@@ -192,27 +195,6 @@ impl Broker {
     /// Whether a process was started by us as some extension's program, or by such a program.
     pub fn is_extension_program(&self, pid: i32) -> bool {
         self.hub.is_descendant(pid)
-    }
-
-    /// Tells `report` whenever the engine begins or ceases to answer. While it answers, one open connection waits for
-    /// its end: nothing is polled.
-    pub fn spawn_engine_watch<F, R>(self: &Arc<Self>, report: F) -> tokio::task::AbortHandle
-    where
-        F: Fn(bool) -> R + Send + 'static,
-        R: Future<Output = ()> + Send,
-    {
-        let engine = self.engine.clone();
-        let watch = async move {
-            loop {
-                if engine.answers().await {
-                    report(true).await;
-                    engine.gone().await;
-                    report(false).await;
-                }
-                tokio::time::sleep(ENGINE_RETRY).await;
-            }
-        };
-        self.tasks.spawn(watch).abort_handle()
     }
 
     /// Ends what must not outlive the broker: the extensions' programs, and installs that are under way, which are

@@ -4,6 +4,7 @@
 //! matters are read by our own client ([`logs`]).
 
 mod answers;
+mod arrival;
 pub mod compose;
 mod containers;
 mod credentials;
@@ -22,6 +23,7 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
+pub use arrival::Arrival;
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
@@ -129,6 +131,11 @@ impl Engine {
             os: version.os.unwrap_or_default(),
             arch: version.arch.unwrap_or_default(),
         })
+    }
+
+    /// Watches from now on whether its socket appears.
+    pub fn arrival(&self) -> Arrival {
+        Arrival::of(&self.socket)
     }
 
     /// Completes when the engine, which answers now, ceases to: its stream of events ends with it.

@@ -226,6 +226,25 @@ async fn an_engine_may_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_broker_that_waits_for_its_engine_sleeps_and_sees_it_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("run/engine.sock");
+    let broker = on_engine(&socket).await;
+    let mut engine = watch(&broker, "longshore.engine").await;
+    until(&mut engine, ServingStatus::NotServing).await;
+    // It looks ever more rarely.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let before = broker.wake_ups();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let woken = broker.wake_ups() - before;
+    assert!(woken <= 12, "it woke up {woken} times in 7 s");
+    fs::create_dir(place.path().join("run")).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let _fake = FakeEngine::start(&socket);
+    timeout(Duration::from_secs(3), until(&mut engine, ServingStatus::Serving)).await.expect("it is seen at once");
+}
+
+#[tokio::test]
 async fn without_an_engine_the_broker_serves_and_says_so() {
     let place = tempfile::tempdir().unwrap();
     let broker = on_engine(&place.path().join("none.sock")).await;

@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// How often it is tried while the engine is away.
+/// When it is tried again first.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// The longest pause where the engine answers and refuses.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause: where the engine refuses, the disk is full, or whatever else an user may mend.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
 
 /// Wakes whoever makes good what broke off.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Broker {
                             pause = TRY_AGAIN;
                             broker.mender.0.notified().await;
                         }
-                        Attempt::EngineAway => tokio::time::sleep(TRY_AGAIN).await,
+                        Attempt::EngineAway => broker.presence.back(TRY_AGAIN).await,
                         Attempt::Failed => {
                             tokio::time::sleep(pause).await;
                             pause = (pause * 2).min(MAX_PAUSE);

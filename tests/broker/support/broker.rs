@@ -203,6 +203,17 @@ impl Broker {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// How often its threads have gone to sleep and woken up so far.
+    pub(crate) fn wake_ups(&self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let of = |thread: fs::DirEntry| {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+        };
+        threads.map(|thread| of(thread.unwrap())).sum()
+    }
+
     /// Kills it with -9.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
