@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::pb::{self, ExtensionState};
-use tonic::Code;
+use longshore::pb::{self, ExecTarget, ExtensionState, RunRequest, exited::Outcome, run_response::Event};
+use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::support::{Broker, BrokerOptions, Image, PrivateEngine, as_both, no_traces, reason, trusting, until, watch};
 
-as_both!(an_engine_that_was_killed_is_used_again);
+as_both!(an_engine_that_was_killed_is_used_again, programs_meet_the_restart_of_their_engine);
 
 async fn extension(broker: &Broker, id: &str) -> pb::Extension {
     let request = pb::ExtensionServiceGetRequest { extension: id.to_owned() };
@@ -65,6 +65,66 @@ async fn an_engine_that_was_killed_is_used_again(options: BrokerOptions) {
         broker.uninstall(&image.id, true).await.unwrap();
         no_traces(&broker, &image.id).await;
     }
+}
+
+/// A program that counts, as its events come.
+async fn counting(broker: &Broker, id: &str, target: ExecTarget) -> Streaming<pb::RunResponse> {
+    let script = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done";
+    let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let request = RunRequest { extension: id.to_owned(), target: target.into(), argv, ..Default::default() };
+    broker.exec().await.run(request).await.unwrap().into_inner()
+}
+
+/// Reads on until so many more lines were counted, none left out.
+async fn counts_on(program: &mut Streaming<pb::RunResponse>, counted: &mut String, more: usize) {
+    let wanted = counted.lines().count() + more;
+    while counted.lines().count() < wanted {
+        match tokio::time::timeout(Duration::from_secs(30), program.message()).await.unwrap().unwrap() {
+            Some(pb::RunResponse { event: Some(Event::Output(output)) }) => {
+                counted.push_str(std::str::from_utf8(&output.data).unwrap());
+            }
+            Some(pb::RunResponse { event: Some(Event::Started(_)) }) => {}
+            other => panic!("{other:?} after {counted}"),
+        }
+    }
+    let expected: String = (1..=counted.lines().count()).map(|number| format!("{number}\n")).collect();
+    assert_eq!(*counted, expected);
+}
+
+/// Nothing of a program goes through the engine: it ends when the engine ends its container, which is told.
+async fn programs_meet_the_restart_of_their_engine(options: BrokerOptions) {
+    let mut engine = PrivateEngine::start().await;
+    let image = Image::hello().busybox().build_in(&engine.at()).await;
+    let broker = Broker::start_with(engine.broker(options)).await;
+    let mut health = watch(&broker, "longshore.engine").await;
+    until(&mut health, ServingStatus::Serving).await;
+    broker.install(trusting(&image.reference)).await.unwrap();
+    let mut inside = counting(&broker, &image.id, ExecTarget::Backend).await;
+    let mut outside = counting(&broker, &image.id, ExecTarget::Host).await;
+    let (mut counted_inside, mut counted_outside) = (String::new(), String::new());
+    counts_on(&mut inside, &mut counted_inside, 5).await;
+
+    engine.kill();
+    until(&mut health, ServingStatus::NotServing).await;
+    counts_on(&mut inside, &mut counted_inside, 20).await;
+
+    engine.launch().await;
+    let (mut outcome, mut reason) = (None, None);
+    while let Some(message) = inside.message().await.unwrap() {
+        match message.event.unwrap() {
+            Event::Exited(exited) => outcome = exited.outcome,
+            Event::Drained(drained) => reason = Some(drained.reason),
+            Event::Output(_) | Event::Started(_) => {}
+        }
+    }
+    assert!(matches!(outcome, Some(Outcome::Unknown(_))), "{outcome:?}");
+    assert_eq!(reason.as_deref(), Some("BACKEND_GONE"));
+    counts_on(&mut outside, &mut counted_outside, 20).await;
+
+    engine.at().docker(&["start", &extension(&broker, &image.id).await.backend.unwrap().containers[0].id]);
+    becomes(&broker, &image.id, ExtensionState::Ready).await;
+    let mut inside = counting(&broker, &image.id, ExecTarget::Backend).await;
+    counts_on(&mut inside, &mut String::new(), 5).await;
 }
 
 #[tokio::test]
