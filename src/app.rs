@@ -83,6 +83,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
             },
             ready_timeout: config.ready_timeout,
         },
+        audit: config.audit,
         layout,
         store,
         engine,

@@ -50,4 +50,9 @@ fn its_table_names_every_setting() {
     for variable in longshore::config::resolve::VARIABLES {
         assert!(readme.contains(&format!("`{variable}`")), "{variable}");
     }
+    let named = readme.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").nth(1));
+    for variable in named.filter_map(|cell| cell.strip_prefix("`LONGSHORE_")?.strip_suffix('`')) {
+        let variable = format!("LONGSHORE_{variable}");
+        assert!(longshore::config::resolve::VARIABLES.contains(&variable.as_str()), "{variable}");
+    }
 }

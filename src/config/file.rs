@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "total_timeout",
     "ready_timeout",
     "max_body_bytes",
+    "audit",
     "log",
 ];
 /// Keys below `[log]`.

@@ -14,6 +14,8 @@ pub use args::ServeArgs;
 pub use gather::{default_socket, load};
 pub use resolve::resolve;
 
+use crate::model::audit::Audit;
+
 /// What `longshore serve` works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -43,6 +45,8 @@ pub struct Config {
     /// Largest response body that Fetch buffers, in bytes. Default 3 MiB: with its head the message stays under the
     /// 4 MiB that gRPC clients take by default.
     pub max_body_bytes: u64,
+    /// What the audit keeps of a command line. Default names.
+    pub audit: Audit,
     /// What is logged and how.
     pub log: Log,
 }

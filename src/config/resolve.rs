@@ -11,6 +11,7 @@ use super::{
     file::{self, Setting},
     value,
 };
+use crate::model::audit::Audit;
 
 /// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
 /// extensions are given.
@@ -24,8 +25,12 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_LOG_FORMAT",
     "LONGSHORE_DRAIN_TIMEOUT",
     "LONGSHORE_CONNECT_TIMEOUT",
+    "LONGSHORE_HEAD_TIMEOUT",
+    "LONGSHORE_IDLE_TIMEOUT",
+    "LONGSHORE_TOTAL_TIMEOUT",
     "LONGSHORE_READY_TIMEOUT",
     "LONGSHORE_MAX_BODY_BYTES",
+    "LONGSHORE_AUDIT",
 ];
 
 /// Variables that programs of extensions are given. A broker that one of them starts, as an author's test may, inherits
@@ -81,6 +86,7 @@ pub fn resolve(
     let total = sources.pick("total_timeout", None, value::timeout);
     let ready = sources.pick("ready_timeout", None, value::timeout);
     let max_body = sources.pick("max_body_bytes", None, value::body_bytes);
+    let audit = sources.pick("audit", None, value::audit);
     let filter = sources.pick("log.filter", args.log.clone(), value::log_filter);
     let format = sources.pick("log.format", args.log_format.clone(), value::log_format);
     if !sources.mistakes.is_empty() {
@@ -99,6 +105,7 @@ pub fn resolve(
         total_timeout: total.map(|found| found.0),
         ready_timeout: ready.map_or(Duration::from_secs(60), |found| found.0),
         max_body_bytes: max_body.map_or(3 << 20, |found| found.0),
+        audit: audit.map_or(Audit::Names, |found| found.0),
         log: Log {
             filter: filter.map_or_else(|| "info".to_owned(), |found| found.0),
             format: format.map_or(LogFormat::Text, |found| found.0),

@@ -36,6 +36,12 @@ fn defaults() {
     assert_eq!(config.engine, EngineAddress::Unix("/var/run/docker.sock".into()));
     assert_eq!((config.drain_timeout, config.max_body_bytes), (Duration::from_secs(10), 3 << 20));
     assert_eq!(config.log, Log { filter: "info".into(), format: LogFormat::Text });
+    assert_eq!(config.audit, Audit::Names);
+    assert_eq!(run(&[], &[("LONGSHORE_AUDIT", "argv")], "").unwrap().audit, Audit::Argv);
+    assert_eq!(
+        run(&[], &[], "audit = \"all\"").unwrap_err(),
+        ["/c.toml:1: audit: \"all\" is nothing that the audit can keep; write names or argv"]
+    );
     assert_eq!(run(&[], &[("XDG_DATA_HOME", "/d")], "").unwrap().data_dir, Path::new("/d/longshore"));
     assert_eq!(run(&[], &[("XDG_DATA_HOME", "d")], "").unwrap().data_dir, config.data_dir);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{EngineAddress, LogFormat};
+use crate::model::audit::Audit;
 
 /// Bytes of a Unix socket's path, without the NUL at its end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -102,6 +103,15 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
         false => {
             Err(format!("{text:?} is no log filter; write error, warn, info, debug, trace or longshore=debug,info"))
         }
+    }
+}
+
+/// `names` or `argv`.
+pub(super) fn audit(text: &str) -> Result<Audit, String> {
+    match text {
+        "names" => Ok(Audit::Names),
+        "argv" => Ok(Audit::Argv),
+        _ => Err(format!("{text:?} is nothing that the audit can keep; write names or argv")),
     }
 }
 

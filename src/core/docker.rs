@@ -17,6 +17,7 @@ use super::{Broker, RunRequest, lifecycle::grants_required, package::blocking, p
 use crate::{
     exec::{Program, Target},
     model::{
+        audit::{self, Audit},
         docker,
         error::{Error, Reason, Result},
         extension::Installed,
@@ -67,7 +68,10 @@ impl Broker {
             extension: installed.id.to_string(),
             uid: request.uid,
             act: "docker",
-            subject: format!("{DOCKER} {subcommand}, {} arguments", request.argv.len()),
+            subject: match self.audit {
+                Audit::Names => format!("{DOCKER} {subcommand}, {} arguments", request.argv.len()),
+                Audit::Argv => audit::masked(std::iter::once(DOCKER).chain(request.argv.iter().map(String::as_str))),
+            },
             decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
         };
         self.store.audit(entry).await?;

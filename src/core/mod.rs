@@ -47,6 +47,7 @@ use crate::{
     files::layout::Layout,
     gateway::Gateways,
     model::{
+        audit::Audit,
         error::{Error, Reason, Result},
         extension::Installed,
         reference::ExtensionId,
@@ -105,6 +106,7 @@ pub struct Limits {
 pub struct Broker {
     places: Places,
     limits: Limits,
+    audit: Audit,
     layout: Layout,
     store: Store,
     engine: Engine,
@@ -138,6 +140,8 @@ pub struct Parts {
     pub places: Places,
     /// Its bounds.
     pub limits: Limits,
+    /// What its audit keeps of command lines.
+    pub audit: Audit,
     /// Its data directory, locked.
     pub layout: Layout,
     /// Its store.
@@ -153,7 +157,7 @@ pub struct Parts {
 impl Broker {
     /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
-        let Parts { places, limits, layout, store, engine, run, hub } = parts;
+        let Parts { places, limits, audit, layout, store, engine, run, hub } = parts;
         let events = events::Events::of(&store, &run).await?;
         Ok(Arc::new(Broker {
             events,
@@ -162,6 +166,7 @@ impl Broker {
             presence: presence::Presence::default(),
             places,
             limits,
+            audit,
             layout,
             gateways: Gateways::new(engine.socket()),
             store,

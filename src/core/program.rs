@@ -8,6 +8,7 @@ use super::{Broker, call::running_backend, lifecycle::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
+        audit::{self, Audit},
         error::{Error, Reason, Result},
         extension::Installed,
         grant::{Decisions, Grant, Need},
@@ -137,7 +138,10 @@ impl Broker {
             extension: installed.id.to_string(),
             uid: request.uid,
             act: "host.exec",
-            subject: name,
+            subject: match self.audit {
+                Audit::Names => name,
+                Audit::Argv => audit::masked(request.argv.iter().map(String::as_str)),
+            },
             decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
         });
         if !allowed {

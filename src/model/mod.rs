@@ -1,6 +1,7 @@
 //! What the broker is about, free of any library that talks to the outside: errors, names, grants, manifests, compose
 //! files. Nothing here opens a file or a socket.
 
+pub mod audit;
 pub mod compose;
 pub mod docker;
 pub mod error;

@@ -10,6 +10,7 @@ use crate::support::{Broker, BrokerOptions, Image, Stage, as_both, docker, read_
 
 as_both!(
     docker_runs_at_the_gateway,
+    whole_command_lines_are_kept_where_that_is_wanted,
     what_leads_elsewhere_is_refused,
     contexts_lead_nowhere,
     deep_directories_are_reached,
@@ -66,12 +67,28 @@ async fn docker_runs_at_the_gateway(options: BrokerOptions) {
     let config = stage.extension_dir().join("docker-config/config.json");
     assert!(!fs::read_to_string(&config).unwrap().contains("auths"));
     // The audit has the subcommand and how much followed, and no more.
-    let last = "SELECT act || ' ' || subject || ' ' || decision FROM audit ORDER BY id DESC LIMIT 1";
     stage.run(&["login", "--password", "hunter2", "127.0.0.1:1"]).await;
-    assert_eq!(read_store(&stage.broker.data_dir(), last), "docker docker login, 4 arguments allowed");
+    assert_eq!(last_of_audit(&stage), "docker docker login, 4 arguments allowed");
     stage.run(&["rm", &name]).await;
     // With a session, a plain list is enough to see that it is the gateway's.
     assert_eq!(stage.run(&["ps", "-q", "--filter", &format!("name={name}")]).await.stdout, "");
+}
+
+fn last_of_audit(stage: &Stage) -> String {
+    let last = "SELECT act || ' ' || subject || ' ' || decision FROM audit ORDER BY id DESC LIMIT 1";
+    read_store(&stage.broker.data_dir(), last)
+}
+
+async fn whole_command_lines_are_kept_where_that_is_wanted(options: BrokerOptions) {
+    let env = vec![("LONGSHORE_AUDIT".to_owned(), "argv".to_owned())];
+    let stage = stage(BrokerOptions { env, ..options }).await;
+    stage.run(&["login", "--password", "hunter2", "127.0.0.1:1"]).await;
+    assert_eq!(last_of_audit(&stage), "docker docker login --password *** 127.0.0.1:1 allowed");
+    let argv = ["/bin/echo", "it's", "--token=hunter2"].map(str::to_owned).to_vec();
+    let target = pb::ExecTarget::Host.into();
+    let request = pb::RunRequest { extension: stage.id(), target, argv, ..Default::default() };
+    stage.broker.exec().await.run(request).await.unwrap_err();
+    assert_eq!(last_of_audit(&stage), r"host.exec /bin/echo 'it'\''s' --token=*** GRANTS_REQUIRED");
 }
 
 async fn what_leads_elsewhere_is_refused(options: BrokerOptions) {
