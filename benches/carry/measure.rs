@@ -73,9 +73,12 @@ fn tasks(pid: u32) -> Vec<(u32, u32)> {
     entries.filter_map(|entry| Some((pid, entry.file_name().to_str()?.parse().ok()?))).collect()
 }
 
-/// Memory that a process tree holds now, in KiB.
+/// Memory that a process and those that it started hold now, in KiB.
 pub(crate) fn resident_kib(root: u32) -> Outcome<f64> {
-    tree(root).into_iter().map(|pid| field(&format!("/proc/{pid}/status"), "VmRSS:")).sum()
+    let of = |pid| field(&format!("/proc/{pid}/status"), "VmRSS:");
+    // What it started may end meanwhile, and holds nothing then.
+    let children: f64 = tree(root).into_iter().skip(1).filter_map(|pid| of(pid).ok()).sum();
+    Ok(of(root)? + children)
 }
 
 /// Memory that those processes of a tree hold now, in KiB, that run the same program as the first; what they share is
