@@ -2,9 +2,10 @@
 //! ends with its caller's deadline.
 
 use std::{
-    future::{Future, poll_fn},
+    convert::Infallible,
+    future::Future,
     os::fd::AsRawFd,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -75,13 +76,35 @@ pub(super) struct Terms {
 pub(super) struct Call {
     calls: Calls,
     terms: Terms,
+    deadline: Option<Pin<Box<Sleep>>>,
+    stopping: Waiting,
+    ended: Waiting,
+    is_answered: bool,
+}
+
+/// Made when it is first waited for.
+type Waiting = Option<Pin<Box<WaitForCancellationFutureOwned>>>;
+
+/// An open call that is not answered yet.
+pub(super) struct Answering {
+    /// In a box of its own, which is all the room it takes: an `async` block around it would hold it two times over.
+    answer: Pin<Box<dyn Future<Output = http::Response<Reply>> + Send>>,
+    /// `None` once it is answered.
+    call: Option<Call>,
+}
+
+/// A body that belongs to an open call and ends with its deadline, with its session, or with the broker.
+pub(super) struct CountedBody {
+    body: Reply,
+    call: Call,
 }
 
 impl Calls {
     /// Counts a call from now on.
     pub(super) fn begin(&self, terms: Terms) -> Call {
         self.0.count.fetch_add(1, Ordering::AcqRel);
-        Call { calls: self.clone(), terms }
+        let deadline = terms.deadline.map(|after| Box::pin(tokio::time::sleep(after)));
+        Call { calls: self.clone(), terms, deadline, stopping: None, ended: None, is_answered: false }
     }
 
     /// Refuses new work while descriptors are short, so that accepted work goes on.
@@ -151,69 +174,38 @@ fn open_descriptors(limit: u64) -> u64 {
 
 impl Call {
     /// Waits for the answer, as long as there is time for it; what ends it otherwise is the answer.
-    pub(super) async fn answer(
-        self,
-        answer: impl Future<Output = http::Response<Reply>>,
-    ) -> http::Response<CountedBody> {
-        let mut deadline = self.terms.deadline.map(|after| Box::pin(tokio::time::sleep(after)));
-        let response = {
-            let session = self.terms.session.as_ref();
-            let mut answer = pin!(answer);
-            let mut cut = pin!(self.calls.0.cut.cancelled());
-            let mut ended = pin!(session.map(|session| session.ended().cancelled()));
-            poll_fn(|cx| {
-                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                    return Poll::Ready(response);
-                }
-                if cut.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(refusal(status::stopping()));
-                }
-                if let (Some(session), Some(ended)) = (session, ended.as_mut().as_pin_mut())
-                    && ended.poll(cx).is_ready()
-                {
-                    return Poll::Ready(refusal(status::status(session.ended_error())));
-                }
-                match &mut deadline {
-                    Some(passed) => passed.as_mut().poll(cx).map(|()| refusal(status::deadline_exceeded())),
-                    None => Poll::Pending,
-                }
-            })
-            .await
-        };
-        response.map(|body| CountedBody { body, deadline, stopping: None, ended: None, call: self })
+    pub(super) fn answer(self, answer: impl Future<Output = http::Response<Reply>> + Send + 'static) -> Answering {
+        Answering { answer: Box::pin(answer), call: Some(self) }
+    }
+
+    /// From now on it ends as its terms say.
+    fn answered(&mut self) {
+        self.is_answered = true;
+        if self.terms.ending == Ending::Stopped {
+            self.stopping = None;
+        }
     }
 
     fn stopping(&self) -> &CancellationToken {
         match self.terms.ending {
-            Ending::CutOff => &self.calls.0.cut,
-            Ending::Stopped => &self.calls.0.stopping,
+            Ending::Stopped if self.is_answered => &self.calls.0.stopping,
+            Ending::Stopped | Ending::CutOff => &self.calls.0.cut,
         }
     }
-}
 
-/// Made when it is first waited for.
-type Waiting = Option<Pin<Box<WaitForCancellationFutureOwned>>>;
-
-/// A body that belongs to an open call and ends with its deadline, with its session, or with the broker.
-pub(super) struct CountedBody {
-    body: Reply,
-    deadline: Option<Pin<Box<Sleep>>>,
-    stopping: Waiting,
-    ended: Waiting,
-    call: Call,
-}
-
-impl CountedBody {
     /// What ended the call, once something has that is none of its own.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let mut is_cancelled = |waiting: &mut Waiting, token: &CancellationToken| {
             let waiting = waiting.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()));
             waiting.as_mut().poll(cx).is_ready()
         };
-        if is_cancelled(&mut self.stopping, self.call.stopping()) {
+        let mut stopping = self.stopping.take();
+        let is_stopped = is_cancelled(&mut stopping, self.stopping());
+        self.stopping = stopping;
+        if is_stopped {
             return Poll::Ready(status::stopping());
         }
-        if let Some(session) = &self.call.terms.session
+        if let Some(session) = &self.terms.session
             && is_cancelled(&mut self.ended, session.ended())
         {
             return Poll::Ready(status::status(session.ended_error()));
@@ -223,7 +215,25 @@ impl CountedBody {
             None => Poll::Pending,
         }
     }
+}
 
+impl Future for Answering {
+    type Output = Result<http::Response<CountedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Answering { answer, call: open } = &mut *self;
+        let Some(call) = open else { return Poll::Pending };
+        let response = match answer.as_mut().poll(cx) {
+            Poll::Ready(response) => response,
+            Poll::Pending => refusal(ready!(call.poll_ended(cx))),
+        };
+        call.answered();
+        let Some(call) = open.take() else { return Poll::Pending };
+        Poll::Ready(Ok(response.map(|body| CountedBody { body, call })))
+    }
+}
+
+impl CountedBody {
     /// Whether it ends at the next frame, without being waited for: a body that always has more never is.
     fn is_over(&self) -> bool {
         let is_session_over = |session: &Arc<Session>| session.ended().is_cancelled();
@@ -243,7 +253,7 @@ impl HttpBody for CountedBody {
                 return frame;
             }
         }
-        let ended = ready!(self.poll_ended(cx));
+        let ended = ready!(self.call.poll_ended(cx));
         // What the body holds, such as a program, ends now.
         self.body = Reply::Empty;
         Poll::Ready(Some(Ok(Frame::trailers(trailers(ended)))))

@@ -1,14 +1,15 @@
 //! Where every call arrives: who is calling is checked, descriptors are kept, the call is counted, and it goes to whom it
 //! concerns. Calls to backends take no detour; everything else is for the library's router.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc};
 
+use futures_util::TryFutureExt;
 use hyper::body::Incoming;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::{
-    calls::{Calls, CountedBody, Ending, Terms},
+    calls::{Answering, Calls, CountedBody, Ending, Terms},
     carry, deadline,
     messages::Messages,
     passthrough,
@@ -32,8 +33,6 @@ pub(super) struct Door {
     front: Front,
     peer: Peer,
 }
-
-type Answering = Pin<Box<dyn Future<Output = Result<http::Response<CountedBody>, Infallible>> + Send>>;
 
 impl Front {
     pub(super) fn new(broker: &Arc<Broker>, calls: Calls, routes: Routes) -> Self {
@@ -101,15 +100,14 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
 }
 
 impl Door {
-    /// Each kind of call is boxed for itself: it takes no more room than it needs.
     fn counted(&self, terms: Terms, answer: impl Future<Output = http::Response<Reply>> + Send + 'static) -> Answering {
-        let call = self.front.calls.begin(terms);
-        Box::pin(async move { Ok(call.answer(answer).await) })
+        self.front.calls.begin(terms).answer(answer)
     }
 }
 
-async fn told(answer: impl Future<Output = Result<http::Response<Reply>>>) -> http::Response<Reply> {
-    answer.await.unwrap_or_else(|error| refusal(status(error)))
+/// Tells also what went wrong.
+fn told(answer: impl Future<Output = Result<http::Response<Reply>>>) -> impl Future<Output = http::Response<Reply>> {
+    answer.unwrap_or_else(|error| refusal(status(error)))
 }
 
 async fn routed(routes: Routes, request: http::Request<tonic::body::Body>, is_ours: bool) -> http::Response<Reply> {

@@ -119,14 +119,15 @@ impl Exchange {
         let is_reused = pooled.is_some();
         let connection = match pooled {
             Some(connection) => connection,
-            None => dial(&route, &mut clock, limits).await?,
+            // Boxed, here and below: most calls find a connection, and shall not carry the room that making one takes.
+            None => Box::pin(dial(&route, &mut clock, limits)).await?,
         };
         let mut exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
         let mut begun = exchange.first(is_reused).await;
         if is_reused && exchange.is_stale(&begun, built.is_safe()) {
             let Exchange { upload, clock, .. } = exchange;
             let mut clock = clock.again();
-            let connection = dial(&route, &mut clock, limits).await?;
+            let connection = Box::pin(dial(&route, &mut clock, limits)).await?;
             exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
             begun = exchange.first(false).await;
         }

@@ -197,6 +197,15 @@ where
     if let Some((lane, place)) = lanes.take() {
         return Ok((lane, place, true));
     }
+    // Boxed: most calls find a connection, and shall not carry the room that making one takes.
+    Box::pin(enter_new(backend, lanes, dial, connect)).await
+}
+
+async fn enter_new<D, F>(backend: &str, lanes: &Lanes, dial: &D, connect: Duration) -> Result<(Lane, Place, bool)>
+where
+    D: Fn() -> F,
+    F: Future<Output = Result<UnixStream>>,
+{
     let _opening = timeout(connect, lanes.opening.lock())
         .await
         .map_err(|_| failure::too_slow(backend, connect, &Progress::default()))?;
