@@ -99,11 +99,7 @@ async fn exactly(broker: &Broker, form: Form, id: &str, version: &str) {
     assert!(!kept.iter().any(|name| name.contains(&nonce)), "{kept:?}");
 }
 
-/// Kills a broker around every step of one sort of change.
-async fn killed_at_every_step(kind: ChangeKind, form: Form) {
-    killed_at(Step::ALL.iter().filter(|step| step.kind() == kind), kind, form).await;
-}
-
+/// Kills a broker around some steps of one sort of change.
 async fn killed_at(steps: impl Iterator<Item = &Step>, kind: ChangeKind, form: Form) {
     for (step, side) in steps.flat_map(|step| ["", "/done"].map(|side| (*step, side))) {
         let point = format!("{}{side}", step.as_str());
@@ -158,42 +154,49 @@ async fn killed_at(steps: impl Iterator<Item = &Step>, kind: ChangeKind, form: F
     }
 }
 
-#[tokio::test]
-async fn an_install_is_undone_from_every_step() {
-    killed_at_every_step(ChangeKind::Install, Form::Single).await;
-    killed_at_every_step(ChangeKind::Install, Form::Composed).await;
+/// Declares one test a line, and the list of what they go through.
+macro_rules! killed {
+    ($($test:ident: $kind:ident, $form:ident, $part:expr;)+) => {
+        $(#[tokio::test]
+        async fn $test() {
+            let steps = Step::ALL.iter().filter(|step| step.kind() == ChangeKind::$kind && $part(step));
+            killed_at(steps, ChangeKind::$kind, Form::$form).await;
+        })+
+
+        /// What is tested: which steps of which change.
+        const TESTED: &[(ChangeKind, fn(&Step) -> bool)] = &[$((ChangeKind::$kind, $part),)+];
+    };
 }
 
-#[tokio::test]
-async fn an_update_is_old_or_new_from_every_step() {
-    killed_at_every_step(ChangeKind::Update, Form::Single).await;
+killed! {
+    an_install_of_one_container_is_undone_from_every_step: Install, Single, all;
+    an_install_of_several_services_is_undone_from_every_step: Install, Composed, all;
+    an_update_of_one_container_is_old_from_every_early_step: Update, Single, is_early;
+    an_update_of_one_container_is_old_or_new_from_every_late_step: Update, Single, is_late;
+    an_update_of_several_services_is_old_from_every_early_step: Update, Composed, is_early;
+    an_update_of_several_services_is_old_or_new_from_every_late_step: Update, Composed, is_late;
+    an_uninstall_is_finished_from_every_step: Uninstall, Composed, all;
+    an_enabling_is_undone_from_every_step: Enable, Composed, all;
+    a_disabling_is_finished_from_every_step: Disable, Single, all;
+}
+
+fn all(_: &Step) -> bool {
+    true
 }
 
 /// Whether a step comes before the engine makes anything new.
-fn is_early(step: &&Step) -> bool {
-    let make = Step::ALL.iter().position(|other| *other == Step::UpdateMake);
-    Step::ALL.iter().position(|other| other == *step) < make
+fn is_early(step: &Step) -> bool {
+    let place = |wanted: Step| Step::ALL.iter().position(|other| *other == wanted);
+    place(*step) < place(Step::UpdateMake)
 }
 
-#[tokio::test]
-async fn an_update_of_several_services_is_old_from_every_early_step() {
-    let steps = Step::ALL.iter().filter(|step| step.kind() == ChangeKind::Update);
-    killed_at(steps.filter(is_early), ChangeKind::Update, Form::Composed).await;
+fn is_late(step: &Step) -> bool {
+    !is_early(step)
 }
 
-#[tokio::test]
-async fn an_update_of_several_services_is_old_or_new_from_every_late_step() {
-    let steps = Step::ALL.iter().filter(|step| step.kind() == ChangeKind::Update);
-    killed_at(steps.filter(|step| !is_early(step)), ChangeKind::Update, Form::Composed).await;
-}
-
-#[tokio::test]
-async fn an_uninstall_is_finished_from_every_step() {
-    killed_at_every_step(ChangeKind::Uninstall, Form::Composed).await;
-}
-
-#[tokio::test]
-async fn a_switch_is_made_good_from_every_step() {
-    killed_at_every_step(ChangeKind::Enable, Form::Composed).await;
-    killed_at_every_step(ChangeKind::Disable, Form::Single).await;
+#[test]
+fn every_step_has_a_test() {
+    let is_tested = |step: &&Step| TESTED.iter().any(|(kind, part)| *kind == step.kind() && part(step));
+    let untested: Vec<_> = Step::ALL.iter().filter(|step| !is_tested(step)).collect();
+    assert!(untested.is_empty(), "{untested:?}");
 }

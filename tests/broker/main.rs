@@ -29,6 +29,7 @@ mod recovery;
 mod registry;
 mod serving;
 mod sessions;
+mod stopping;
 mod support;
 mod terminals;
 mod tolerance;

@@ -221,12 +221,22 @@ impl Broker {
         process.wait().unwrap();
     }
 
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(self.process.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap()
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap()
+        self.terminate();
+        self.ended().await
     }
 
     /// Its engine.
