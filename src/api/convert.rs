@@ -115,6 +115,7 @@ pub(super) fn kind(kind: pb::ResourceKind) -> Option<ResourceKind> {
         pb::ResourceKind::Container => Some(ResourceKind::Container),
         pb::ResourceKind::Network => Some(ResourceKind::Network),
         pb::ResourceKind::Volume => Some(ResourceKind::Volume),
+        pb::ResourceKind::Exec => Some(ResourceKind::Exec),
     }
 }
 
@@ -261,6 +262,7 @@ pub(super) fn resource(resource: Resource) -> pb::Resource {
         ResourceKind::Container => pb::ResourceKind::Container,
         ResourceKind::Network => pb::ResourceKind::Network,
         ResourceKind::Volume => pb::ResourceKind::Volume,
+        ResourceKind::Exec => pb::ResourceKind::Exec,
     };
     pb::Resource {
         kind: kind.into(),

@@ -4,12 +4,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::UNIX_EPOCH,
 };
 
-use super::ring::Ring;
+use super::{ownership::Owner, ring::Ring};
 use crate::{
     engine::{Container, Network, Volume},
-    model::extension::ResourceKind,
+    exec::ExecInfo,
+    model::extension::{OwnerSource, ResourceKind},
 };
 
 /// Changes that are held for those who read slowly or come back.
@@ -28,6 +30,8 @@ pub(super) struct Object {
     /// Exit code of a container's last run, where it is known.
     pub(super) exit_code: Option<i64>,
     pub(super) image: String,
+    /// To whom it belongs, where the ledger need not be asked: a program.
+    pub(super) owner: Option<Owner>,
 }
 
 /// An object that came, changed or went.
@@ -97,7 +101,7 @@ impl Catalogue {
             held.objects.keys().filter(|key| kinds.contains(&key.0) && !now.contains_key(*key)).cloned().collect();
         let mut touched: Vec<Object> = gone.into_iter().filter_map(|key| self.remove(&mut held, key)).collect();
         touched.extend(now.into_iter().filter_map(|(key, object)| self.insert(&mut held, key, object)));
-        if kinds.len() == ResourceKind::ALL.len() {
+        if kinds.len() == ResourceKind::OBJECTS.len() {
             held.is_current = true;
         }
         touched
@@ -147,6 +151,13 @@ impl Catalogue {
         }
     }
 
+    /// Tells of a program that came or went; who lists programs asks those who run them.
+    pub(super) fn tell_exec(&self, info: &ExecInfo, is_gone: bool) {
+        let (key, object) = exec(info, if is_gone { "exited" } else { "running" });
+        let _held = self.lock();
+        self.tell(key, object, is_gone);
+    }
+
     /// Tells of an object again: its owner is known now, or another.
     pub(super) fn tell_again(&self, keys: &[Key]) {
         let held = self.lock();
@@ -179,22 +190,43 @@ impl Catalogue {
 impl From<Container> for (Key, Object) {
     fn from(it: Container) -> Self {
         let Container { id, name, image, state, exit_code, labels } = it;
-        ((ResourceKind::Container, id), Object { name, labels, state, exit_code, image })
+        ((ResourceKind::Container, id), Object { name, labels, state, exit_code, image, owner: None })
     }
 }
 
 impl From<Network> for (Key, Object) {
     fn from(Network { id, name, labels }: Network) -> Self {
         let (state, image) = (String::new(), String::new());
-        ((ResourceKind::Network, id), Object { name, labels, state, exit_code: None, image })
+        ((ResourceKind::Network, id), Object { name, labels, state, exit_code: None, image, owner: None })
     }
 }
 
 impl From<Volume> for (Key, Object) {
     fn from(Volume { name, labels }: Volume) -> Self {
         let (state, image) = (String::new(), String::new());
-        ((ResourceKind::Volume, name.clone()), Object { name, labels, state, exit_code: None, image })
+        ((ResourceKind::Volume, name.clone()), Object { name, labels, state, exit_code: None, image, owner: None })
     }
+}
+
+/// A program as a resource.
+pub(super) fn exec(info: &ExecInfo, state: &str) -> (Key, Object) {
+    let began = info.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let owner = Owner {
+        extension: info.owner.clone(),
+        generation: info.generation,
+        source: OwnerSource::Created,
+        service: info.service.clone().unwrap_or_default(),
+        first_seen_ms: i64::try_from(began).ok(),
+    };
+    let object = Object {
+        name: info.program.clone(),
+        labels: HashMap::new(),
+        state: state.to_owned(),
+        exit_code: None,
+        image: String::new(),
+        owner: Some(owner),
+    };
+    ((ResourceKind::Exec, info.id.clone()), object)
 }
 
 #[cfg(test)]
@@ -203,7 +235,8 @@ mod tests {
 
     fn container(id: &str, state: &str) -> (Key, Object) {
         let labels = HashMap::new();
-        let object = Object { name: id.into(), labels, state: state.into(), exit_code: None, image: "i".into() };
+        let object =
+            Object { name: id.into(), labels, state: state.into(), exit_code: None, image: "i".into(), owner: None };
         ((ResourceKind::Container, id.into()), object)
     }
 
@@ -219,9 +252,10 @@ mod tests {
     fn only_differences_are_told_and_a_list_counts_while_the_engine_is_there() {
         let catalogue = Catalogue::default();
         assert_eq!(catalogue.all(|_| true), None);
-        catalogue.replace(&ResourceKind::ALL, vec![container("a", "running"), container("b", "exited")]);
+        catalogue.replace(&ResourceKind::OBJECTS, vec![container("a", "running"), container("b", "exited")]);
         assert_eq!(catalogue.all(|_| true).unwrap().len(), 2);
-        let touched = catalogue.replace(&ResourceKind::ALL, vec![container("b", "running"), container("c", "created")]);
+        let touched =
+            catalogue.replace(&ResourceKind::OBJECTS, vec![container("b", "running"), container("c", "created")]);
         assert_eq!(touched.len(), 3);
         let expected = [("a", "running", true), ("b", "running", false), ("c", "created", false)];
         assert_eq!(told(&catalogue, 2), expected.map(|(id, state, gone)| (id.to_owned(), state.to_owned(), gone)));

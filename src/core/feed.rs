@@ -90,7 +90,7 @@ impl Broker {
         let mut all: Vec<(Key, Object)> = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
         all.extend(self.engine.networks().await?.into_iter().map(Into::into));
         all.extend(self.engine.volumes().await?.into_iter().map(Into::into));
-        self.catalogue.replace(&ResourceKind::ALL, all);
+        self.catalogue.replace(&ResourceKind::OBJECTS, all);
         self.carer.all();
         Ok(())
     }

@@ -241,7 +241,7 @@ impl Rules {
             ResourceKind::Volume if answer["Labels"][NONCE_LABEL] == intent.nonce.as_str() => {
                 Ok(vec![ledger_of(ResourceKind::Volume, text("Name"), text("Name"))])
             }
-            ResourceKind::Volume => Ok(vec![]),
+            ResourceKind::Volume | ResourceKind::Exec => Ok(vec![]),
         }
     }
 }
@@ -274,6 +274,8 @@ async fn look(engine: &Engine, open: &OpenCreate) -> Result<Vec<LedgerEntry>> {
             let found = engine.volumes().await?.into_iter().filter(|volume| bears(&volume.labels));
             Ok(found.map(|volume| new(ResourceKind::Volume, volume.name.clone(), volume.name)).collect())
         }
+        // The engine makes none.
+        ResourceKind::Exec => Ok(vec![]),
     }
 }
 

@@ -159,9 +159,12 @@ impl Broker {
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
         let Parts { places, limits, audit, layout, store, engine, run, hub } = parts;
         let events = events::Events::of(&store, &run).await?;
+        let catalogue = Arc::<catalogue::Catalogue>::default();
+        let told = catalogue.clone();
+        hub.listen(move |info, is_gone| told.tell_exec(info, is_gone));
         Ok(Arc::new(Broker {
             events,
-            catalogue: Arc::default(),
+            catalogue,
             carer: reconcile::Carer::default(),
             presence: presence::Presence::default(),
             places,

@@ -1,15 +1,18 @@
-//! Which extension owns which object of the engine: the ledger, and what labels claim.
+//! Which extension owns which object of the engine and which program: the ledger, and what labels claim.
 
 use std::collections::HashMap;
 
 use super::{
     Broker,
-    catalogue::{Key, Object},
+    catalogue::{self, Key, Object},
 };
-use crate::model::{
-    error::{Error, Reason, Result},
-    extension::{LedgerEntry, OwnerSource, ResourceKind},
-    reference::ExtensionId,
+use crate::{
+    exec::{ExecFilter, ExecView},
+    model::{
+        error::{Error, Reason, Result},
+        extension::{LedgerEntry, OwnerSource, ResourceKind},
+        reference::ExtensionId,
+    },
 };
 
 /// Label that names the extension an object was made for.
@@ -25,7 +28,7 @@ pub(super) const PROJECT_LABEL: &str = "com.docker.compose.project";
 /// Fewest digits that an id may be shortened to.
 const MIN_PREFIX_DIGITS: usize = 4;
 
-/// An object of the engine and its owner.
+/// An object of the engine, or a program, and its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// What it is.
@@ -75,10 +78,11 @@ impl Broker {
     /// Errors: EXTENSION_NOT_FOUND, ENGINE_UNAVAILABLE.
     pub async fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>> {
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
-        let objects = match self.catalogue.all(wanted) {
+        let mut objects = match self.catalogue.all(wanted) {
             Some(objects) => objects,
             None => self.engine_objects(wanted).await?,
         };
+        objects.extend(self.exec_objects(wanted));
         let resources = self.owned(filter, objects).await?;
         if let (Some(id), true) = (&filter.extension, resources.is_empty()) {
             self.installed(id).await?;
@@ -99,6 +103,19 @@ impl Broker {
             objects.extend(self.engine.volumes().await?.into_iter().map(Into::into));
         }
         Ok(objects)
+    }
+
+    /// The programs that run.
+    fn exec_objects(&self, wanted: impl Fn(ResourceKind) -> bool) -> Vec<(Key, Object)> {
+        if !wanted(ResourceKind::Exec) {
+            return vec![];
+        }
+        let state = |view: &ExecView| match (view.pid, &view.exit) {
+            (_, Some(_)) => "exited",
+            (None, None) => "created",
+            (Some(_), None) => "running",
+        };
+        self.hub.execs(ExecFilter::All).iter().map(|view| catalogue::exec(&view.info, state(view))).collect()
     }
 
     /// The objects that a filter selects, with their owners.
@@ -125,7 +142,9 @@ impl Broker {
         }
         // Asked anew: it may be so new that the engine has not told of it.
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
-        among(self.owned(filter, self.engine_objects(wanted).await?).await?, id)
+        let mut objects = self.engine_objects(wanted).await?;
+        objects.extend(self.exec_objects(wanted));
+        among(self.owned(filter, objects).await?, id)
     }
 }
 
@@ -144,7 +163,7 @@ fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
             Err(Error::new(Reason::ResourceAmbiguous, id, message))
         }
         (None, _) => {
-            let message = format!("the engine has no container, network or volume {id:?}");
+            let message = format!("there is no container, network, volume or program {id:?}");
             Err(Error::new(Reason::ResourceNotFound, id, message))
         }
     }
@@ -152,7 +171,7 @@ fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
 
 /// An object with its owner.
 pub(super) fn resource((kind, id): Key, object: Object, entry: Option<&LedgerEntry>) -> Resource {
-    let owner = owner(entry, &object.labels);
+    let owner = object.owner.or_else(|| owner(entry, &object.labels));
     Resource { kind, id, name: object.name, owner, state: object.state, image: object.image }
 }
 

@@ -179,11 +179,12 @@ impl Broker {
 
     async fn run_in_container(&self, installed: &Installed, request: RunRequest) -> Result<Run> {
         let backend = running_backend(installed)?;
-        let service = request.service.as_deref().unwrap_or(&backend.service);
-        let container = self.backend_container(installed, backend, service).await?.running(&installed.id)?;
+        let service = request.service.clone().unwrap_or_else(|| backend.service.clone());
+        let container = self.backend_container(installed, backend, &service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
         let docker = self.engine.client()?;
         let program = program(installed, request, EnvSpec { inherit: true, vars: vec![] });
+        let program = Program { service: Some(service), ..program };
         let (docker, socket) = (&docker, self.engine.socket());
         let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
         self.hub.run_in_container(place, &program).await
@@ -195,6 +196,8 @@ fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Prog
     env.vars.extend(request.env);
     Program {
         owner: installed.id.to_string(),
+        generation: installed.generation,
+        service: None,
         session: request.session,
         target: request.target,
         argv: request.argv,

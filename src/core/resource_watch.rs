@@ -43,7 +43,10 @@ impl ResourceWatch {
                 continue;
             };
             let Changed { number, key, object, is_gone } = &*changed;
-            let entry = self.store.entry(key.0, &key.1).await?;
+            let entry = match &object.owner {
+                Some(_) => None,
+                None => self.store.entry(key.0, &key.1).await?,
+            };
             self.seen = *number;
             let resource = resource(key.clone(), object.clone(), entry.as_ref());
             if selects(&self.filter, &resource) {

@@ -39,6 +39,10 @@ pub struct ExecInfo {
     pub id: String,
     /// Whose it is.
     pub owner: String,
+    /// The generation of its owner that it is a program of.
+    pub generation: i64,
+    /// The service in whose container it runs, if in any.
+    pub service: Option<String>,
     /// The session that it was started in.
     pub session: Option<String>,
     /// What it was asked for as.
@@ -418,7 +422,7 @@ impl Execution {
             && heard.keeper != KeeperState::Present
             && let Some(living) = self.living.upgrade()
         {
-            living.remove(&self.info.id);
+            living.remove(&self.info);
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     container,
     copy::{self, Checked},
     engine,
-    execution::ExecView,
+    execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     link::{ExecIds, Link, Target},
     living::{ExecFilter, Left, Living},
@@ -298,6 +298,11 @@ impl Hub {
             .map_err(|error| Error::bug(format!("the copying of the shim broke off: {error}")))??;
         lock(&self.checked).extend(copy::identity(&target));
         Ok(())
+    }
+
+    /// Has `listener` told of every exec that comes or (true) is gone from now on. It must neither wait nor ask for execs.
+    pub fn listen(&self, listener: impl Fn(&ExecInfo, bool) + Send + Sync + 'static) {
+        self.living.listen(listener);
     }
 
     /// The execs that live, the oldest first: those whose call goes on, and those whose tree outlived it. How each

@@ -2,19 +2,26 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use futures_util::future::join_all;
 
 use super::{
-    execution::{ExecView, Execution},
+    execution::{ExecInfo, ExecView, Execution},
     program::Cause,
 };
 
 /// The living.
-#[derive(Debug, Default)]
-pub(super) struct Living(Mutex<HashMap<String, Arc<Execution>>>);
+#[derive(Default)]
+pub(super) struct Living {
+    executions: Mutex<HashMap<String, Arc<Execution>>>,
+    listener: OnceLock<Listener>,
+}
+
+/// Is told of an exec that came, or (true) that is gone.
+type Listener = Box<dyn Fn(&ExecInfo, bool) + Send + Sync>;
 
 /// Whose execs are meant.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +46,26 @@ pub struct Left {
 }
 
 impl Living {
-    pub(super) fn enter(&self, execution: &Arc<Execution>) {
-        self.lock().insert(execution.info.id.clone(), execution.clone());
+    /// Has `listener` told of every exec that comes or goes from now on. It must neither wait nor ask for execs.
+    pub(super) fn listen(&self, listener: impl Fn(&ExecInfo, bool) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
-    pub(super) fn remove(&self, id: &str) {
-        self.lock().remove(id);
+    pub(super) fn enter(&self, execution: &Arc<Execution>) {
+        self.lock().insert(execution.info.id.clone(), execution.clone());
+        self.tell(&execution.info, false);
+    }
+
+    pub(super) fn remove(&self, info: &ExecInfo) {
+        if self.lock().remove(&info.id).is_some() {
+            self.tell(info, true);
+        }
+    }
+
+    fn tell(&self, info: &ExecInfo, is_gone: bool) {
+        if let Some(listener) = self.listener.get() {
+            listener(info, is_gone);
+        }
     }
 
     pub(super) fn find(&self, id: &str) -> Option<Arc<Execution>> {
@@ -91,6 +112,12 @@ impl Living {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Execution>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.executions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Living {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Living").field("executions", &self.executions).finish_non_exhaustive()
     }
 }

@@ -23,6 +23,10 @@ pub const MAX_GRACE: Duration = Duration::from_secs(60);
 pub struct Program {
     /// Whose it is; what outlives the program is ended with its owner ([`super::Hub::end_all_of`]).
     pub owner: String,
+    /// The generation of its owner that it is a program of; 0 where that does not matter.
+    pub generation: i64,
+    /// The service in whose container it runs, if in any.
+    pub service: Option<String>,
     /// The session that it was started in, and ends with ([`super::Hub::end_session`]).
     pub session: Option<String>,
     /// What it was asked for as, for listings.
@@ -339,6 +343,8 @@ impl Program {
     pub fn new(owner: impl Into<String>, target: Target, argv: Vec<String>) -> Self {
         Program {
             owner: owner.into(),
+            generation: 0,
+            service: None,
             session: None,
             target,
             argv,
@@ -357,6 +363,8 @@ impl Program {
         ExecInfo {
             id,
             owner: self.owner.clone(),
+            generation: self.generation,
+            service: self.service.clone(),
             session: self.session.clone(),
             target: self.target,
             program: self.argv.first().cloned().unwrap_or_default(),

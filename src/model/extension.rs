@@ -143,7 +143,7 @@ impl Record {
     }
 }
 
-/// Which object of the engine.
+/// What an extension can own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceKind {
     /// A container.
@@ -152,11 +152,13 @@ pub enum ResourceKind {
     Network,
     /// A volume.
     Volume,
+    /// A program that runs. The broker alone knows of it, and it does not outlive the broker.
+    Exec,
 }
 
 impl ResourceKind {
-    /// All kinds, in the order they are listed.
-    pub const ALL: [ResourceKind; 3] = [ResourceKind::Container, ResourceKind::Network, ResourceKind::Volume];
+    /// The kinds of the engine's objects, in the order they are listed: those that the store records.
+    pub const OBJECTS: [ResourceKind; 3] = [ResourceKind::Container, ResourceKind::Network, ResourceKind::Volume];
 
     /// The name in the store.
     pub fn as_str(self) -> &'static str {
@@ -164,12 +166,13 @@ impl ResourceKind {
             ResourceKind::Container => "container",
             ResourceKind::Network => "network",
             ResourceKind::Volume => "volume",
+            ResourceKind::Exec => "exec",
         }
     }
 
     /// Reads the name in the store.
     pub fn from_name(name: &str) -> Option<Self> {
-        ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == name)
+        ResourceKind::OBJECTS.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

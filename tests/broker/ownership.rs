@@ -1,5 +1,7 @@
 //! Who owns what.
 
+use std::time::Duration;
+
 use bollard::{
     models::{ContainerCreateBody, VolumeCreateRequest},
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions},
@@ -146,4 +148,55 @@ async fn a_beginning_that_fits_two_is_told() {
     assert_eq!(owner(&broker, ResourceKind::Unspecified, &name).await.unwrap().id, *id);
     broker.uninstall(&image.id, false).await.unwrap();
     no_traces(&broker, &image.id).await;
+}
+
+/// What is told next of a program.
+async fn next_exec(watch: &mut tonic::Streaming<pb::OwnershipServiceWatchResponse>) -> (bool, pb::Resource) {
+    use pb::ownership_service_watch_response::Event;
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(30), watch.message()).await.expect("it is told");
+        match message.unwrap().unwrap().event.unwrap() {
+            Event::Changed(resource) => return (false, resource),
+            Event::Removed(resource) => return (true, resource),
+            Event::Heartbeat(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn programs_are_on_the_ledger_as_long_as_anything_of_them_lives() {
+    let image = Image::hello().busybox().build().await;
+    let broker = Broker::start().await;
+    let generation = broker.install(trusting(&image.reference)).await.unwrap().generation;
+    let kinds = vec![ResourceKind::Exec.into()];
+    let request = pb::OwnershipServiceWatchRequest { kinds: kinds.clone(), ..Default::default() };
+    let mut watch = broker.ownership().await.watch(request).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    for (target, service) in [(pb::ExecTarget::Backend, "service"), (pb::ExecTarget::Host, "")] {
+        let run = pb::RunRequest {
+            extension: image.id.clone(),
+            target: target.into(),
+            argv: ["sh", "-c", "sleep 1000"].map(String::from).to_vec(),
+            ..Default::default()
+        };
+        let mut run = broker.exec().await.run(run).await.unwrap().into_inner();
+        let event = run.message().await.unwrap().unwrap().event.unwrap();
+        let pb::run_response::Event::Started(started) = event else { panic!("{event:?}") };
+        let all = resources(&broker, pb::ListResourcesRequest { kinds: kinds.clone(), ..Default::default() }).await;
+        let [listed] = &all[..] else { panic!("{all:?}") };
+        let owner_of = listed.owner.as_ref().unwrap();
+        assert_eq!((listed.id.as_str(), listed.state.as_str()), (started.exec_id.as_str(), "running"));
+        assert_eq!((owner_of.extension.as_str(), owner_of.source()), (image.id.as_str(), OwnershipSource::Created));
+        assert_eq!((owner_of.generation, owner_of.service.as_str()), (generation, service));
+        assert!(owner_of.first_seen.is_some());
+        assert_eq!(owner(&broker, ResourceKind::Unspecified, &started.exec_id).await.unwrap(), *listed);
+        let (gone, told) = next_exec(&mut watch).await;
+        assert_eq!((gone, told.id.as_str(), &told.owner), (false, started.exec_id.as_str(), &listed.owner));
+        drop(run);
+        let (gone, told) = next_exec(&mut watch).await;
+        assert_eq!((gone, told.id.as_str()), (true, started.exec_id.as_str()));
+        let none = owner(&broker, ResourceKind::Exec, &started.exec_id).await.unwrap_err();
+        assert_eq!(reason(&none), "RESOURCE_NOT_FOUND");
+    }
+    broker.uninstall(&image.id, true).await.unwrap();
 }

@@ -56,7 +56,7 @@ pub enum ClientCommand {
     Kill(kill::Kill),
     /// List the open views of extensions
     Sessions(sessions::Sessions),
-    /// Show which extension owns which container, network and volume
+    /// Show which extension owns which container, network, volume and running program
     Ps(ps::Ps),
     /// Show what happens to extensions, as it happens
     Events(events::Events),

@@ -33,6 +33,7 @@ enum Kind {
     Container,
     Network,
     Volume,
+    Exec,
 }
 
 impl Ps {
@@ -76,6 +77,7 @@ impl From<Kind> for pb::ResourceKind {
             Kind::Container => pb::ResourceKind::Container,
             Kind::Network => pb::ResourceKind::Network,
             Kind::Volume => pb::ResourceKind::Volume,
+            Kind::Exec => pb::ResourceKind::Exec,
         }
     }
 }

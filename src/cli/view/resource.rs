@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{cli::text::enum_name, pb};
 
-/// A container, network or volume.
+/// A container, network, volume or program.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct ResourceView {
     pub(in crate::cli) kind: String,
