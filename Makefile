@@ -1,7 +1,8 @@
 # `make help` lists the targets. Everything that a target needs beyond Rust, a C compiler
 # and a package manager is installed by the scripts in tests/setup.
 
-CLIENTS := $(or $(CARGO_TARGET_DIR),target)/clients
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CLIENTS := $(TARGET)/clients
 # nextest where there is one. One test that hangs must not use up the time of all others.
 RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 # The tests whose outcome depends on the engine, by parts of their names: installs, calls, programs, ownership, crashes.
@@ -37,7 +38,9 @@ bench: ## measure against others and update the README's tables
 	tests/setup/engine.sh
 	tests/setup/clients.sh
 	tests/setup/peers.sh
-	cargo bench --bench carry
+	cargo build --release
+	install -D $(TARGET)/*/release/longshore $(TARGET)/shipped/longshore
+	BENCH_BROKER=$(abspath $(TARGET)/shipped/longshore) cargo bench --bench carry
 
 lint: lint-format lint-code lint-docs lint-proto ## check formatting, lints and docs of the code and of the API
 

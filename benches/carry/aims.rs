@@ -71,6 +71,9 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S10", "idle, memory", held("idle resident MiB"), 12.0, 8.0, " MiB"),
         cost("S10", "idle, threads", held("idle threads"), 6.0, 4.0, ""),
         cost("S10", "idle, wake-ups per second", held("idle wake-ups/s"), 2.0, 0.0, ""),
+        cost("S10", "with 50 extensions, memory", held("with 50 resident MiB"), 12.0, 8.0, " MiB"),
+        cost("S11", "from its start to the first answer", held("start ms"), 20.0, 5.0, " ms"),
+        cost("S11", "the same with 50 extensions", held("start with 50 ms"), 150.0, 50.0, " ms"),
         cost("S12", "an idle stream, of 10,000 on 10 connections", held("idle stream KiB"), 24.0, 12.0, " KiB"),
         cost("S13", "a stalled reader, memory", held("stalled reader KiB"), 1024.0, 256.0, " KiB"),
         cost("S13", "p99 beside a stalled reader ÷ alone, Rust", beside("Rust"), 2.0, 1.3, ""),
@@ -78,5 +81,6 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S13", "p99 beside a stalled reader ÷ alone, grpcio", beside("grpcio"), 2.0, 1.3, ""),
         cost("S13", "a program that nobody reads, memory", held("stalled program KiB"), 1024.0, 256.0, " KiB"),
         cost("S13", "p99 beside a program that nobody reads ÷ alone", beside("program"), 2.0, 1.3, ""),
+        cost("", "a list of 1,000 containers with 50 extensions", held("list ms"), 50.0, 50.0, " ms"),
     ]
 }

@@ -6,6 +6,7 @@ mod backend;
 mod body;
 mod containers;
 mod gateway;
+mod lifecycle;
 mod load;
 mod many;
 mod measure;
@@ -78,7 +79,7 @@ async fn run_calls(samples: &mut Samples, settings: &Settings, directory: &Path,
 
 /// Programs, on the host and in a container, and what else the engine is used for.
 async fn run_programs(samples: &mut Samples, settings: &Settings, directory: &Path) -> Outcome<()> {
-    let needs_engine = settings.wants("container") || settings.wants("gateway");
+    let needs_engine = ["container", "gateway", "install", "list"].iter().any(|part| settings.wants(part));
     let site = if needs_engine { Some(Site::start(directory).await?) } else { None };
     for round in 1..=settings.rounds {
         if settings.wants("exec") {
@@ -88,7 +89,13 @@ async fn run_programs(samples: &mut Samples, settings: &Settings, directory: &Pa
         if settings.wants("many") {
             told(&format!("many programs, round {round}"), many::all(samples, directory, round)).await?;
         }
+        if settings.wants("start") {
+            told(&format!("starts, round {round}"), lifecycle::starts(samples, directory, round)).await?;
+        }
         let Some(site) = &site else { continue };
+        if settings.wants("install") {
+            told(&format!("an install, round {round}"), lifecycle::installs(samples, site)).await?;
+        }
         if settings.wants("container") {
             let all = containers::all(samples, settings, site);
             told(&format!("programs in a container, round {round}"), all).await?;
@@ -96,6 +103,12 @@ async fn run_programs(samples: &mut Samples, settings: &Settings, directory: &Pa
         if settings.wants("gateway") {
             told(&format!("engine socket, round {round}"), gateway::all(samples, settings, site)).await?;
         }
+    }
+    // Once, because it takes minutes to make the list.
+    if let Some(site) = &site
+        && settings.wants("list")
+    {
+        told("long lists", lifecycle::lists(samples, settings, site)).await?;
     }
     Ok(())
 }

@@ -10,7 +10,10 @@ use std::{
 
 use longshore::pb::{self, backend_service_client::BackendServiceClient};
 use rustix::process::{Pid, Signal, kill_process};
-use tonic::{Streaming, transport::Channel};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     Outcome,
@@ -68,7 +71,7 @@ impl Process {
                 let said = fs::read_to_string(log).unwrap_or_default();
                 return Err(format!("{program} does not listen ({ended:?}): {said}").into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_micros(200));
         }
         Ok(process)
     }
@@ -193,8 +196,8 @@ impl Broker {
         let home = directory.join(name);
         fs::create_dir(&home)?;
         let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
-        let channel = tonic::transport::Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?;
-        install(channel.clone(), &home).await?;
+        let channel = channel(&socket).await?;
+        install_page(channel.clone(), &home, EXTENSION).await?;
         let request = pb::AttachRequest {
             extension: EXTENSION.into(),
             socket: backend.display().to_string(),
@@ -210,10 +213,16 @@ impl Broker {
     }
 }
 
+/// The broker as it is shipped, where `BENCH_BROKER` names it. The one that is built with the bench has what the tests want
+/// of its libraries.
+pub(crate) fn binary() -> PathBuf {
+    env::var_os("BENCH_BROKER").map_or_else(|| env!("CARGO_BIN_EXE_longshore").into(), PathBuf::from)
+}
+
 /// Starts a broker with its directories in `home`, for the engine at that socket.
 pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
     let socket = home.join("run/longshore.sock");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    let mut command = Command::new(binary());
     command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
     command.arg("--runtime-dir").arg(home.join("run")).args(["--log", "warn"]);
     command.arg("--engine").arg(format!("unix://{}", engine.display()));
@@ -222,14 +231,20 @@ pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
     Ok((process, socket))
 }
 
-async fn install(channel: Channel, home: &Path) -> Outcome<()> {
+/// A client's connection.
+pub(crate) async fn channel(socket: &Path) -> Outcome<Channel> {
+    Ok(Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?)
+}
+
+/// Installs an extension that is a page and nothing else.
+pub(crate) async fn install_page(channel: Channel, home: &Path, extension: &str) -> Outcome<()> {
     let root = home.join("extension");
     fs::create_dir_all(root.join("ui"))?;
     fs::write(root.join("ui/index.html"), "<h1>bench</h1>")?;
     fs::write(root.join("icon.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>")?;
     let tab = r#"{"title": "Bench", "root": "ui", "src": "index.html"}"#;
     fs::write(root.join("metadata.json"), format!(r#"{{"icon": "icon.svg", "ui": {{"dashboard-tab": {tab}}}}}"#))?;
-    let source = pb::DirectorySource { path: root.display().to_string(), reference: format!("{EXTENSION}:1") };
+    let source = pb::DirectorySource { path: root.display().to_string(), reference: format!("{extension}:1") };
     let source = Some(pb::Source { source: Some(pb::source::Source::Directory(source)) });
     let request = pb::InstallRequest { source, trust: true, ..Default::default() };
     let mut client = pb::extension_service_client::ExtensionServiceClient::new(channel);

@@ -39,6 +39,8 @@ const CONTAINERS: &Columns = &[
 ];
 const MANY: &Columns =
     &[("all started, ms", "many started ms"), ("all ended, ms", "many ended ms"), ("memory for each, KiB", "many KiB")];
+const INSTALLS: &Columns = &[("install, ms", "install ms"), ("uninstall, ms", "uninstall ms")];
+const LISTS: &Columns = &[("p50, ms", "list ms")];
 const ENGINE: &Columns = &[("archive of a file, MiB/s", "archive MiB/s")];
 
 /// The tables.
@@ -54,6 +56,8 @@ pub(crate) fn tables(samples: &Samples, settings: &Settings, machine: &str) -> S
     table(&mut text, &format!("{COUNT} programs at once"), MANY, &["tokio", "Longshore"], samples);
     table(&mut text, "Program in a container", CONTAINERS, &["docker exec", "bollard", "Longshore"], samples);
     table(&mut text, "Engine API", ENGINE, &["the engine's own socket", "Longshore"], samples);
+    table(&mut text, "An extension with a container", INSTALLS, &["docker", "Longshore"], samples);
+    table(&mut text, "List of 1,000 containers", LISTS, &["the engine's own list", "Longshore"], samples);
     text.push_str("| | What | Least | Aim | Found | |\n| --- | --- | --- | --- | --- | --- |\n");
     for aim in aims::of(samples) {
         let (must, wanted) = aim.bounds();

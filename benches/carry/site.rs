@@ -11,7 +11,7 @@ use longshore::pb::{self, extension_service_client::ExtensionServiceClient, gran
 
 use crate::{
     Outcome, load,
-    peers::{Process, serve},
+    peers::{self, Process, serve},
 };
 
 /// The machine's engine, as tests/setup/engine.sh starts it.
@@ -60,13 +60,22 @@ impl Site {
 
     /// The socket by which the extension uses the engine.
     pub(crate) fn gateway(&self) -> Outcome<PathBuf> {
-        for entry in fs::read_dir(self.home.join("data/extensions"))? {
-            let socket = entry?.path().join("broker/docker.sock");
-            if socket.exists() {
-                return Ok(socket);
-            }
-        }
-        Err("the extension has no engine socket".into())
+        let directory = self.home.join("data/extensions").join(self.extension.replace('/', "_"));
+        let socket = directory.join("broker/docker.sock");
+        if socket.exists() { Ok(socket) } else { Err("the extension has no engine socket".into()) }
+    }
+
+    /// Its directories.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Another name of its image, which is not installed, and the id of the extension it would be.
+    pub(crate) fn other_reference(&self) -> Outcome<(String, String)> {
+        let extension = format!("{}-other", self.extension);
+        let reference = format!("{extension}:1");
+        docker(&["tag", &self.reference(), &reference])?;
+        Ok((reference, extension))
     }
 
     fn reference(&self) -> String {
@@ -80,7 +89,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let mut remove = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        let mut remove = Command::new(peers::binary());
         remove.arg("--socket").arg(&self.socket).args(["rm", "--volumes", &self.extension]);
         let _ = remove.stdin(Stdio::null()).output();
         // Where the broker could not.
@@ -88,11 +97,14 @@ impl Drop for Site {
         for (list, remove) in
             [(&["ps", "-aq"][..], &["rm", "-fv"][..]), (&["network", "ls", "-q"][..], &["network", "rm"][..])]
         {
-            for id in docker(&[list, &["--filter", &label]].concat()).unwrap_or_default().lines() {
-                let _ = docker(&[remove, &[id]].concat());
+            let found = docker(&[list, &["--filter", &label]].concat()).unwrap_or_default();
+            let found: Vec<_> = found.lines().collect();
+            if !found.is_empty() {
+                let _ = docker(&[remove, &found].concat());
             }
         }
-        let _ = docker(&["image", "rm", "-f", &self.reference()]);
+        let other = format!("{}-other:1", self.extension);
+        let _ = docker(&["image", "rm", "-f", &self.reference(), &other]);
     }
 }
 

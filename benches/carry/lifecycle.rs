@@ -1,0 +1,139 @@
+//! Brokers that start, extensions that come and go, and lists of much.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    models::ContainerCreateBody,
+    query_parameters::{CreateContainerOptions, ListContainersOptionsBuilder},
+};
+use longshore::pb::{
+    self, extension_service_client::ExtensionServiceClient, ownership_service_client::OwnershipServiceClient,
+    system_service_client::SystemServiceClient,
+};
+use tokio::time::sleep;
+
+use crate::{
+    Outcome,
+    load::{self, EXTENSION},
+    measure::{self, quantile},
+    peers::{self, Process},
+    samples::Samples,
+    settings::Settings,
+    site::{ENGINE, Site, docker},
+};
+
+/// Whose values these are.
+const OWN: &str = "Longshore";
+/// What a broker with several extensions has.
+const EXTENSIONS: usize = 50;
+/// Containers of a long list.
+const CONTAINERS: usize = 1000;
+/// The engine's answers take less than this many seconds.
+const TIMEOUT_SECONDS: u64 = 120;
+/// How long a broker with many extensions is left alone before its memory is counted.
+const REST: Duration = Duration::from_secs(2);
+
+/// From the start of a broker to its first answer, without extensions and with fifty; what it holds then.
+pub(crate) async fn starts(samples: &mut Samples, directory: &Path, round: u32) -> Outcome<()> {
+    let home = directory.join(format!("start-{round}"));
+    fs::create_dir(&home)?;
+    // Once for what only the first start on a directory does.
+    drop(started(&home).await?);
+    let (process, first) = started(&home).await?;
+    samples.add("start ms", OWN, first);
+    install_pages(&home.join("run/longshore.sock"), &home).await?;
+    drop(process);
+    let (process, first) = started(&home).await?;
+    samples.add("start with 50 ms", OWN, first);
+    sleep(REST).await;
+    samples.add("with 50 resident MiB", OWN, measure::resident_kib(process.pid())? / 1024.0);
+    Ok(())
+}
+
+/// Installs fifty extensions that are a page each.
+async fn install_pages(socket: &Path, home: &Path) -> Outcome<()> {
+    let channel = peers::channel(socket).await?;
+    for number in 0..EXTENSIONS {
+        peers::install_page(channel.clone(), home, &format!("{EXTENSION}-{number}")).await?;
+    }
+    Ok(())
+}
+
+/// A broker that has answered a call, and how many milliseconds after its start.
+async fn started(home: &Path) -> Outcome<(Process, f64)> {
+    let begun = Instant::now();
+    let (process, socket) = peers::serve(home, Path::new("/nonexistent"))?;
+    let mut system = SystemServiceClient::with_origin(load::line(&socket, true).await?, load::origin());
+    system.get_info(pb::GetInfoRequest::default()).await?;
+    Ok((process, begun.elapsed().as_secs_f64() * 1e3))
+}
+
+/// An install and an uninstall, against what has to be asked of the engine for the same.
+pub(crate) async fn installs(samples: &mut Samples, site: &Site) -> Outcome<()> {
+    let (reference, extension) = site.other_reference()?;
+    let begun = Instant::now();
+    let container = docker(&["create", "--restart", "unless-stopped", &reference])?;
+    for path in ["metadata.json", "ui", "icon.svg"] {
+        let read = docker(&["cp", &format!("{container}:/{path}"), "-"])?;
+        if read.is_empty() {
+            return Err(format!("docker cp gave nothing of {path}").into());
+        }
+    }
+    docker(&["start", &container])?;
+    samples.add("install ms", "docker", begun.elapsed().as_secs_f64() * 1e3);
+    let begun = Instant::now();
+    docker(&["rm", "-f", &container])?;
+    samples.add("uninstall ms", "docker", begun.elapsed().as_secs_f64() * 1e3);
+
+    let mut extensions = ExtensionServiceClient::with_origin(load::line(&site.socket, true).await?, load::origin());
+    let begun = Instant::now();
+    let image = pb::ImageSource { reference, pull: pb::PullPolicy::Never.into() };
+    let source = Some(pb::Source { source: Some(pb::source::Source::Image(image)) });
+    let mut steps =
+        extensions.install(pb::InstallRequest { source, trust: true, ..Default::default() }).await?.into_inner();
+    while steps.message().await?.is_some() {}
+    samples.add("install ms", OWN, begun.elapsed().as_secs_f64() * 1e3);
+    let begun = Instant::now();
+    extensions.uninstall(pb::UninstallRequest { extension, ..Default::default() }).await?;
+    samples.add("uninstall ms", OWN, begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// Lists of a thousand containers that one of fifty extensions made, against the engine's own list of them.
+pub(crate) async fn lists(samples: &mut Samples, settings: &Settings, site: &Site) -> Outcome<()> {
+    install_pages(&site.socket, site.home()).await?;
+    let gateway = site.gateway()?;
+    let gateway = Docker::connect_with_unix(&gateway.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
+    let (reference, _) = site.other_reference()?;
+    for _ in 0..CONTAINERS {
+        let body = ContainerCreateBody { image: Some(reference.clone()), ..Default::default() };
+        gateway.create_container(None::<CreateContainerOptions>, body).await?;
+    }
+    let ownership = OwnershipServiceClient::with_origin(load::line(&site.socket, true).await?, load::origin());
+    let request = pb::ListResourcesRequest {
+        extension: site.extension.clone(),
+        kinds: vec![pb::ResourceKind::Container.into()],
+        page_size: 1000,
+        ..Default::default()
+    };
+    let mut own = load::timed(settings.lasting, async || {
+        let found = ownership.clone().list_resources(request.clone()).await?.into_inner().resources.len();
+        if found < CONTAINERS { Err(format!("{found} containers are listed").into()) } else { Ok(()) }
+    })
+    .await?;
+    samples.add("list ms", OWN, quantile(&mut own, 0.5) / 1e3);
+    let client = Docker::connect_with_unix(ENGINE, TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
+    let all = ListContainersOptionsBuilder::default().all(true).build();
+    let mut engine = load::timed(settings.lasting, async || {
+        client.list_containers(Some(all.clone())).await?;
+        Ok(())
+    })
+    .await?;
+    samples.add("list ms", "the engine's own list", quantile(&mut engine, 0.5) / 1e3);
+    Ok(())
+}
