@@ -62,6 +62,7 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S4", "pass-through, CPU per call ÷ nginx", own("grpc cpu us", "nginx"), 0.8, 0.6, ""),
         gain("S4", "pass-through, calls per second ÷ HAProxy", own("grpc rps", "HAProxy"), 0.85, 1.0),
         gain("S5", "pass-through, streamed answer ÷ direct", own("grpc stream MiB/s", "direct"), 0.9, 0.95),
+        gain("S5", "the same, clients in stock settings", own("grpc stock stream MiB/s", "direct"), 0.9, 0.95),
         cost("S6", "program on the host, start to end ÷ tokio's own", own("exec p50 us", "tokio"), 2.0, 1.6, ""),
         cost("S6", "the same with 1 GiB held ÷ without", when_full, 1.5, 1.1, ""),
         gain("S7", "its output ÷ a pipe of 1 MiB", own("exec stdout MiB/s", "posix_spawn"), 0.6, 0.75),

@@ -101,9 +101,11 @@ pub(crate) async fn http(socket: &Path) -> Outcome<http1::SendRequest<Sent>> {
     Ok(sender)
 }
 
-async fn grpc(socket: &Path) -> Outcome<http2::SendRequest<Sent>> {
+async fn grpc(socket: &Path, is_tuned: bool) -> Outcome<http2::SendRequest<Sent>> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    tune(&mut builder);
+    if is_tuned {
+        tune(&mut builder);
+    }
     let (sender, connection) = builder.handshake(TokioIo::new(UnixStream::connect(socket).await?)).await?;
     tokio::spawn(connection);
     Ok(sender)
@@ -114,7 +116,7 @@ impl Caller {
         Ok(match way.speech {
             Speech::Http => Caller::Http(http(&way.socket).await?),
             Speech::Broker => Caller::Broker(client(&way.socket, true).await?),
-            Speech::Grpc => Caller::Grpc(grpc(&way.socket).await?),
+            Speech::Grpc => Caller::Grpc(grpc(&way.socket, true).await?),
         })
     }
 
@@ -270,7 +272,7 @@ pub(crate) async fn body(way: &Way, direction: Direction, bytes: u64, is_tuned: 
             (stream(&mut client, direction, bytes).await?, speed(begun))
         }
         Speech::Grpc => {
-            let mut sender = grpc(&way.socket).await?;
+            let mut sender = grpc(&way.socket, is_tuned).await?;
             let count = bytes / MESSAGE_BYTES;
             let asked = body::message(format!("{count} {MESSAGE_BYTES}").as_bytes());
             let begun = Instant::now();

@@ -28,6 +28,7 @@ const GRPC: &Columns = &[
     ("calls/s, 64 in flight", "grpc rps"),
     ("CPU/call, µs", "grpc cpu us"),
     ("streamed answer, MiB/s", "grpc stream MiB/s"),
+    ("the same in stock settings", "grpc stock stream MiB/s"),
 ];
 const CLIENTS: &Columns = &[("download, MiB/s", "body down MiB/s"), ("upload, MiB/s", "body up MiB/s")];
 const PROGRAMS: &Columns =

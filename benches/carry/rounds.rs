@@ -79,8 +79,9 @@ pub(crate) async fn stock_clients(samples: &mut Samples, settings: &Settings, wa
 
 /// A streamed answer of gRPC.
 pub(crate) async fn grpc_stream(samples: &mut Samples, settings: &Settings, (name, way): (&str, &Way)) -> Outcome<()> {
-    let speed = load::body(way, Direction::Down, settings.body_bytes, true).await?;
-    samples.add("grpc stream MiB/s", name, speed);
+    for (what, is_tuned) in [("grpc stream MiB/s", true), ("grpc stock stream MiB/s", false)] {
+        samples.add(what, name, load::body(way, Direction::Down, settings.body_bytes, is_tuned).await?);
+    }
     Ok(())
 }
 
