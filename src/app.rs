@@ -1,5 +1,7 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
+pub mod repair;
+
 use std::{future::Future, io::IsTerminal, process::ExitCode, sync::Arc};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +61,12 @@ pub fn main(args: &ServeArgs) -> ExitCode {
 pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<Output = ()>) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let layout = Layout::open(&config.data_dir)?;
+    if !layout.database().exists() && !layout.extensions()?.is_empty() {
+        let path = layout.database().display().to_string();
+        let message =
+            format!("{path} is not there, though extensions are: restore a copy of it, or run `longshore repair`");
+        return Err(Error::new(Reason::StoreDamaged, path, message));
+    }
     let store = Store::open(&layout.database())?;
     let EngineAddress::Unix(engine) = &config.engine;
     let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());

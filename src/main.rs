@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let cli = cli::parse();
     match cli.command {
         Command::Serve(args) => app::main(&args),
+        Command::Repair(args) => app::repair::main(&args),
         Command::Client(command) => cli::main(cli.options, command),
         // Only the process itself asks for it, by its first argument.
         Command::Shim(_) => ExitCode::FAILURE,

@@ -12,18 +12,21 @@ fn fill(bytes: &mut [u8]) {
     }
 }
 
+/// Random bytes.
+pub(crate) fn bytes<const BYTES: usize>() -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    fill(&mut bytes);
+    bytes
+}
+
 /// A random number.
 pub(crate) fn number() -> u64 {
-    let mut bytes = [0; 8];
-    fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+    u64::from_le_bytes(bytes())
 }
 
 /// `BYTES` random bytes as hexadecimal digits, two for each.
 pub(crate) fn hex<const BYTES: usize>() -> String {
-    let mut bytes = [0; BYTES];
-    fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes::<BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What nobody can guess: 128 random bits as 32 hexadecimal digits.

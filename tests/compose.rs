@@ -51,6 +51,7 @@ impl Staged {
             generation: 1,
             nonce: "n".into(),
             network_nonce: "n".into(),
+            key: longshore::model::signature::Key::new([7; 32]),
             guest_dir: root.path().join("guest"),
             broker_dir: root.path().join("broker"),
             files_dir: root.path().join("vm"),

@@ -1,7 +1,7 @@
 //! The command line: a client of the API and of nothing else.
 //!
-//! [`parse`] reads the arguments, [`run`] carries out every command that is a call to the broker. `serve` and `shim` are
-//! parsed here as well, and run by whoever called [`parse`].
+//! [`parse`] reads the arguments, [`run`] carries out every command that is a call to the broker. `serve`, `repair` and
+//! `shim` are parsed here as well, and run by whoever called [`parse`].
 
 mod advice;
 mod command;
@@ -23,7 +23,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::ServeArgs;
+use crate::config::{RepairArgs, ServeArgs};
 
 pub use self::command::ClientCommand;
 use self::{console::Console, failure::Failure};
@@ -70,6 +70,8 @@ pub struct Options {
 pub enum Command {
     /// Run the broker
     Serve(ServeArgs),
+    /// List what a lost or damaged store held and can be found again; no broker may run meanwhile
+    Repair(RepairArgs),
     /// Stand between the broker and its programs
     #[command(hide = true)]
     Shim(ShimArgs),

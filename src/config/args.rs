@@ -41,3 +41,30 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
 }
+
+/// Arguments of `longshore repair`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct RepairArgs {
+    /// Directory of what is to be repaired [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Container engine [default: as for `serve`]
+    #[arg(long, value_name = "URL")]
+    pub engine: Option<String>,
+
+    /// Configuration file [default: as for `serve`]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Do what is listed; without it nothing is changed
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+impl From<&RepairArgs> for ServeArgs {
+    fn from(RepairArgs { data_dir, engine, config, .. }: &RepairArgs) -> Self {
+        let (data_dir, engine, config) = (data_dir.clone(), engine.clone(), config.clone());
+        ServeArgs { data_dir, engine, config, ..ServeArgs::default() }
+    }
+}

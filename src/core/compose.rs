@@ -145,6 +145,7 @@ impl Broker {
                 generation: planned.generation,
                 nonce: planned.nonce.to_owned(),
                 network_nonce: planned.network_nonce.to_owned(),
+                key: self.key.clone(),
                 guest_dir: own.guest(),
                 broker_dir: own.broker(),
                 files_dir: directory.to_owned(),

@@ -15,12 +15,13 @@ use crate::{
     engine::Engine,
     gateway::{Caller, Create, Intent, Keeper, Made, Stamp},
     model::{
-        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS},
+        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS, SIGNATURE},
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
         grant::{Grant, Need},
         journal::ChangeKind,
         reference::ExtensionId,
+        signature::{Key, Mark},
     },
     random,
     store::{Broken, OpenCreate, Store, now_ms},
@@ -39,6 +40,7 @@ struct Rules {
     id: ExtensionId,
     store: Store,
     engine: Engine,
+    key: Key,
 }
 
 impl Broker {
@@ -58,7 +60,8 @@ impl Broker {
 
     /// Opens the gateway of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
-        let rules = Rules { id: id.clone(), store: self.store.clone(), engine: self.engine.clone() };
+        let (store, engine, key) = (self.store.clone(), self.engine.clone(), self.key.clone());
+        let rules = Rules { id: id.clone(), store, engine, key };
         self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
     }
 
@@ -196,7 +199,11 @@ impl Rules {
                 at_ms: now_ms(),
             })
             .await?;
-        let stamp = Stamp { own: own_labels(&installed, &nonce), defaults: default_labels(&installed, create.kind) };
+        let (extension, generation) = (installed.id.as_str(), installed.generation);
+        let mark = Mark { kind: create.kind, extension, generation, name: "", nonce: &nonce };
+        let mut own = own_labels(&installed, &nonce);
+        own.push((SIGNATURE.into(), self.key.sign(&mark)));
+        let stamp = Stamp { own, defaults: default_labels(&installed, create.kind) };
         Ok(Intent { nonce, stamp, create, volumes_before })
     }
 

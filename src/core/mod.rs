@@ -20,8 +20,10 @@ mod pools;
 mod presence;
 mod program;
 mod progress;
+mod proof;
 mod ready;
 mod reconcile;
+mod repair;
 mod resource_watch;
 mod ring;
 mod sessions;
@@ -31,6 +33,7 @@ mod state;
 mod sweep;
 mod validate;
 mod view;
+mod written;
 
 use std::{
     path::PathBuf,
@@ -51,8 +54,9 @@ use crate::{
         error::{Error, Reason, Result},
         extension::Installed,
         reference::ExtensionId,
+        signature::Key,
     },
-    proxy,
+    proxy, random,
     store::{Known, Store},
 };
 use lifecycle::{Claims, Mender};
@@ -68,6 +72,7 @@ pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
+pub use repair::{Claimed, Repair, Surveyed};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
@@ -112,6 +117,8 @@ pub struct Broker {
     engine: Engine,
     run: String,
     hub: Arc<Hub>,
+    /// What signs labels.
+    key: Key,
     claims: Claims,
     /// Whether what earlier runs fetched and did not come to an end with is gone.
     left_is_discarded: tokio::sync::Mutex<bool>,
@@ -155,9 +162,10 @@ pub struct Parts {
 }
 
 impl Broker {
-    /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
+    /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
         let Parts { places, limits, audit, layout, store, engine, run, hub } = parts;
+        let key = layout.key(random::bytes)?;
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
         let told = catalogue.clone();
@@ -176,6 +184,7 @@ impl Broker {
             engine,
             run,
             hub,
+            key,
             claims: Claims::default(),
             left_is_discarded: tokio::sync::Mutex::new(false),
             mender: Mender::default(),

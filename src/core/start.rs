@@ -9,6 +9,7 @@ use super::{
     compose::Planned,
     fetched::Fetched,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
+    proof::proof,
     stage::BackendDraft,
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         grant::Decisions,
         manifest::PLUGIN_IMAGE,
         reference::{ExtensionId, Reference},
+        signature::Mark,
     },
     store::now_ms,
 };
@@ -232,10 +234,15 @@ impl Broker {
         let Prepared { blueprint, before } = prepared;
         report.phase(InstallPhase::Starting, &blueprint.backend.project);
         self.clear_stale_socket(installed);
-        let made = match &blueprint.kind {
+        let once = async || match &blueprint.kind {
             BlueprintKind::Image => self.create_single(installed, &blueprint.backend).await,
-            BlueprintKind::Compose => self.compose_up(installed, ready_timeout, aside).await,
+            BlueprintKind::Compose => self.compose_up(installed, ready_timeout, &aside).await,
         };
+        let mut made = once().await;
+        // What an install that broke off had asked for may have come in between, under the same names.
+        if made.is_err() && self.sweep_late(Some(&installed.id)).await.unwrap_or(0) > 0 {
+            made = once().await;
+        }
         // Whatever was made goes on the ledger, also when the rest failed.
         let recorded = self.record_made(installed, &blueprint.names, before).await;
         made.and(recorded)
@@ -254,7 +261,7 @@ impl Broker {
             // Somebody may have come since it was installed, whom Compose would take for ours.
             self.check_names(installed, &backend.project, &Names::default()).await?;
             let existing = self.engine.volumes().await?;
-            self.compose_up(installed, self.limits.ready_timeout, vec![]).await?;
+            self.compose_up(installed, self.limits.ready_timeout, &[]).await?;
             let ledger = self.store.ledger(Some(&installed.id)).await?;
             let of = |kind, keep| {
                 let entries = ledger.iter().filter(move |entry| entry.kind == kind && entry.keep == keep);
@@ -278,14 +285,14 @@ impl Broker {
         }
     }
 
-    async fn compose_up(&self, installed: &Installed, ready_timeout: Duration, aside: Vec<String>) -> Result<()> {
+    async fn compose_up(&self, installed: &Installed, ready_timeout: Duration, aside: &[String]) -> Result<()> {
         let id = &installed.id;
         let files = self.layout.extension(id).generation(installed.generation.unsigned_abs());
         let image = &installed.record.reference;
         let mut environment = self.compose_environment(image, &Default::default(), &Decisions::default());
         let veil = match aside.is_empty() {
             true => None,
-            false => Some(self.engine.veil(aside, &self.places.runtime_dir)?),
+            false => Some(self.engine.veil(aside.to_owned(), &self.places.runtime_dir)?),
         };
         if let Some(veil) = &veil {
             environment.docker_host = veil.url();
@@ -325,7 +332,11 @@ impl Broker {
         let network = default_network(project);
         let mut labels = compose(&[("project", project), ("network", "default")]);
         labels.insert(EXTENSION_LABEL.into(), installed.id.to_string());
-        labels.insert(NONCE_LABEL.into(), network_nonce(installed).to_owned());
+        let nonce = network_nonce(installed);
+        let (kind, extension) = (ResourceKind::Network, installed.id.as_str());
+        let mark = Mark { kind, extension, generation: 0, name: &network, nonce };
+        labels.insert(NONCE_LABEL.into(), nonce.to_owned());
+        labels.insert(labels::SIGNATURE.into(), self.key.sign(&mark));
         // The one that an earlier generation had stays.
         if !self.engine.networks().await?.iter().any(|found| found.name == network) {
             self.engine.create_network(&network, labels).await?;
@@ -338,22 +349,29 @@ impl Broker {
             ("project.config_files", ""),
             ("project.working_dir", &directory.path().to_string_lossy()),
         ]);
+        let name = format!("{project}-{IMAGE_SERVICE}");
+        let (kind, generation, nonce) = (ResourceKind::Container, installed.generation, &installed.record.nonce);
+        let mark = Mark { kind, extension, generation, name: &name, nonce };
         labels.extend(own_labels(installed));
+        labels.insert(labels::SIGNATURE.into(), self.key.sign(&mark));
         labels.insert("com.docker.desktop.extension".into(), "true".into());
         labels.insert("com.docker.desktop.extension.name".into(), installed.record.title.clone());
         labels.insert(labels::RESTART.into(), labels::RESTART_DEFAULT.into());
-        let container = self
-            .engine
-            .create_backend(BackendSpec {
-                name: format!("{project}-{IMAGE_SERVICE}"),
-                image,
-                labels,
-                network,
-                service: IMAGE_SERVICE.into(),
-                guest_dir: directory.guest(),
-                broker_dir: directory.broker(),
-            })
-            .await?;
+        let spec = BackendSpec {
+            name,
+            image,
+            labels,
+            network,
+            service: IMAGE_SERVICE.into(),
+            guest_dir: directory.guest(),
+            broker_dir: directory.broker(),
+        };
+        let there = self.engine.containers(&[nonce_label(installed)]).await?;
+        let container = match there.into_iter().find(|found| found.name == spec.name) {
+            // A try before this one came as far as that.
+            Some(there) => there.id,
+            None => self.engine.create_backend(spec).await?,
+        };
         if !installed.is_wanted() {
             return Ok(());
         }
@@ -398,6 +416,10 @@ impl Broker {
         let mut made = Vec::new();
         let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
         for container in self.engine.containers(&[nonce_label(installed)]).await? {
+            if proof(&self.key, &(&container).into()).is_err() {
+                tracing::warn!(container = container.name, "a container bears a copy of an extension's labels");
+                continue;
+            }
             let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
             made.push(entry(ResourceKind::Container, &container.id, &container.name, service, false));
             let details = self.engine.container(&container.id).await?;
@@ -412,7 +434,7 @@ impl Broker {
         for network in self.engine.networks().await? {
             // One that an earlier generation made is this one's from now on, if it is used.
             let known = ledger.iter().any(|entry| entry.kind == ResourceKind::Network && entry.id == network.id);
-            let marked = network.labels.get(NONCE_LABEL).is_some_and(|nonce| nonce == network_nonce(installed));
+            let marked = self.is_made_under(&(&network).into(), |nonce| nonce == network_nonce(installed));
             if names.networks.contains(&network.name) && (known || marked) {
                 made.push(entry(ResourceKind::Network, &network.id, &network.name, "", false));
                 there.push(network.into());

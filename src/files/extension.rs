@@ -145,6 +145,11 @@ impl GenerationDir {
         self.root.join("host")
     }
 
+    /// What the store says of the generation, for the day on which there is no store.
+    pub fn record(&self) -> PathBuf {
+        self.root.join("record.json")
+    }
+
     /// The author's compose directory.
     pub fn compose(&self) -> PathBuf {
         self.root.join("compose")

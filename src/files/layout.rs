@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! <data>/longshore.db, lock
+//! <data>/key                                 0600, what signs labels
 //! <data>/extensions/<slug>/guest/            0777, mounted at /run/guest-services; hostile
 //! <data>/extensions/<slug>/broker/           0755, mounted read-only at /run/longshore
 //! <data>/extensions/<slug>/docker-config/    0700, made when its docker command line runs first
-//! <data>/extensions/<slug>/generations/<n>/  0700: metadata.json, ui/, icon/, host/, compose/, compose.json
+//! <data>/extensions/<slug>/generations/<n>/  0700: metadata.json, ui/, icon/, host/, compose/, compose.json, record.json
 //! <data>/staging/<name>/                     0700, emptied at start
 //! <data>/docker-config/                      an empty DOCKER_CONFIG for Compose
 //! ```
@@ -14,7 +15,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -34,6 +35,7 @@ use super::{
 use crate::model::{
     error::{Error, Reason, Result},
     reference::ExtensionId,
+    signature::{KEY_BYTES, Key},
 };
 
 /// The data directory, held for this process alone as long as the value lives.
@@ -80,6 +82,63 @@ impl Layout {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.root.join("longshore.db")
+    }
+
+    /// The key that signs labels. `fresh` is taken where there is none yet.
+    ///
+    /// # Errors
+    /// `FILE_FAILED`, also for a file that holds no key.
+    pub fn key(&self, fresh: impl FnOnce() -> [u8; KEY_BYTES]) -> Result<Key> {
+        match self.known_key()? {
+            Some(key) => Ok(key),
+            None => {
+                let (path, partial) = (self.root.join("key"), self.root.join(".key.partial"));
+                let bytes = fresh();
+                private_file(&partial)
+                    .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+                    .and_then(|()| fs::rename(&partial, &path))
+                    .map_err(|error| failed("write", &path, error))?;
+                Ok(Key::new(bytes))
+            }
+        }
+    }
+
+    /// The key that signs labels, where there is one.
+    ///
+    /// # Errors
+    /// `FILE_FAILED`, also for a file that holds no key.
+    pub fn known_key(&self) -> Result<Option<Key>> {
+        let path = self.root.join("key");
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| failed("read", &path, error))?,
+        };
+        let bytes = bytes.try_into().map_err(|_| {
+            let shown = path.display().to_string();
+            let text = format!("{shown:?} holds no key; remove it, and what was signed with it is not known again");
+            Error::new(Reason::FileFailed, shown, text)
+        })?;
+        Ok(Some(Key::new(bytes)))
+    }
+
+    /// Puts the database, and what SQLite keeps beside it, under another name, out of the way. Returns that name.
+    ///
+    /// # Errors
+    /// `FILE_FAILED`.
+    pub fn put_database_aside(&self) -> Result<PathBuf> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let aside = self.root.join(format!("longshore.db.damaged-{seconds}"));
+        // What SQLite keeps beside it first: a new database must not find it.
+        for suffix in ["-wal", "-shm", ""] {
+            let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+            match fs::rename(with(&self.database()), with(&aside)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("rename", &with(&self.database()), error));
+                }
+                _ => {}
+            }
+        }
+        Ok(aside)
     }
 
     /// An empty directory, as DOCKER_CONFIG for programs that must not see the user's.
@@ -220,6 +279,18 @@ mod tests {
         drop(layout);
         Layout::open(&data).unwrap();
         assert!(!data.join("staging/old").exists());
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_a_damaged_one_is_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let layout = Layout::open(temp.path()).unwrap();
+        assert_eq!(layout.known_key().unwrap(), None);
+        let key = layout.key(|| [1; KEY_BYTES]).unwrap();
+        assert_eq!(mode(&temp.path().join("key")), 0o600);
+        assert_eq!(layout.key(|| [2; KEY_BYTES]).unwrap(), key);
+        fs::write(temp.path().join("key"), "short").unwrap();
+        assert_eq!(layout.key(|| [2; KEY_BYTES]).unwrap_err().reason(), Reason::FileFailed);
     }
 
     #[test]

@@ -192,7 +192,7 @@ reasons! {
     ConfigInvalid = "CONFIG_INVALID" => Invalid;
     /// A broker is running already on this socket or data directory.
     AlreadyRunning = "ALREADY_RUNNING" => Exists;
-    /// The store is damaged; it was left as it is.
+    /// The store is damaged, or not there though extensions are; it was left as it is: run `longshore repair`.
     StoreDamaged = "STORE_DAMAGED" => DataLoss;
     /// The store cannot be written: full disk, rights.
     StoreUnwritable = "STORE_UNWRITABLE" => Internal;

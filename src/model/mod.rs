@@ -13,3 +13,4 @@ pub mod manifest;
 pub mod mounts;
 pub mod problem;
 pub mod reference;
+pub mod signature;

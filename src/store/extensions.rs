@@ -2,11 +2,11 @@
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Store, damaged, events, journal};
+use super::{Store, damaged, events, journal, ledger};
 use crate::model::{
     error::{Error, Result},
     event::What,
-    extension::{Installed, Record},
+    extension::{Installed, LedgerEntry, Record},
     journal::ChangeKind,
     reference::ExtensionId,
 };
@@ -85,6 +85,33 @@ impl Store {
             t.execute("DELETE FROM grants WHERE extension = ?1", [id.as_str()])?;
             t.execute("DELETE FROM ledger WHERE extension = ?1 AND keep = 0", [id.as_str()])?;
             Ok(((), event))
+        })
+        .await
+    }
+
+    /// Takes what was found again into a new store: extensions at rest, and the ledger.
+    pub async fn adopt(&self, extensions: Vec<Installed>, ledger: Vec<LedgerEntry>) -> Result<()> {
+        self.transaction(move |t| {
+            for Installed { id, generation, enabled, installed_at_ms, record, .. } in &extensions {
+                t.execute(
+                    "INSERT INTO extension VALUES (?1, ?2, ?3, ?4)",
+                    params![id.as_str(), generation, enabled, installed_at_ms],
+                )?;
+                t.execute(
+                    "INSERT INTO generation VALUES (?1, ?2, ?3)",
+                    params![id.as_str(), generation, encode(record)?],
+                )?;
+            }
+            let of_extensions = extensions.iter().map(|one| (one.id.as_str(), one.generation));
+            let of_ledger = ledger.iter().map(|entry| (entry.extension.as_str(), entry.generation));
+            for (id, generation) in of_extensions.chain(of_ledger) {
+                t.execute(
+                    "INSERT INTO last_generation VALUES (?1, ?2)
+                     ON CONFLICT DO UPDATE SET generation = max(generation, excluded.generation)",
+                    params![id, generation],
+                )?;
+            }
+            ledger.iter().try_for_each(|entry| ledger::record_entry(t, entry))
         })
         .await
     }

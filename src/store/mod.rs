@@ -85,6 +85,17 @@ impl Store {
         let _ = self.listener.set(Box::new(listener));
     }
 
+    /// Looks through the whole database. Errors: STORE_DAMAGED.
+    pub async fn check(&self) -> Result<()> {
+        let found: String = self.transaction(|t| t.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))).await?;
+        if found != "ok" {
+            return Err(failed(&self.path, damaged(0, found)));
+        }
+        // What cannot be read back is damage too.
+        self.extensions("", usize::MAX).await?;
+        self.ledger(None).await.map(drop)
+    }
+
     /// A random name that this data directory has for good.
     pub async fn broker_id(&self) -> Result<String> {
         self.transaction(|t| {
@@ -191,7 +202,11 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
         _ => Reason::Bug,
     };
     let message = match reason {
-        Reason::StoreDamaged => format!("{path} is damaged ({error}); it was left as it is: restore a copy of it"),
+        Reason::StoreDamaged => {
+            format!(
+                "{path} is damaged ({error}); it was left as it is: restore a copy of it, or run `longshore repair`"
+            )
+        }
         Reason::StoreUnwritable => format!("{path} cannot be written: {error}"),
         _ => format!("{path}: {error}"),
     };

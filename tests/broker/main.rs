@@ -27,6 +27,7 @@ mod programs;
 mod pty;
 mod recovery;
 mod registry;
+mod repairing;
 mod serving;
 mod sessions;
 mod stopping;

@@ -1,7 +1,7 @@
 //! Places where the tests let a broker die: before and after the effect of every step in the journal. Release builds have
 //! none.
 
-use crate::model::journal::Step;
+use crate::model::{extension::Installed, journal::Step};
 
 /// A step stands in the journal, and nothing of its effect has happened.
 pub(super) fn begun(step: Step) {
@@ -11,6 +11,13 @@ pub(super) fn begun(step: Step) {
 /// The effect of a step has happened, and the journal does not say so yet.
 pub(super) fn done(step: Step) {
     reached(step, "/done");
+}
+
+/// The effect of the step that a change is at has happened.
+pub(super) fn current_done(installed: &Installed) {
+    if let Some(change) = &installed.change {
+        done(change.step);
+    }
 }
 
 #[cfg(debug_assertions)]

@@ -11,6 +11,7 @@ use super::{
         package::Package,
         stage::{BackendDraft, Staged, icon_of},
         view::View,
+        written,
     },
     claims::Claim,
     failpoint,
@@ -141,9 +142,8 @@ impl Broker {
         }
         self.audit(request, "install", &installed, &decisions).await;
         self.give_back_others(&mut taken.fetched, &installed.record.reference).await;
-        if let Some(change) = &installed.change {
-            failpoint::done(change.step);
-        }
+        written::write(&laid.files, &installed)?;
+        failpoint::current_done(&installed);
         // Last of all: whoever sees it installed may do with it what they want.
         self.store.finish_install(&installed).await?;
         tracing::info!(extension = %id, generation = installed.generation, "installed");

@@ -1,15 +1,12 @@
 //! What the engine was asked for when an install broke off may come into being after that: the engine does not ask
 //! whether anybody still waits for it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::super::{
     Broker,
     ownership::{EXTENSION_LABEL, NONCE_LABEL},
+    proof::Marked,
 };
 use crate::{
     engine::Volume,
@@ -37,7 +34,7 @@ impl Broker {
                     () = tokio::time::sleep(pause) => {}
                     () = broker.stopping.cancelled() => return,
                 }
-                let swept = match broker.sweep_late(None).await.and(broker.settle_creates(None).await) {
+                let swept = match broker.sweep_late(None).await.map(drop).and(broker.settle_creates(None).await) {
                     Ok(()) => broker.engine.remove_leftovers().await.map(|_| ()),
                     failed => failed,
                 };
@@ -54,36 +51,40 @@ impl Broker {
         let Record { nonce, made_volumes, .. } = &generation.record;
         let (extension, volumes) = (Some(generation.id.clone()), made_volumes.clone());
         self.store.note_broken(Broken { nonce: nonce.clone(), extension, volumes }).await?;
-        self.sweep_late(Some(&generation.id)).await
+        self.sweep_late(Some(&generation.id)).await.map(drop)
     }
 
-    /// Removes what was made for installs that broke off. Whoever calls holds the claim on `held`.
-    pub(in crate::core) async fn sweep_late(&self, held: Option<&ExtensionId>) -> Result<()> {
+    /// Removes what was made for installs that broke off, and tells how many containers and networks those were. Whoever
+    /// calls holds the claim on `held`.
+    pub(in crate::core) async fn sweep_late(&self, held: Option<&ExtensionId>) -> Result<usize> {
         let broken = self.store.broken(KEEP).await?;
         if broken.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let of = |labels: &HashMap<String, String>| {
-            labels.get(NONCE_LABEL).and_then(|nonce| broken.iter().find(|broken| broken.nonce == *nonce))
+        let of = |object: &Marked<'_>| {
+            let under = |broken: &&Broken| self.is_made_under(object, |nonce| broken.nonce == nonce);
+            broken.iter().find(under)
         };
+        let mut removed = 0;
         // The engine makes a volume that a container mounts and that is gone, without labels.
         let mut mounted = HashSet::new();
         for container in self.engine.containers(&[NONCE_LABEL.to_owned()]).await? {
-            if let Some(broken) = of(&container.labels) {
+            if let Some(broken) = of(&(&container).into()) {
                 let mounts = self.engine.container(&container.id).await?.into_iter().flat_map(|found| found.mounts);
                 mounted.extend(mounts.map(|mount| mount.volume).filter(|volume| broken.volumes.contains(volume)));
                 self.engine.remove_container(&container.id).await?;
+                removed += 1;
             }
         }
         for network in self.engine.networks().await? {
-            if of(&network.labels).is_some() {
-                self.engine.remove_network(&network.id).await?;
+            if of(&(&network).into()).is_some() {
+                removed += usize::from(self.engine.remove_network(&network.id).await?);
             }
         }
         for broken in broken.iter().filter(|broken| !broken.volumes.is_empty()) {
             self.sweep_late_volumes(broken, &mounted, held).await?;
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Removes volumes of an install that broke off: a container that came late held them, or made them again.

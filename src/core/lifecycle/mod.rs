@@ -32,9 +32,7 @@ pub use work::Work;
 impl Broker {
     /// Writes the next step of a change to the journal; its effect may follow.
     pub(super) async fn step(&self, installed: &mut Installed, step: Step) -> Result<()> {
-        if let Some(change) = &installed.change {
-            failpoint::done(change.step);
-        }
+        failpoint::current_done(installed);
         self.store.advance(installed, step).await?;
         failpoint::begun(step);
         Ok(())

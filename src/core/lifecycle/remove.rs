@@ -59,8 +59,8 @@ impl Goods {
         self.entries.iter().filter(|entry| entry.kind == kind).map(|entry| entry.id.clone()).collect()
     }
 
-    fn is_marked(&self, nonce: Option<&String>) -> bool {
-        nonce.is_some_and(|nonce| self.nonces.contains(nonce))
+    fn is_meant(&self, nonce: &str) -> bool {
+        self.nonces.iter().any(|mine| mine == nonce)
     }
 }
 
@@ -108,18 +108,17 @@ impl Broker {
         for generation in &generations {
             removed.image_removed |= self.remove_images(generation, &[]).await?;
         }
-        if let Some(change) = &installed.change {
-            failpoint::done(change.step);
-        }
+        failpoint::current_done(installed);
         self.store.forget(&id).await?;
         Ok(removed)
     }
 
-    /// Containers, networks and anonymous volumes: those on the ledger, and those that bear a nonce.
+    /// Containers, networks and anonymous volumes: those on the ledger, and those that prove a nonce.
     pub(super) async fn remove_objects(&self, goods: &Goods) -> Result<()> {
         let mut containers = goods.ids(ResourceKind::Container);
         let marked = self.engine.containers(&[NONCE_LABEL.to_owned()]).await?;
-        let marked = marked.into_iter().filter(|container| goods.is_marked(container.labels.get(NONCE_LABEL)));
+        let marked =
+            marked.into_iter().filter(|found| self.is_made_under(&found.into(), |nonce| goods.is_meant(nonce)));
         containers.extend(marked.map(|container| container.id));
         containers.sort();
         containers.dedup();
@@ -135,7 +134,7 @@ impl Broker {
         self.catalogue.forget(containers.into_iter().map(|id| (ResourceKind::Container, id)));
         let mut networks = goods.ids(ResourceKind::Network);
         let marked = self.engine.networks().await?.into_iter();
-        let marked = marked.filter(|network| goods.is_marked(network.labels.get(NONCE_LABEL)));
+        let marked = marked.filter(|found| self.is_made_under(&found.into(), |nonce| goods.is_meant(nonce)));
         networks.extend(marked.map(|network| network.id).filter(|id| !goods.spared.contains(id)));
         networks.sort();
         networks.dedup();

@@ -6,7 +6,9 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Broker, Progress, Report, package::Package, ready::Readiness, stage::Staged, state::State, view::View},
+    super::{
+        Broker, Progress, Report, package::Package, ready::Readiness, stage::Staged, state::State, view::View, written,
+    },
     InstallRequest, Work, at_rest, failpoint, grants_required,
     install::{Taken, close, decide, is_same, record},
 };
@@ -130,9 +132,8 @@ impl Broker {
         }
         self.audit(request, "update", &new, &decisions).await;
         self.give_back_others(&mut taken.fetched, &new.record.reference).await;
-        if let Some(change) = &new.change {
-            failpoint::done(change.step);
-        }
+        written::write(&laid.files, &new)?;
+        failpoint::current_done(&new);
         self.store.commit_update(&mut new, decisions).await?;
         // Calls go to the new one from here on.
         self.pools.close(&id);

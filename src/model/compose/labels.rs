@@ -6,6 +6,7 @@ use super::{
     plan::{Context, is_external},
     text,
 };
+use crate::model::{extension::ResourceKind, signature::Mark};
 
 /// Marks what belongs to an extension, as Docker Desktop does.
 pub const DESKTOP_EXTENSION: &str = "com.docker.desktop.extension";
@@ -23,15 +24,17 @@ pub const RESTART: &str = "dev.longshore.restart";
 pub const RESTART_DEFAULT: &str = "default";
 /// Where in a container links to its extension's engine gateway lie, one path a line.
 pub const LINKS: &str = "dev.longshore.links";
+/// What vouches for the others: a [`crate::model::signature`].
+pub const SIGNATURE: &str = "dev.longshore.sig";
 /// Where all our labels begin. What an author puts there is taken off: it would claim to be ours.
 const OURS: &str = "dev.longshore.";
 
-/// Labels a service.
-pub(super) fn on_service(service: &mut Map<String, Value>, context: &Context) {
+/// Labels a service whose containers have this name, or this and a number.
+pub(super) fn on_service(service: &mut Map<String, Value>, name: &str, context: &Context) {
     let mut labels = cleaned(service.remove("labels"));
     labels.insert(DESKTOP_EXTENSION.into(), json!("true"));
     labels.insert(DESKTOP_EXTENSION_NAME.into(), text::escaped(&context.title));
-    labels.extend(of_generation(context));
+    labels.extend(of_generation(name, context));
     service.insert("labels".into(), Value::Object(labels));
 }
 
@@ -45,9 +48,9 @@ pub(super) fn add(service: &mut Map<String, Value>, name: &str, value: &str) {
 /// Labels the networks and volumes that Compose creates. Both outlive generations, and newer Compose asks whether to
 /// recreate one whose labels changed: they bear only what stays the same.
 pub(super) fn on_resources(file: &mut Map<String, Value>, context: &Context) {
-    let nonce = || (NONCE.to_owned(), text::escaped(&context.network_nonce));
-    for (section, marks) in [("networks", Some(nonce())), ("volumes", None)] {
-        for (_, entry) in file.get_mut(section).and_then(Value::as_object_mut).into_iter().flatten() {
+    let networks = ("networks", ResourceKind::Network, context.network_nonce.as_str());
+    for (section, kind, nonce) in [networks, ("volumes", ResourceKind::Volume, "")] {
+        for (key, entry) in file.get_mut(section).and_then(Value::as_object_mut).into_iter().flatten() {
             if is_external(entry) {
                 continue;
             }
@@ -56,8 +59,13 @@ pub(super) fn on_resources(file: &mut Map<String, Value>, context: &Context) {
             }
             let Some(entry) = entry.as_object_mut() else { continue };
             let mut labels = cleaned(entry.remove("labels"));
+            let name = text::of(entry.get("name")).unwrap_or_else(|| key.clone());
+            let mark = Mark { kind, extension: &context.extension, generation: 0, name: &name, nonce };
             labels.insert(EXTENSION.into(), text::escaped(&context.extension));
-            labels.extend(marks.clone());
+            labels.insert(SIGNATURE.into(), json!(context.key.sign(&mark)));
+            if !nonce.is_empty() {
+                labels.insert(NONCE.into(), text::escaped(nonce));
+            }
             entry.insert("labels".into(), Value::Object(labels));
         }
     }
@@ -69,8 +77,11 @@ pub fn has_links(file: &Value) -> bool {
     services.into_iter().flatten().any(|(_, service)| service["labels"].get(LINKS).is_some())
 }
 
-fn of_generation(context: &Context) -> Map<String, Value> {
+fn of_generation(name: &str, context: &Context) -> Map<String, Value> {
+    let (kind, generation) = (ResourceKind::Container, context.generation);
+    let mark = Mark { kind, extension: &context.extension, generation, name, nonce: &context.nonce };
     Map::from_iter([
+        (SIGNATURE.into(), json!(context.key.sign(&mark))),
         (EXTENSION.into(), text::escaped(&context.extension)),
         (GENERATION.into(), json!(context.generation.to_string())),
         (NONCE.into(), text::escaped(&context.nonce)),

@@ -10,6 +10,7 @@ use crate::model::{
     grant::Need,
     grant::is_unprintable,
     reference::Reference,
+    signature::Key,
 };
 
 /// What a plan depends on beside the compose file.
@@ -27,6 +28,8 @@ pub struct Context {
     pub nonce: String,
     /// The nonce of networks, which outlive an update.
     pub network_nonce: String,
+    /// What signs the labels.
+    pub key: Key,
     /// The extension's guest directory on the engine's host, mounted at `/run/guest-services`.
     pub guest_dir: PathBuf,
     /// The broker's directory for it, mounted read-only at `/run/longshore`.
@@ -202,16 +205,17 @@ fn plan_service(
     }
     needs::of_service(&field, service, context, findings);
     let links = binds::of_service(&field, service, context, findings);
-    labels::on_service(service, context);
-    if !links.is_empty() {
-        labels::add(service, labels::LINKS, &links.join("\n"));
-    }
     if role.names_container && !service.contains_key("container_name") && !is_scaled(service) {
         service.insert("container_name".into(), json!(format!("{}-service", context.project)));
     }
+    let container_name = text::of(service.get("container_name"));
+    let signed = container_name.clone().unwrap_or_else(|| format!("{}-{name}", context.project));
+    labels::on_service(service, &signed, context);
+    if !links.is_empty() {
+        labels::add(service, labels::LINKS, &links.join("\n"));
+    }
     let restart = restart::settle(service, role.backend);
     let long_lived = matches!(restart.as_str(), "always" | "unless-stopped");
-    let container_name = text::of(service.get("container_name"));
     ServicePlan { name: name.into(), image, container_name, runs_plugin_image, restart, long_lived }
 }
 

@@ -3,9 +3,22 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{error::Reason, grant::Grant};
+use crate::model::{
+    error::Reason,
+    extension::ResourceKind,
+    grant::Grant,
+    signature::{Key, Mark},
+};
 
 const ID: &str = "sha256:0123456789012345678901234567890123456789012345678901234567890123";
+
+fn key() -> Key {
+    Key::new([7; 32])
+}
+
+fn signature(kind: ResourceKind, generation: i64, name: &str, nonce: &str) -> String {
+    key().sign(&Mark { kind, extension: "org/name", generation, name, nonce })
+}
 
 fn context() -> Context {
     Context {
@@ -15,6 +28,7 @@ fn context() -> Context {
         generation: 3,
         nonce: "n0".into(),
         network_nonce: "n0".into(),
+        key: key(),
         guest_dir: "/data/longshore/org_name/guest".into(),
         broker_dir: "/data/longshore/org_name/broker".into(),
         files_dir: "/data/longshore/org_name/3/vm".into(),
@@ -67,6 +81,7 @@ fn every_service_gets_labels_and_mounts() {
             "dev.longshore.extension": "org/name",
             "dev.longshore.generation": "3",
             "dev.longshore.nonce": "n0",
+            "dev.longshore.sig": signature(ResourceKind::Container, 3, "org_name-desktop-extension-a", "n0"),
         })
     );
     for name in ["a", "b"] {
@@ -345,8 +360,16 @@ fn networks_and_volumes_are_told_apart() {
         (vec!["p_default".into()], vec!["theirs".into(), "host".into()])
     );
     assert_eq!((plan.volumes, plan.external_volumes), (vec!["p_d".into()], vec!["drone-desktop-data".into()]));
-    assert_eq!(plan.file["volumes"]["d"]["labels"], json!({"dev.longshore.extension": "org/name"}));
-    assert_eq!(plan.file["networks"]["default"]["labels"]["dev.longshore.nonce"], "n0");
+    let signed = signature(ResourceKind::Volume, 0, "p_d", "");
+    assert_eq!(
+        plan.file["volumes"]["d"]["labels"],
+        json!({"dev.longshore.extension": "org/name", "dev.longshore.sig": signed})
+    );
+    let signed = signature(ResourceKind::Network, 0, "p_default", "n0");
+    assert_eq!(
+        plan.file["networks"]["default"]["labels"],
+        json!({"dev.longshore.extension": "org/name", "dev.longshore.sig": signed, "dev.longshore.nonce": "n0"})
+    );
     assert!(plan.file["volumes"]["e"].get("labels").is_none());
     assert_eq!(
         needs,

@@ -114,7 +114,8 @@ async fn marks_are_ours_and_docker_desktops_may_be_overridden(options: BrokerOpt
     );
     let marks = labels("container", &own);
     assert_eq!(marks["dev.longshore.extension"], stage.id());
-    assert!(marks["dev.longshore.sig"].is_null());
+    let signature = marks["dev.longshore.sig"].as_str().unwrap();
+    assert!(signature.len() == 64 && signature != labels("container", &usual)["dev.longshore.sig"], "{signature}");
     assert_eq!(
         (&marks["com.docker.desktop.extension"], &marks["com.docker.compose.project"]),
         (&"false".into(), &"".into())

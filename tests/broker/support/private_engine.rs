@@ -78,11 +78,11 @@ impl PrivateEngine {
         let begun = Instant::now();
         let socket = self.at().path().to_owned();
         while !socket.exists() || self.at().client().ping().await.is_err() {
-            assert!(
-                !self.sh("jobs -r").is_empty() && begun.elapsed() < START,
-                "the engine does not start:\n{}",
-                self.log()
-            );
+            assert!(begun.elapsed() < START, "the engine does not start:\n{}", self.log());
+            // On a busy machine it may give up on its containerd, which it waits for for 15 s only.
+            if self.sh("jobs -r").is_empty() {
+                self.sh(start);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

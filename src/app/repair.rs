@@ -1,0 +1,79 @@
+//! `longshore repair`: lists what would be taken up again after the store was lost or damaged, and does it when told to.
+
+use std::process::ExitCode;
+
+use crate::{
+    config::{self, EngineAddress, RepairArgs, ServeArgs},
+    core::{Repair, Surveyed},
+    engine::Engine,
+    files::layout::Layout,
+    model::error::{Error, Reason, Result},
+};
+
+/// Runs it.
+pub fn main(args: &RepairArgs) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")));
+    match runtime.and_then(|runtime| runtime.block_on(run(args))) {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("longshore: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What there is to say. Errors: ALREADY_RUNNING, ENGINE_UNAVAILABLE, FILE_FAILED, STORE_UNWRITABLE.
+async fn run(args: &RepairArgs) -> Result<String> {
+    let config = config::load(&ServeArgs::from(args))?;
+    let layout = Layout::open(&config.data_dir)?;
+    let database = layout.database().display().to_string();
+    let EngineAddress::Unix(socket) = &config.engine;
+    let repair = Repair::new(layout, Engine::new(socket, "repair", "repair"));
+    let wrong = match repair.check().await {
+        Ok(true) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
+        Ok(false) => format!("{database} is not there, though extensions are"),
+        Err(error) if error.reason() == Reason::StoreDamaged => error.message().to_owned(),
+        Err(error) => return Err(error),
+    };
+    let surveyed = repair.survey().await?;
+    let mut said = format!("{wrong}\n\n{}", list(&surveyed));
+    if !args.yes {
+        said += "Nothing was changed. Do it with: longshore repair --yes\n";
+        return Ok(said);
+    }
+    let aside = repair.adopt(surveyed).await?;
+    said += &format!("Done. What there was of the old store is now {}\n", aside.display());
+    Ok(said)
+}
+
+fn list(surveyed: &Surveyed) -> String {
+    let Surveyed { extensions, unknown, objects, claimed } = surveyed;
+    let mut text = String::new();
+    let mut section = |title: &str, mut lines: Vec<String>| {
+        if !lines.is_empty() {
+            lines.sort();
+            text += &format!("{title}\n  {}\n\n", lines.join("\n  "));
+        }
+    };
+    section(
+        "Extensions to be on record again, without their grants (accept them with `longshore grants`):",
+        extensions
+            .iter()
+            .map(|one| format!("{} {}, generation {}", one.id, one.record.version, one.generation))
+            .collect(),
+    );
+    section(
+        "Objects to be theirs again, as they bear the broker's signature:",
+        objects.iter().map(|entry| format!("{} {} of {}", entry.kind.as_str(), entry.name, entry.extension)).collect(),
+    );
+    section(
+        "Objects that claim to be an extension's, and are left alone:",
+        claimed.iter().map(|one| format!("{} {}: {}", one.kind.as_str(), one.name, one.why)).collect(),
+    );
+    section("Directories in which no extension is written down, and which stay:", unknown.clone());
+    text
+}

@@ -1,0 +1,154 @@
+//! What an object's labels prove. Anybody can write labels, and copy ours: only a signature that fits the very object says
+//! that the broker had it made.
+
+use std::collections::HashMap;
+
+use super::{
+    Broker,
+    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
+};
+use crate::{
+    engine::{Container, Network},
+    model::{
+        compose::labels::SIGNATURE,
+        extension::{Maker, ResourceKind},
+        journal::aside_name,
+        reference::ExtensionId,
+        signature::{Key, Mark},
+    },
+};
+
+/// An object of the engine with its labels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marked<'a> {
+    pub(super) kind: ResourceKind,
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+    pub(super) labels: &'a HashMap<String, String>,
+}
+
+impl<'a> From<&'a Container> for Marked<'a> {
+    fn from(it: &'a Container) -> Self {
+        Marked { kind: ResourceKind::Container, id: &it.id, name: &it.name, labels: &it.labels }
+    }
+}
+
+impl<'a> From<&'a Network> for Marked<'a> {
+    fn from(it: &'a Network) -> Self {
+        Marked { kind: ResourceKind::Network, id: &it.id, name: &it.name, labels: &it.labels }
+    }
+}
+
+/// What was proved of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Proof<'a> {
+    pub(super) extension: ExtensionId,
+    pub(super) generation: i64,
+    /// Who asked the engine for it. What an extension asked for may have any name, and its nonce is its own.
+    pub(super) maker: Maker,
+    pub(super) nonce: &'a str,
+}
+
+/// Whose an object is, or why that is not proved.
+pub(super) fn proof<'a>(key: &Key, object: &Marked<'a>) -> Result<Proof<'a>, &'static str> {
+    let label = |name: &str| object.labels.get(name).map_or("", String::as_str);
+    let signature = object.labels.get(SIGNATURE).ok_or("it bears no signature")?;
+    let extension: ExtensionId = label(EXTENSION_LABEL).parse().map_err(|_| "it names no extension")?;
+    let nonce = label(NONCE_LABEL);
+    let generation = label(GENERATION_LABEL).parse().unwrap_or(0);
+    let fits = |name: &str| {
+        let mark = Mark { kind: object.kind, extension: extension.as_str(), generation, name, nonce };
+        key.verifies(&mark, signature)
+    };
+    let maker = if names(object).iter().any(|name| fits(name)) {
+        Maker::Broker
+    } else if !nonce.is_empty() && fits("") {
+        Maker::Extension
+    } else {
+        return Err("its signature does not fit it");
+    };
+    Ok(Proof { extension, generation, maker, nonce })
+}
+
+/// The names that an object may have been signed for.
+fn names(object: &Marked<'_>) -> Vec<String> {
+    let name = object.name;
+    let mut names = vec![name.to_owned()];
+    if object.kind != ResourceKind::Container {
+        return names;
+    }
+    // Compose numbers the containers of a service.
+    if let Some((service, number)) = name.rsplit_once('-')
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        names.push(service.to_owned());
+    }
+    // One of an old generation, whose name an update took.
+    if *name == aside_name(object.id)
+        && let (Some(project), Some(service)) = (object.labels.get(PROJECT_LABEL), object.labels.get(SERVICE_LABEL))
+    {
+        names.extend([format!("{project}-{service}"), format!("{project}-service")]);
+    }
+    names
+}
+
+impl Broker {
+    /// Whether an object proves that it was made under one of these nonces.
+    pub(super) fn is_made_under(&self, object: &Marked<'_>, is_meant: impl Fn(&str) -> bool) -> bool {
+        object.labels.get(NONCE_LABEL).is_some_and(|nonce| is_meant(nonce)) && proof(&self.key, object).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    /// Name and labels of an object that was signed for some name.
+    fn signed(kind: ResourceKind, signed_for: &str, nonce: &str, generation: i64) -> HashMap<String, String> {
+        let mark = Mark { kind, extension: "a/b", generation, name: signed_for, nonce };
+        let labels = [
+            (EXTENSION_LABEL, "a/b".to_owned()),
+            (GENERATION_LABEL, generation.to_string()),
+            (NONCE_LABEL, nonce.to_owned()),
+            (SERVICE_LABEL, "web".to_owned()),
+            (PROJECT_LABEL, "a_b-desktop-extension".to_owned()),
+            (SIGNATURE, Key::new(KEY).sign(&mark)),
+        ];
+        labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn maker(kind: ResourceKind, name: &str, labels: &HashMap<String, String>) -> Result<Maker, &'static str> {
+        proof(&Key::new(KEY), &Marked { kind, id: "0123", name, labels }).map(|proof| proof.maker)
+    }
+
+    #[test]
+    fn what_is_signed_for_its_name_is_ours_and_a_copy_is_not() {
+        use ResourceKind::{Container, Network, Volume};
+        let web = signed(Container, "p-web", "n", 1);
+        assert_eq!(maker(Container, "p-web", &web), Ok(Maker::Broker));
+        assert_eq!(maker(Container, "p-web-2", &web), Ok(Maker::Broker));
+        assert_eq!(maker(Network, "p_default", &signed(Network, "p_default", "n", 0)), Ok(Maker::Broker));
+        assert_eq!(maker(Volume, "p_data", &signed(Volume, "p_data", "", 0)), Ok(Maker::Broker));
+        let wrong = Err("its signature does not fit it");
+        assert_eq!(maker(Container, "other", &web), wrong);
+        assert_eq!(maker(Network, "p-web", &web), wrong);
+        assert_eq!(maker(Network, "p_default-2", &signed(Network, "p_default", "n", 0)), wrong);
+        assert_eq!(maker(Volume, "v", &signed(Volume, "", "", 0)), wrong, "without a nonce everybody would fit");
+        let mut other = web;
+        other.insert(EXTENSION_LABEL.into(), "a/c".into());
+        assert_eq!(maker(Container, "p-web", &other), wrong);
+        other.remove(SIGNATURE);
+        assert_eq!(maker(Container, "p-web", &other), Err("it bears no signature"));
+    }
+
+    #[test]
+    fn what_an_extension_named_and_what_an_update_set_aside_are_known() {
+        let made = signed(ResourceKind::Container, "", "n", 1);
+        assert_eq!(maker(ResourceKind::Container, "theirs", &made), Ok(Maker::Extension));
+        let aside = signed(ResourceKind::Container, "a_b-desktop-extension-web", "n", 1);
+        assert_eq!(maker(ResourceKind::Container, &aside_name("0123"), &aside), Ok(Maker::Broker));
+    }
+}

@@ -1,0 +1,201 @@
+//! Finds again what a lost or damaged store knew: extensions by what is written down beside their files, objects of the
+//! engine by the signature that they carry. It lists before anything is done, and what it cannot prove it leaves alone.
+
+use std::collections::HashMap;
+
+use super::{
+    ownership::{EXTENSION_LABEL, NONCE_LABEL, SERVICE_LABEL},
+    proof::{Marked, Proof, proof},
+    start::is_anonymous,
+    written,
+};
+use crate::{
+    engine::Engine,
+    files::layout::Layout,
+    model::{
+        error::Result,
+        extension::{Installed, LedgerEntry, Maker, OwnerSource, Record, ResourceKind},
+        reference::ExtensionId,
+    },
+    store::{Store, now_ms},
+};
+
+/// Finds and adopts.
+#[derive(Debug)]
+pub struct Repair {
+    layout: Layout,
+    engine: Engine,
+}
+
+/// What there is to adopt, and what is left alone.
+#[derive(Debug, Default)]
+pub struct Surveyed {
+    /// Extensions that come to be on record again. Their grants do not.
+    pub extensions: Vec<Installed>,
+    /// Directories of extensions in which nothing is written down.
+    pub unknown: Vec<String>,
+    /// Objects that bear our signature.
+    pub objects: Vec<LedgerEntry>,
+    /// Objects that claim to be an extension's and do not prove it.
+    pub claimed: Vec<Claimed>,
+}
+
+/// An object that claims to be an extension's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// What it is.
+    pub kind: ResourceKind,
+    /// Its name.
+    pub name: String,
+    /// Why it is left alone.
+    pub why: &'static str,
+}
+
+/// An object of the engine with labels.
+struct Object {
+    kind: ResourceKind,
+    id: String,
+    name: String,
+    labels: HashMap<String, String>,
+}
+
+impl Repair {
+    /// Of a data directory, which is held meanwhile: no broker runs on it.
+    pub fn new(layout: Layout, engine: Engine) -> Self {
+        Repair { layout, engine }
+    }
+
+    /// Whether the store is sound. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
+    pub async fn check(&self) -> Result<bool> {
+        if !self.layout.database().exists() {
+            return Ok(self.layout.extensions()?.is_empty());
+        }
+        let store = Store::open(&self.layout.database())?;
+        store.check().await?;
+        Ok(true)
+    }
+
+    /// Looks what there is; nothing is changed. Errors: ENGINE_UNAVAILABLE, FILE_FAILED.
+    pub async fn survey(&self) -> Result<Surveyed> {
+        let mut surveyed = Surveyed::default();
+        for (name, directory) in self.layout.extensions()? {
+            // The newest that is written down: an update writes just before it commits.
+            let written = directory.generations()?.into_iter().rev().find_map(|number| {
+                written::read(&directory.generation(number))
+                    .filter(|found| found.generation.unsigned_abs() == number && found.id.slug() == name)
+            });
+            match written {
+                Some(installed) => surveyed.extensions.push(installed),
+                None => surveyed.unknown.push(name),
+            }
+        }
+        let key = self.layout.known_key()?;
+        let objects = self.objects().await?;
+        let marked = |nonce: &str| {
+            objects.iter().filter(|object| object.labels.get(NONCE_LABEL).is_some_and(|of| of == nonce)).count()
+        };
+        for Object { kind, id, name, labels } in &objects {
+            let object = Marked { kind: *kind, id, name, labels };
+            let proof = match &key {
+                Some(key) => proof(key, &object),
+                None => Err("the key is lost, so no signature can be checked"),
+            };
+            match proof {
+                // The name was the extension's to choose: a copy of the labels would prove as much.
+                Ok(Proof { maker: Maker::Extension, nonce, .. }) if marked(nonce) > 1 => {
+                    let why = "something else bears the very same mark";
+                    surveyed.claimed.push(Claimed { kind: *kind, name: name.clone(), why });
+                }
+                Ok(proof) => surveyed.objects.push(entry(&object, &proof)),
+                Err(why) => surveyed.claimed.push(Claimed { kind: *kind, name: name.clone(), why }),
+            }
+        }
+        self.add_anonymous(&mut surveyed).await?;
+        self.add_owners(&mut surveyed);
+        Ok(surveyed)
+    }
+
+    /// Puts the damaged store aside, where there is one, and makes a new one of what was surveyed. Returns where the old
+    /// one lies. Errors: FILE_FAILED, STORE_UNWRITABLE.
+    pub async fn adopt(&self, surveyed: Surveyed) -> Result<std::path::PathBuf> {
+        let aside = self.layout.put_database_aside()?;
+        let store = Store::open(&self.layout.database())?;
+        store.adopt(surveyed.extensions, surveyed.objects).await?;
+        Ok(aside)
+    }
+
+    /// The engine's objects that claim to be an extension's.
+    async fn objects(&self) -> Result<Vec<Object>> {
+        let mut objects = vec![];
+        for found in self.engine.containers(&[EXTENSION_LABEL.to_owned()]).await? {
+            let (kind, id, name) = (ResourceKind::Container, found.id, found.name);
+            objects.push(Object { kind, id, name, labels: found.labels });
+        }
+        for found in self.engine.networks().await? {
+            let (kind, id, name) = (ResourceKind::Network, found.id, found.name);
+            objects.push(Object { kind, id, name, labels: found.labels });
+        }
+        for found in self.engine.volumes().await? {
+            let (kind, id, name) = (ResourceKind::Volume, found.name.clone(), found.name);
+            objects.push(Object { kind, id, name, labels: found.labels });
+        }
+        objects.retain(|object| object.labels.contains_key(EXTENSION_LABEL));
+        Ok(objects)
+    }
+
+    /// Volumes without a name came with the containers that are adopted, and go with them.
+    async fn add_anonymous(&self, surveyed: &mut Surveyed) -> Result<()> {
+        let mut added: Vec<LedgerEntry> = vec![];
+        let is_ours = |entry: &&LedgerEntry| entry.kind == ResourceKind::Container && entry.maker == Maker::Broker;
+        for container in surveyed.objects.iter().filter(is_ours) {
+            let Some(details) = self.engine.container(&container.id).await? else { continue };
+            let volumes = details.mounts.into_iter().map(|mount| mount.volume).filter(|volume| is_anonymous(volume));
+            added.extend(volumes.map(|volume| LedgerEntry {
+                kind: ResourceKind::Volume,
+                id: volume.clone(),
+                name: volume,
+                keep: false,
+                ..container.clone()
+            }));
+        }
+        surveyed.objects.extend(added);
+        Ok(())
+    }
+
+    /// An extension of which only objects are left gets a record with nothing in it, so that it can be removed.
+    fn add_owners(&self, surveyed: &mut Surveyed) {
+        for object in surveyed.objects.iter().filter(|object| !object.keep) {
+            let is_known = |installed: &Installed| installed.id.as_str() == object.extension;
+            let Ok(id) = object.extension.parse::<ExtensionId>() else { continue };
+            if !surveyed.extensions.iter().any(is_known) {
+                let record =
+                    Record { reference: format!("{id}:unknown"), version: "unknown".into(), ..Record::default() };
+                surveyed.extensions.push(Installed {
+                    id,
+                    generation: object.generation,
+                    enabled: false,
+                    installed_at_ms: now_ms(),
+                    record,
+                    change: None,
+                });
+            }
+        }
+    }
+}
+
+/// The line of the ledger for an object that proves whose it is.
+fn entry(object: &Marked<'_>, proof: &Proof<'_>) -> LedgerEntry {
+    let service = object.labels.get(SERVICE_LABEL).filter(|_| proof.maker == Maker::Broker);
+    LedgerEntry {
+        kind: object.kind,
+        id: object.id.to_owned(),
+        name: object.name.to_owned(),
+        extension: proof.extension.to_string(),
+        generation: proof.generation,
+        service: service.cloned().unwrap_or_default(),
+        keep: object.kind == ResourceKind::Volume && !is_anonymous(object.id),
+        source: OwnerSource::Recovered,
+        maker: proof.maker,
+        first_seen_ms: now_ms(),
+    }
+}
