@@ -39,6 +39,15 @@ pub(super) enum Readiness {
 struct Restarts {
     comes_back: bool,
     count: i64,
+    /// It ended with 0 last, and nobody calls it: it may be a job, however often the engine has started it before that
+    /// was seen.
+    may_be_job: bool,
+}
+
+impl Restarts {
+    fn is_hopeless(&self) -> bool {
+        self.count >= HOPELESS && !self.may_be_job
+    }
 }
 
 impl Broker {
@@ -72,7 +81,7 @@ impl Broker {
                     return Err(self.exited(installed, &view).await);
                 }
                 // One that depends on no other service has no reason to do better at the next try.
-                _ if backend.services.len() == 1 && self.restarts(installed).await?.count >= HOPELESS => {
+                _ if backend.services.len() == 1 && self.restarts(installed).await?.is_hopeless() => {
                     return Err(self.exited(installed, &view).await);
                 }
                 _ => ready_since = None,
@@ -132,13 +141,15 @@ impl Broker {
 
     /// What the engine does about a backend that ends.
     async fn restarts(&self, installed: &Installed) -> Result<Restarts> {
-        let none = Restarts { comes_back: false, count: 0 };
+        let none = Restarts { comes_back: false, count: 0, may_be_job: false };
         let Some(backend) = &installed.record.backend else { return Ok(none) };
         Ok(match self.backend_container(installed, backend, &backend.service).await? {
             BackendContainer::Missing(_) => none,
-            BackendContainer::Found(details) => {
-                Restarts { comes_back: details.restarts_itself && details.state != "created", count: details.restarts }
-            }
+            BackendContainer::Found(details) => Restarts {
+                comes_back: details.restarts_itself && details.state != "created",
+                count: details.restarts,
+                may_be_job: backend.socket.is_none() && details.exit_code == 0,
+            },
         })
     }
 
