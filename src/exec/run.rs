@@ -173,8 +173,9 @@ impl Run {
                 self.outputs[which].unread(len - *allowed);
                 *allowed = 0;
                 self.is_cut = true;
-                self.outputs.iter_mut().for_each(Output::close);
+                // First, so that this is known as the cause: a pipe that closes ends most programs too.
                 self.stop(Cause::OutputLimit);
+                self.outputs.iter_mut().for_each(Output::close);
             }
             Some(allowed) => *allowed -= len,
             None => {}

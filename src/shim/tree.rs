@@ -4,7 +4,7 @@
 //! waited for keeps its process id, so killing direct children can never hit a stranger; repeating that until nothing is
 //! left ends the deepest tree. It keeps the number of its process group too, so that is killed as a whole, which the
 //! kernel does in one go: no fork within the group escapes. Grandchildren are killed in the same round for speed, through
-//! a pidfd and only while their parent is still the one that was listed.
+//! a pidfd and only while their parent is still the one that was listed, or is this process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -57,7 +57,8 @@ pub(super) fn signal_round(signal: Signal, spared: impl Fn(Pid) -> bool) -> usiz
         if parent == own {
             sent += usize::from(kill_process(pid, signal).is_ok());
         } else if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
-            && parent_of(pid) == Some(parent)
+            // Its parent may have ended just now, of this very signal: then it is ours.
+            && parent_of(pid).is_some_and(|now| now == parent || now == own)
         {
             sent += usize::from(pidfd_send_signal(handle, signal).is_ok());
         }
