@@ -116,6 +116,15 @@ pub(crate) async fn wait_until_none_marked(marker: &str) {
     }
 }
 
+/// Waits until there is no zombie below `shim`: a keeper that has told its end is buried a moment later.
+pub(crate) async fn wait_until_buried(shim: i32) {
+    let begun = Instant::now();
+    while !zombies_below(shim).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", zombies_below(shim));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Zombies among the descendants of `ancestor`.
 pub(crate) fn zombies_below(ancestor: i32) -> Vec<i32> {
     let stat = |pid: i32| -> Option<(String, i32)> {
