@@ -24,7 +24,7 @@ use crate::{
     peers::{self, Process},
     samples::Samples,
     settings::Settings,
-    site::{ENGINE, Site, docker},
+    site::{self, ENGINE, Site, docker},
 };
 
 /// Whose values these are.
@@ -90,14 +90,11 @@ pub(crate) async fn installs(samples: &mut Samples, site: &Site) -> Outcome<()> 
     docker(&["rm", "-f", &container])?;
     samples.add("uninstall ms", "docker", begun.elapsed().as_secs_f64() * 1e3);
 
-    let mut extensions = ExtensionServiceClient::with_origin(load::line(&site.socket, true).await?, load::origin());
+    let line = load::line(&site.socket, true).await?;
     let begun = Instant::now();
-    let image = pb::ImageSource { reference, pull: pb::PullPolicy::Never.into() };
-    let source = Some(pb::Source { source: Some(pb::source::Source::Image(image)) });
-    let mut steps =
-        extensions.install(pb::InstallRequest { source, trust: true, ..Default::default() }).await?.into_inner();
-    while steps.message().await?.is_some() {}
+    site::install(line.clone(), reference).await?;
     samples.add("install ms", OWN, begun.elapsed().as_secs_f64() * 1e3);
+    let mut extensions = ExtensionServiceClient::with_origin(line, load::origin());
     let begun = Instant::now();
     extensions.uninstall(pb::UninstallRequest { extension, ..Default::default() }).await?;
     samples.add("uninstall ms", OWN, begun.elapsed().as_secs_f64() * 1e3);

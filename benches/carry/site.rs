@@ -7,10 +7,14 @@ use std::{
     process::{self, Command, Stdio},
 };
 
-use longshore::pb::{self, extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient};
+use longshore::{
+    model::reference::ExtensionId,
+    pb::{self, extension_service_client::ExtensionServiceClient, grant_service_client::GrantServiceClient},
+};
 
 use crate::{
-    Outcome, load,
+    Outcome,
+    load::{self, Line},
     peers::{self, Process, serve},
 };
 
@@ -43,13 +47,8 @@ impl Site {
         let extension = format!("longshore-bench/{}", process::id());
         let mut site = Site { _process: process, home, socket, extension, container: String::new() };
         make_image(&site.reference())?;
-        let image = pb::ImageSource { reference: site.reference(), pull: pb::PullPolicy::Never.into() };
-        let source = Some(pb::Source { source: Some(pb::source::Source::Image(image)) });
         let line = load::line(&site.socket, true).await?;
-        let mut extensions = ExtensionServiceClient::with_origin(line.clone(), load::origin());
-        let request = pb::InstallRequest { source, trust: true, ..Default::default() };
-        let mut steps = extensions.install(request).await?.into_inner();
-        while steps.message().await?.is_some() {}
+        install(line.clone(), site.reference()).await?;
         let mut grants = GrantServiceClient::with_origin(line, load::origin());
         let allow = vec!["engine.full".to_owned()];
         let request = pb::GrantServiceSetRequest { extension: site.extension.clone(), allow, ..Default::default() };
@@ -60,7 +59,7 @@ impl Site {
 
     /// The socket by which the extension uses the engine.
     pub(crate) fn gateway(&self) -> Outcome<PathBuf> {
-        let directory = self.home.join("data/extensions").join(self.extension.replace('/', "_"));
+        let directory = self.home.join("data/extensions").join(self.extension.parse::<ExtensionId>()?.slug());
         let socket = directory.join("broker/docker.sock");
         if socket.exists() { Ok(socket) } else { Err("the extension has no engine socket".into()) }
     }
@@ -106,6 +105,17 @@ impl Drop for Site {
         let other = format!("{}-other:1", self.extension);
         let _ = docker(&["image", "rm", "-f", &self.reference(), &other]);
     }
+}
+
+/// Installs an image that the engine has.
+pub(crate) async fn install(line: Line, reference: String) -> Outcome<()> {
+    let image = pb::ImageSource { reference, pull: pb::PullPolicy::Never.into() };
+    let source = Some(pb::Source { source: Some(pb::source::Source::Image(image)) });
+    let mut extensions = ExtensionServiceClient::with_origin(line, load::origin());
+    let request = pb::InstallRequest { source, trust: true, ..Default::default() };
+    let mut steps = extensions.install(request).await?.into_inner();
+    while steps.message().await?.is_some() {}
+    Ok(())
 }
 
 /// The docker command line at the machine's engine.
