@@ -26,7 +26,7 @@ pub(crate) fn number() -> u64 {
 
 /// `BYTES` random bytes as hexadecimal digits, two for each.
 pub(crate) fn hex<const BYTES: usize>() -> String {
-    bytes::<BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
+    ::hex::encode(bytes::<BYTES>())
 }
 
 /// What nobody can guess: 128 random bits as 32 hexadecimal digits.

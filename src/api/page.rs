@@ -28,7 +28,7 @@ impl Page {
                 return Err(Error::new(Reason::RequestInvalid, "page_size", message));
             }
         };
-        let after = decode(token).ok_or_else(|| {
+        let after = hex::decode(token).ok().and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| {
             Error::new(
                 Reason::PageTokenInvalid,
                 "page_token",
@@ -44,21 +44,8 @@ impl Page {
             return String::new();
         }
         entries.truncate(self.size);
-        entries.last().map(|last| encode(&key(last))).unwrap_or_default()
+        entries.last().map(|last| hex::encode(key(last))).unwrap_or_default()
     }
-}
-
-fn encode(key: &str) -> String {
-    key.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn decode(token: &str) -> Option<String> {
-    let digits: Vec<u32> = token.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let bytes = digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]));
-    String::from_utf8(bytes.collect::<Result<_, _>>().ok()?).ok()
 }
 
 #[cfg(test)]

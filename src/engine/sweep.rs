@@ -29,8 +29,7 @@ impl Engine {
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
     pub async fn sweep(&self, directory: &Path, broker_dir: &Path) -> Result<()> {
         let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
-        let tag: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let image = format!("{EMPTY_IMAGE}:{tag}");
+        let image = format!("{EMPTY_IMAGE}:{}", hex::encode(&hash[..8]));
         // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
         let labels = self.mark.labels("sweeper").into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
         let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();

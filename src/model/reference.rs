@@ -124,7 +124,7 @@ impl ExtensionId {
             let hash = Sha256::digest(self.0.as_bytes());
             slug.truncate(SHORT_SLUG_BYTES);
             slug.push('=');
-            slug.extend(hash.iter().take(12).map(|byte| format!("{byte:02x}")));
+            slug.push_str(&hex::encode(&hash[..12]));
         }
         slug
     }

@@ -41,19 +41,12 @@ impl Key {
 
     /// The value of the label.
     pub fn sign(&self, mark: &Mark<'_>) -> String {
-        self.mac(mark).finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.mac(mark).finalize().into_bytes())
     }
 
     /// Whether a label's value is this key's signature.
     pub fn verifies(&self, mark: &Mark<'_>, signature: &str) -> bool {
-        let digits = signature.as_bytes().chunks(2);
-        let bytes: Option<Vec<u8>> = digits
-            .map(|pair| match std::str::from_utf8(pair) {
-                Ok(pair) if pair.len() == 2 && !pair.starts_with('+') => u8::from_str_radix(pair, 16).ok(),
-                _ => None,
-            })
-            .collect();
-        bytes.is_some_and(|bytes| self.mac(mark).verify_slice(&bytes).is_ok())
+        hex::decode(signature).is_ok_and(|bytes| self.mac(mark).verify_slice(&bytes).is_ok())
     }
 
     fn mac(&self, mark: &Mark<'_>) -> Hmac<Sha256> {
