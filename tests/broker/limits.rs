@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, PLAIN_UID, as_both, no_traces, reason, trusting};
+use crate::support::{Broker, BrokerOptions, Image, PLAIN_UID, as_both, eventually, no_traces, reason, trusting};
 
 as_both!(a_full_disk_is_told_and_no_end);
 
@@ -30,11 +30,11 @@ async fn near_the_limit_of_descriptors_new_work_fails_and_accepted_work_goes_on(
         crowd.push(UnixStream::connect(broker.socket()).await.unwrap());
     }
     // The connections are accepted one after the other.
-    let refused = until(|| async { system.clone().get_info(pb::GetInfoRequest {}).await.err() }).await;
+    let refused = eventually(|| async { system.clone().get_info(pb::GetInfoRequest {}).await.err() }).await;
     assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "LIMIT_REACHED".into()));
     assert!(refused.get_error_details().retry_info().is_some());
     drop(crowd);
-    until(|| async { system.clone().get_info(pb::GetInfoRequest {}).await.ok() }).await;
+    eventually(|| async { system.clone().get_info(pb::GetInfoRequest {}).await.ok() }).await;
 }
 
 #[tokio::test]
@@ -104,17 +104,4 @@ async fn a_full_disk_is_told_and_no_end(options: BrokerOptions) {
         no_traces(&broker, &image.id).await;
     }
     broker.stop().await;
-}
-
-/// Tries until there is something.
-async fn until<T, F: Future<Output = Option<T>>>(attempt: impl Fn() -> F) -> T {
-    let tries = async {
-        loop {
-            if let Some(found) = attempt().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), tries).await.expect("it never came to pass")
 }

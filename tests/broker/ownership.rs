@@ -8,7 +8,7 @@ use bollard::{
 };
 use longshore::pb::{self, OwnershipSource, ResourceKind};
 
-use crate::support::{Broker, Image, engine, no_traces, project, reason, trusting, unique};
+use crate::support::{Broker, Image, engine, eventually, no_traces, project, reason, trusting, unique};
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
 const FILE: &str = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data', '/anonymous']\n  side:\n    image: ${DESKTOP_PLUGIN_IMAGE}\nvolumes:\n  data: {}\n";
@@ -122,7 +122,8 @@ async fn labels_are_claims_and_strangers_are_nobodys() {
     let nobodys = owner(&broker, ResourceKind::Volume, &volume).await.unwrap();
     assert_eq!((&nobodys.id, nobodys.owner), (&volume, None));
     let mine = pb::ListResourcesRequest { extension: image.id.clone(), ..Default::default() };
-    assert!(resources(&broker, mine.clone()).await.contains(&claimed));
+    let listed = || async { resources(&broker, mine.clone()).await.contains(&claimed).then_some(()) };
+    eventually(listed).await;
     broker.uninstall(&image.id, true).await.unwrap();
     assert_eq!(resources(&broker, mine).await, [claimed], "it is never removed for its label");
     let options = RemoveContainerOptionsBuilder::default().force(true).build();

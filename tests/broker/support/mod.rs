@@ -20,6 +20,8 @@ pub(crate) use traces::{
     appears, engine_names, engine_traces, has_image, images_of, no_traces, project, read_store, traces,
 };
 
+use std::time::Duration;
+
 use longshore::pb;
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -62,4 +64,17 @@ pub(crate) fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     format!("{name}-{:x}-{:x}-{}", std::process::id(), now & 0xffff_ffff, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Tries until there is something.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(attempt: impl Fn() -> F) -> T {
+    let tries = async {
+        loop {
+            if let Some(found) = attempt().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), tries).await.expect("it never came to pass")
 }
