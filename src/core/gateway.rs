@@ -1,18 +1,19 @@
 //! The rules of the engine gateways: who is let in, what their creates are marked with, and the ledger's side of them.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use super::{
     Broker,
+    catalogue::{Catalogue, Key as ObjectKey, Object},
     lifecycle::grants_required,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
     program::check_runs,
     start::{is_anonymous, nonce_label},
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, Volume},
     gateway::{Caller, Create, Intent, Keeper, Made, Stamp},
     model::{
         compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS, SIGNATURE},
@@ -41,6 +42,15 @@ struct Rules {
     store: Store,
     engine: Engine,
     key: Key,
+    catalogue: Arc<Catalogue>,
+}
+
+/// What came of a create.
+#[derive(Default)]
+struct New {
+    ledger: Vec<LedgerEntry>,
+    /// As it is listed at once, before the engine's events tell of it.
+    objects: Vec<(ObjectKey, Object)>,
 }
 
 impl Broker {
@@ -61,7 +71,7 @@ impl Broker {
     /// Opens the gateway of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
         let (store, engine, key) = (self.store.clone(), self.engine.clone(), self.key.clone());
-        let rules = Rules { id: id.clone(), store, engine, key };
+        let rules = Rules { id: id.clone(), store, engine, key, catalogue: Arc::clone(&self.catalogue) };
         self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
     }
 
@@ -213,8 +223,10 @@ impl Rules {
             return;
         };
         let settled = async {
-            let made = if (200..300).contains(&status) { self.entries(&intent, &body).await? } else { vec![] };
-            self.store.settle_create(intent.nonce.clone(), made).await
+            let made = if (200..300).contains(&status) { self.outcome(&intent, &body).await? } else { New::default() };
+            self.store.settle_create(intent.nonce.clone(), made.ledger).await?;
+            self.catalogue.add(made.objects);
+            Ok::<(), Error>(())
         };
         if let Err(error) = settled.await {
             // It stays open, and is looked for at the next start.
@@ -223,33 +235,40 @@ impl Rules {
     }
 
     /// What an answer says was made.
-    async fn entries(&self, intent: &Intent, answer: &[u8]) -> Result<Vec<LedgerEntry>> {
+    async fn outcome(&self, intent: &Intent, answer: &[u8]) -> Result<New> {
         let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
         let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
         let ledger_of = |kind, id: String, name: String| entry(&self.id, generation(intent), kind, id, name);
+        let mut new = New::default();
         match intent.create.kind {
             ResourceKind::Container => {
-                let Some(found) = self.engine.container(&text("Id")).await? else { return Ok(vec![]) };
+                let Some(found) = self.engine.container(&text("Id")).await? else { return Ok(new) };
                 let volumes = found.mounts.iter().map(|mount| mount.volume.clone());
-                let new = volumes.filter(|volume| {
+                let made = volumes.filter(|volume| {
                     !intent.volumes_before.contains(volume)
                         && (is_anonymous(volume) || intent.create.volumes.contains(volume))
                 });
-                let mut all: Vec<_> = new.map(|name| ledger_of(ResourceKind::Volume, name.clone(), name)).collect();
-                all.push(ledger_of(ResourceKind::Container, found.id, found.name));
-                Ok(all)
+                new.ledger.extend(made.map(|name| ledger_of(ResourceKind::Volume, name.clone(), name)));
+                let listed = self.engine.containers_by_id(std::slice::from_ref(&found.id)).await?;
+                new.objects.extend(listed.into_iter().map(Into::into));
+                new.ledger.push(ledger_of(ResourceKind::Container, found.id, found.name));
             }
             ResourceKind::Network => {
                 let id = text("Id");
-                let name = self.engine.networks().await?.into_iter().find(|network| network.id == id);
-                Ok(name.map(|network| ledger_of(ResourceKind::Network, id, network.name)).into_iter().collect())
+                if let Some(found) = self.engine.networks().await?.into_iter().find(|network| network.id == id) {
+                    new.ledger.push(ledger_of(ResourceKind::Network, id, found.name.clone()));
+                    new.objects.push(found.into());
+                }
             }
             // One that was there already is answered in the same way, and does not bear our mark.
             ResourceKind::Volume if answer["Labels"][NONCE_LABEL] == intent.nonce.as_str() => {
-                Ok(vec![ledger_of(ResourceKind::Volume, text("Name"), text("Name"))])
+                let labels = serde_json::from_value(answer["Labels"].clone()).unwrap_or_default();
+                new.ledger.push(ledger_of(ResourceKind::Volume, text("Name"), text("Name")));
+                new.objects.push(Volume { name: text("Name"), labels }.into());
             }
-            ResourceKind::Volume | ResourceKind::Exec => Ok(vec![]),
+            ResourceKind::Volume | ResourceKind::Exec => {}
         }
+        Ok(new)
     }
 }
 

@@ -36,6 +36,7 @@ async fn what_is_made_is_owned_and_goes_with_the_extension(options: BrokerOption
     let (short, behind) = (stage.name("short"), stage.name("behind"));
     stage.says(&["run", "--rm", "--name", &short, "-v", "/gone", image, "echo"]);
     stage.says(&["create", "--name", &behind, image]);
+    assert!(stage.owned(ResourceKind::Container).await.contains(&behind), "it is listed at once");
     docker(&["rm", &behind]);
     let begun = std::time::Instant::now();
     loop {
