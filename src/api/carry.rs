@@ -136,7 +136,7 @@ async fn begin_stream(broker: Arc<Broker>, session: InSession, mut requests: Mes
         Told::Message(message) => match message.part {
             Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
             Some(stream_request::Part::Trailers(trailers)) => {
-                Ok(Piece::Trailers(proxy::headers::trailers(&convert::header_lines(trailers.headers))?))
+                Ok(Piece::Trailers(proxy::headers::trailers(convert::header_lines(trailers.headers))?))
             }
             Some(stream_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data or trailers")),
             None => Err(out_of_order("the message is empty; send data or trailers")),
@@ -192,7 +192,7 @@ async fn begin_connect(broker: Arc<Broker>, session: InSession, mut requests: Me
             None => Err(out_of_order("the message is empty; send data")),
         },
     });
-    Ok((answer, Rest::Tunnel(Box::new(exchange.into_tunnel().await?.fed_by(Box::pin(bytes))))))
+    Ok((answer, Rest::Tunnel(Box::new(exchange.into_tunnel()?.fed_by(Box::pin(bytes))))))
 }
 
 /// What follows the head of an answer to `Connect`.

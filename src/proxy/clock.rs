@@ -30,7 +30,7 @@ pub(super) struct Clock {
 pub(super) struct Watch {
     pub(super) backend: Arc<str>,
     pub(super) clock: Clock,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Progress,
 }
 
 impl Clock {
@@ -42,8 +42,8 @@ impl Clock {
     }
 
     /// For another connection: the total goes on, the rest begins anew.
-    pub(super) fn again(self) -> Clock {
-        Clock { connected: None, ..self }
+    pub(super) fn disconnected(&mut self) {
+        self.connected = None;
     }
 
     /// A connection is there, and perhaps a timer that was used before.

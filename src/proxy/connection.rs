@@ -1,104 +1,179 @@
 //! One HTTP/1.1 connection to a backend, driven by whoever waits on it: no task, and gone when its owner is.
+//!
+//! A write that fails is no failure yet: a backend may answer early, close, and never read the rest. From then on nothing
+//! is written, and what the backend answered (or its end) decides. A reset is an end: a Unix socket that is closed with
+//! unread bytes in it resets, after everything it sent was delivered. A backend that reads once and answers until it
+//! closes does exactly that.
 
 use std::{
-    future::{Future, poll_fn},
+    collections::VecDeque,
+    io::{self, ErrorKind, IoSlice},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+    time::Sleep,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::Sleep};
+use tokio_util::io::poll_read_buf;
 
-use super::{
-    headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES},
-    progress::Progress,
-    upload::Sending,
-    wire::Wire,
-};
+use super::progress::Progress;
 
+/// How much is read at first.
+const FIRST_READ_BYTES: usize = 8 << 10;
 /// Most bytes that are read at once: what a caller who does not read makes the broker hold. It is what a socket holds, or
 /// more, so larger ones would be no faster.
-const MAX_PIECE_BYTES: usize = 128 << 10;
+const MAX_READ_BYTES: usize = 128 << 10;
+/// How many pieces are written at once.
+const MAX_SLICES: usize = 16;
 
-/// A connection and what moves its bytes.
+/// A stream, what was read from it and not taken yet, and what is to be written.
+#[derive(Debug)]
 pub(super) struct Connection {
-    sender: SendRequest<Sending>,
-    driver: http1::Connection<TokioIo<Wire<UnixStream>>, Sending>,
-    is_over: bool,
-    progress: Arc<Progress>,
+    stream: UnixStream,
+    /// What the backend sent; whoever reads takes from its beginning.
+    pub(super) received: BytesMut,
+    /// What goes to the backend, in order.
+    pub(super) unsent: VecDeque<Bytes>,
+    pub(super) progress: Progress,
     /// The timer of the last exchange, for the next: to set it further off costs less than a new one.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
+    read_bytes: usize,
+    has_ended: bool,
 }
 
 impl Connection {
-    /// Prepares a fresh stream; sends nothing yet.
-    pub(super) async fn open(stream: UnixStream, progress: Arc<Progress>) -> hyper::Result<Connection> {
-        let io = TokioIo::new(Wire::new(stream, Arc::clone(&progress)));
-        let (sender, driver) = http1::Builder::new()
-            // Hand-written backends look for `Content-Length` as it is usually written.
-            .title_case_headers(true)
-            .allow_obsolete_multiline_headers_in_responses(true)
-            .max_headers(MAX_HEADER_LINES)
-            .max_header_size(MAX_HEADER_BYTES)
-            .max_buf_size(MAX_PIECE_BYTES)
-            .handshake(io)
-            .await?;
-        Ok(Connection { sender, driver, is_over: false, progress, timer: None })
-    }
-
-    /// Queues a request; the answer comes only while [`Connection::poll_bytes`] is called.
-    pub(super) fn send(
-        &mut self,
-        request: http::Request<Sending>,
-    ) -> impl Future<Output = hyper::Result<http::Response<Incoming>>> + Send + use<> {
-        self.sender.send_request(request)
-    }
-
-    /// Moves what bytes can be moved.
-    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) {
-        // What went wrong reaches the exchange through its own future; here it only says that it is over.
-        if !self.is_over && self.driver.poll_without_shutdown(cx).is_ready() {
-            self.is_over = true;
+    /// On a fresh stream.
+    pub(super) fn new(stream: UnixStream, progress: Progress) -> Connection {
+        Connection {
+            stream,
+            received: BytesMut::new(),
+            unsent: VecDeque::new(),
+            progress,
+            timer: None,
+            read_bytes: FIRST_READ_BYTES,
+            has_ended: false,
         }
     }
 
-    /// Whether the connection has ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    /// A request begins.
+    pub(super) fn begin(&mut self) {
+        self.progress.begin();
+        self.read_bytes = FIRST_READ_BYTES;
     }
 
-    /// Ready when the backend has taken what was queued, or is gone.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_bytes(cx);
-        if !self.is_over && self.progress.write_pending() { Poll::Pending } else { Poll::Ready(()) }
+    /// Writes what is to be written; ready when nothing is left, or nobody takes it any more.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.unsent.is_empty() && !self.progress.is_write_broken() {
+            let Poll::Ready(written) = self.poll_write_some(cx) else {
+                self.progress.write_blocked();
+                return Poll::Pending;
+            };
+            match written {
+                Ok(bytes) => self.wrote(bytes),
+                Err(_) => {
+                    self.progress.write_broke();
+                    // Nothing of it left: it can go another way.
+                    if self.progress.sent() {
+                        self.unsent.clear();
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
     }
 
-    /// Whether the next request can be sent: the last exchange is complete, the backend keeps the connection open, and
-    /// has sent nothing that nobody asked for.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        if self.unsent.len() == 1 {
+            return stream.poll_write(cx, &self.unsent[0]);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = slices.iter_mut().zip(&self.unsent).map(|(slot, bytes)| *slot = IoSlice::new(bytes)).count();
+        stream.poll_write_vectored(cx, &slices[..count])
+    }
+
+    fn wrote(&mut self, mut bytes: usize) {
+        let written = bytes;
+        while let Some(first) = self.unsent.front_mut() {
+            if bytes < first.len() {
+                first.advance(bytes);
+                break;
+            }
+            bytes -= first.len();
+            self.unsent.pop_front();
+        }
+        self.progress.wrote(written, self.unsent.is_empty());
+    }
+
+    /// Whether anything may be read: a backend may answer as soon as it accepts, but not before it was asked.
+    pub(super) fn is_asked(&self) -> bool {
+        self.progress.sent() || self.progress.is_write_broken()
+    }
+
+    /// Reads some more; false at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, but for a reset.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.has_ended {
+            return Poll::Ready(Ok(false));
+        }
+        self.received.reserve(self.read_bytes);
+        let read = match ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received)) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.progress.was_left_unread();
+                0
+            }
+            read => read?,
+        };
+        self.progress.read(read);
+        self.has_ended = read == 0;
+        if self.received.len() == self.received.capacity() {
+            self.read_bytes = (self.read_bytes * 2).min(MAX_READ_BYTES);
+        } else if read < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(FIRST_READ_BYTES);
+        }
+        Poll::Ready(Ok(read > 0))
+    }
+
+    /// Whether the other end is closed for both directions, not only for what it sends: nobody is left to send to.
+    pub(super) fn is_gone(&self) -> bool {
+        is_gone(&self.stream)
+    }
+
+    /// Whether the next request can be sent: nothing is on its way, and the backend has neither closed nor sent what
+    /// nobody asked for.
     pub(super) fn is_idle(&mut self) -> bool {
-        self.poll_bytes(&mut Context::from_waker(Waker::noop()));
-        !self.is_over && self.sender.is_ready() && !self.progress.is_write_broken()
+        let is_clean = self.unsent.is_empty() && self.received.is_empty() && !self.has_ended;
+        is_clean && !self.progress.is_write_broken() && self.is_silent()
     }
 
-    /// How far the request came.
-    pub(super) fn progress(&self) -> &Arc<Progress> {
-        &self.progress
+    fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending()
     }
 
-    /// The bare stream of a backend that switched protocols, and what it has sent since.
-    pub(super) async fn into_stream(mut self) -> (UnixStream, Bytes) {
-        poll_fn(|cx| {
-            self.poll_bytes(cx);
-            if self.is_over { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        let parts = self.driver.into_parts();
-        (parts.io.into_inner().into_inner(), parts.read_buf)
+    /// Lets go of memory that is of no use while nothing is asked.
+    pub(super) fn rest(&mut self) {
+        self.received = BytesMut::new();
     }
+
+    /// The bare stream of a backend that switched protocols, what it has sent since, and how far the request came.
+    pub(super) fn into_stream(self) -> (UnixStream, Bytes, Progress) {
+        (self.stream, self.received.freeze(), self.progress)
+    }
+}
+
+/// Whether the other end is closed for both directions.
+pub(super) fn is_gone(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0) && polled[0].revents().contains(PollFlags::HUP)
 }

@@ -1,30 +1,29 @@
 //! One request and its answer, both piece by piece and both at once.
 
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::StatusCode;
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::{
     net::UnixStream,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
     Head, HeaderLine, Limits, Pool, RequestHead,
+    chunks::Taken,
     clock::{Clock, Watch},
     connection::Connection,
     failure, headers,
+    lines::Lines,
     progress::Progress,
-    request, response,
+    request::{self, Built},
+    response::{self, Answered, Asked, Body, Follows},
     tunnel::Tunnel,
     upload::Upload,
 };
@@ -32,8 +31,6 @@ use crate::model::error::{Error, Reason, Result};
 
 /// How long a backend that has answered may go on without taking more of the request body.
 const LATE_READER: Duration = Duration::from_millis(250);
-/// Interim heads that wait for the caller; a backend that sends more of them faster is not worth listening to.
-const MAX_INTERIM: usize = 64;
 
 /// How a backend is reached.
 pub struct Route<'a, D> {
@@ -64,33 +61,35 @@ pub struct Exchange {
     /// `None` once it was given back or ended.
     connection: Option<Box<Connection>>,
     pool: Option<Arc<Pool>>,
-    progress: Arc<Progress>,
     upload: Upload,
+    /// The names of trailers that the request may have.
+    trailers: Vec<String>,
     clock: Clock,
-    interim: Arc<Interim>,
-    may_switch: bool,
+    asked: Asked,
+    with_interim: bool,
+    /// The backend keeps the connection open behind its answer.
+    is_kept: bool,
     announced: Option<u64>,
     state: State,
+    /// The first piece, which was waited for and not told yet.
+    first: Option<Part>,
 }
 
 enum State {
     /// Nothing has come but interim answers.
-    Waiting(Answer),
-    /// No head will come, and why is not told yet.
-    Failed(Box<Error>),
-    /// The head is there and not told yet.
-    Headed(Box<http::Response<Incoming>>),
-    Body(Incoming, response::Framing),
+    Waiting(Lines),
+    Body(Body),
     /// The answer is complete; the rest of the request may still be wanted.
-    Ended(Option<Pin<Box<Sleep>>>),
+    Ended(Option<Patience>),
+    /// What follows is no HTTP, or nothing.
     Over,
 }
 
-type Answer = Pin<Box<dyn Future<Output = hyper::Result<http::Response<Incoming>>> + Send>>;
-
-/// Interim answers that came and are not told yet.
-#[derive(Default)]
-struct Interim(Mutex<VecDeque<Head>>);
+/// How long a backend may still take its time, and how much had moved when that began.
+struct Patience {
+    timer: Pin<Box<Sleep>>,
+    moved_bytes: u64,
+}
 
 impl Exchange {
     /// Sends a request, and waits until something of the answer is there. A request on a connection that had been used
@@ -117,19 +116,34 @@ impl Exchange {
         let mut clock = Clock::start(limits);
         let pooled = route.pool.and_then(|pool| pool.take());
         let is_reused = pooled.is_some();
-        let connection = match pooled {
+        let mut connection = match pooled {
             Some(connection) => connection,
             // Boxed, here and below: most calls find a connection, and shall not carry the room that making one takes.
             None => Box::pin(dial(&route, &mut clock, limits)).await?,
         };
-        let mut exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
-        let mut begun = exchange.first(is_reused).await;
-        if is_reused && exchange.is_stale(&begun, built.is_safe()) {
-            let Exchange { upload, clock, .. } = exchange;
-            let mut clock = clock.again();
-            let connection = Box::pin(dial(&route, &mut clock, limits)).await?;
-            exchange = Exchange::on(&route, connection, &built, upload, clock, with_interim);
-            begun = exchange.first(false).await;
+        clock.connected(connection.timer.take());
+        connection.begin();
+        connection.unsent.push_back(built.head.clone());
+        let mut exchange = Exchange {
+            backend: route.backend.into(),
+            connection: Some(connection),
+            pool: route.pool.cloned(),
+            upload,
+            trailers: head.trailers.clone(),
+            clock,
+            asked: built.asked,
+            with_interim,
+            is_kept: false,
+            announced: None,
+            state: State::Waiting(Lines::default()),
+            first: None,
+        };
+        let mut begun = exchange.begin(is_reused).await;
+        if is_reused && exchange.is_stale(&begun, &built) {
+            exchange.clock.disconnected();
+            let fresh = Box::pin(dial(&route, &mut exchange.clock, limits)).await?;
+            exchange.go_another_way(fresh, &built);
+            begun = exchange.begin(false).await;
         }
         begun.map(|()| exchange)
     }
@@ -137,67 +151,41 @@ impl Exchange {
     /// Whether the connection was of no use: nothing of the request left, so what came is no answer to it; or the backend
     /// was closing while the request came, which no look at the connection beforehand can tell. What is wrong with the
     /// request itself, or took too long, is not for another connection to mend.
-    fn is_stale(&self, begun: &Result<()>, is_safe: bool) -> bool {
+    fn is_stale(&self, begun: &Result<()>, built: &Built) -> bool {
+        let Some(Connection { progress, .. }) = self.connection.as_deref() else { return false };
         let is_backends =
             |error: &Error| matches!(error.reason(), Reason::BackendBrokeBeforeHead | Reason::ResponseInvalid);
         let failed = begun.as_ref().err();
-        !self.progress.sent() && failed.is_none_or(is_backends)
-            || is_safe && self.progress.is_ignored() && failed.is_some_and(is_backends)
+        !progress.sent() && failed.is_none_or(is_backends)
+            || built.is_safe && progress.is_ignored() && failed.is_some_and(is_backends)
     }
 
-    fn on<D>(
-        route: &Route<'_, D>,
-        mut connection: Box<Connection>,
-        built: &request::Built,
-        upload: Upload,
-        mut clock: Clock,
-        with_interim: bool,
-    ) -> Exchange {
-        clock.connected(connection.timer.take());
-        let progress = Arc::clone(connection.progress());
-        progress.begin();
-        let interim = Arc::<Interim>::default();
-        let mut request = built.request(upload.send(Arc::clone(&progress)));
-        if with_interim {
-            let heard = Arc::clone(&interim);
-            hyper::ext::on_informational(&mut request, move |head| {
-                heard.push(Head { status: head.status().as_u16(), headers: headers::forwardable(head.headers()) });
-            });
+    /// Sends the request over a fresh connection: all that has not left yet, or all of one that is nothing but a head.
+    fn go_another_way(&mut self, mut fresh: Box<Connection>, built: &Built) {
+        match self.connection.take() {
+            Some(stale) if !stale.progress.sent() => fresh.unsent = stale.unsent,
+            _ => fresh.unsent.push_back(built.head.clone()),
         }
-        let answer = Box::pin(connection.send(request));
-        Exchange {
-            backend: route.backend.into(),
-            connection: Some(connection),
-            pool: route.pool.cloned(),
-            progress,
-            upload,
-            clock,
-            interim,
-            may_switch: built.may_switch(),
-            announced: None,
-            state: State::Waiting(answer),
-        }
+        self.clock.connected(None);
+        self.connection = Some(fresh);
+        (self.state, self.first, self.is_kept) = (State::Waiting(Lines::default()), None, false);
     }
 
     /// Waits until there is something to tell, or until it is clear that nothing will come of a reused connection.
-    async fn first(&mut self, is_reused: bool) -> Result<()> {
+    async fn begin(&mut self, is_reused: bool) -> Result<()> {
         poll_fn(|cx| {
-            if let Poll::Ready(error) = self.upload.poll_excess(cx) {
-                return Poll::Ready(Err(error.sent(self.progress.sent())));
+            let part = self.poll_part(cx);
+            let is_deaf = |progress: &Progress| progress.is_write_broken() && !progress.sent();
+            match part {
+                Poll::Ready(Some(Ok(part))) => self.first = Some(part),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Err(Error::bug("an exchange ended before its answer"))),
+                Poll::Pending => match &self.connection {
+                    Some(connection) if is_reused && is_deaf(&connection.progress) => {}
+                    _ => return Poll::Pending,
+                },
             }
-            let answered = self.poll_answer(cx);
-            let is_deaf = is_reused && self.progress.is_write_broken() && !self.progress.sent();
-            if !self.interim.is_empty() || is_deaf {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(answered);
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Failed(error) => Poll::Ready(Err(*error)),
-                other => {
-                    self.state = other;
-                    Poll::Ready(Ok(()))
-                }
-            }
+            Poll::Ready(Ok(()))
         })
         .await
     }
@@ -213,13 +201,12 @@ impl Exchange {
 
     /// See [`Exchange::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
-        let next = match self.upload.poll_excess(cx) {
-            Poll::Ready(error) => Poll::Ready(Some(Err(error.sent(self.progress.sent())))),
-            Poll::Pending => self.poll_part(cx),
-        };
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let next = self.poll_part(cx);
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            self.state = State::Over;
-            self.connection = None;
+            (self.state, self.connection) = (State::Over, None);
         }
         next
     }
@@ -234,149 +221,195 @@ impl Exchange {
     /// # Errors
     ///
     /// Only bugs.
-    pub async fn into_tunnel(mut self) -> Result<Tunnel> {
+    pub fn into_tunnel(mut self) -> Result<Tunnel> {
         let connection = self.connection.take().ok_or_else(|| Error::bug("a tunnel without a connection"))?;
-        let (stream, ahead) = connection.into_stream().await;
-        self.progress.switched();
-        Ok(Tunnel::new(stream, ahead, Watch { backend: self.backend, clock: self.clock, progress: self.progress }))
+        let (stream, ahead, mut progress) = connection.into_stream();
+        progress.switched();
+        Ok(Tunnel::new(stream, ahead, Watch { backend: self.backend, clock: self.clock, progress }))
     }
 
     /// Waits, for a moment, until a backend that answered early has taken the body that it was sent.
     pub(super) async fn settle(mut self) {
-        if self.progress.write_pending()
-            && let Some(connection) = &mut self.connection
+        if let Some(connection) = &mut self.connection
+            && connection.progress.write_pending()
         {
-            let _ = timeout(LATE_READER, poll_fn(|cx| connection.poll_flush(cx))).await;
+            let _ = timeout(LATE_READER, poll_fn(|cx| connection.poll_write(cx))).await;
         }
         self.give_back();
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
-        loop {
-            let answered = self.poll_answer(cx);
-            if let Some(head) = self.interim.pop() {
-                return Poll::Ready(Some(Ok(Part::Interim(head))));
-            }
-            ready!(answered);
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Failed(error) => return Poll::Ready(Some(Err(*error))),
-                State::Headed(response) => return Poll::Ready(Some(self.head(*response))),
-                State::Body(body, framing) => {
-                    let (body, part) = self.poll_body(cx, body, framing);
-                    self.state = body;
-                    return part;
-                }
-                State::Ended(patience) => return self.poll_ended(cx, patience).map(|()| None),
-                State::Over => return Poll::Ready(None),
-                waiting @ State::Waiting(_) => self.state = waiting,
-            }
+        let sent = self.poll_send(cx);
+        match &self.state {
+            State::Over => return Poll::Ready(None),
+            State::Ended(_) if sent.is_err() => return Poll::Ready(None),
+            State::Ended(_) => return self.poll_ended(cx).map(|()| None),
+            State::Waiting(_) | State::Body(_) => {}
         }
-    }
-
-    /// Moves bytes until the head is there, or never will be.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let State::Waiting(answer) = &mut self.state else { return Poll::Ready(()) };
-        if let Some(connection) = &mut self.connection {
-            connection.poll_bytes(cx);
+        if let Err(error) = sent {
+            let was_sent = self.connection.as_ref().is_some_and(|connection| connection.progress.sent());
+            return Poll::Ready(Some(Err(error.sent(was_sent))));
         }
-        self.state = match answer.as_mut().poll(cx) {
-            Poll::Pending => State::Failed(Box::new(ready!(self.clock.poll_passed(&self.backend, &self.progress, cx)))),
-            Poll::Ready(Ok(response)) => {
-                self.progress.head_seen();
-                State::Headed(Box::new(response))
-            }
-            Poll::Ready(Err(error)) => State::Failed(Box::new(match self.upload.take_failure() {
-                Some(wrong) => wrong.sent(self.progress.sent()),
-                None => failure::before_head(&self.backend, error, &self.progress),
-            })),
-        };
-        Poll::Ready(())
+        self.poll_answer(cx).map(Some)
     }
 
-    fn head(&mut self, response: http::Response<Incoming>) -> Result<Part> {
-        let (head, body) = response.into_parts();
-        let framing = response::Framing::of(&self.backend, &head, &body, self.may_switch)?;
-        self.announced = framing.announced();
-        let told = Head { status: head.status.as_u16(), headers: headers::forwardable(&head.headers) };
-        self.state =
-            if head.status == StatusCode::SWITCHING_PROTOCOLS { State::Over } else { State::Body(body, framing) };
-        Ok(Part::Head(told))
-    }
-
-    fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut body: Incoming,
-        mut framing: response::Framing,
-    ) -> (State, Poll<Option<Result<Part>>>) {
-        let mut asked = false;
-        // A body that always has more is never waited for.
-        if let Some(error) = self.clock.spent(&self.backend, &self.progress) {
-            return (State::Over, Poll::Ready(Some(Err(error))));
+    /// Sends as much of the request as there is and as is taken.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the body.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let Exchange { connection: Some(connection), upload, trailers, .. } = self else { return Ok(()) };
+        if let Poll::Ready(error) = upload.poll_excess(cx) {
+            return Err(error);
         }
         loop {
-            if let Some(connection) = &mut self.connection {
-                connection.poll_bytes(cx);
+            // Nothing is taken from a caller that goes nowhere.
+            if connection.progress.write_pending() && connection.poll_write(cx).is_pending()
+                || connection.progress.is_write_broken()
+            {
+                return Ok(());
             }
-            let frame = match Pin::new(&mut body).poll_frame(cx) {
-                // The connection gives out nothing before it was asked; it may have it at hand.
-                Poll::Pending if !std::mem::replace(&mut asked, true) => continue,
-                Poll::Pending => {
-                    let passed = self.clock.poll_passed(&self.backend, &self.progress, cx);
-                    return (State::Body(body, framing), passed.map(|error| Some(Err(error))));
-                }
-                Poll::Ready(frame) => frame,
-            };
-            let part = match frame {
-                None => framing.end(&self.backend).map(Part::End),
-                Some(Err(error)) => Err(match self.upload.take_failure() {
-                    Some(wrong) => wrong.sent(true),
-                    None => failure::in_body(&self.backend, error),
-                }),
-                Some(Ok(frame)) => match framing.take(frame) {
-                    Some(data) => Ok(Part::Data(data)),
-                    None => continue,
+            let is_fed = match upload.is_over() {
+                true => false,
+                false => match upload.poll_framed(trailers, &mut connection.unsent, cx) {
+                    Poll::Ready(framed) => framed.map(|()| true)?,
+                    Poll::Pending => false,
                 },
             };
-            let state = match &part {
-                Ok(Part::End(_)) => State::Ended(None),
-                Ok(_) => State::Body(body, framing),
-                Err(_) => State::Over,
+            if connection.poll_write(cx).is_pending() || !is_fed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads on until there is something to tell, or a limit has passed.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
+        // An answer that always has more is never waited for.
+        if let Some(error) = self.clock.spent(&self.backend, &connection.progress) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            if let Some(part) = self.take_part().transpose() {
+                return Poll::Ready(part);
+            }
+            let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
+            let read = match connection.is_asked() {
+                true => connection.poll_read(cx),
+                false => Poll::Pending,
             };
-            return (state, Poll::Ready(Some(part)));
+            let failure = match read {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) => None,
+                Poll::Ready(Err(error)) => Some(error),
+                Poll::Pending => return self.clock.poll_passed(&self.backend, &connection.progress, cx).map(Err),
+            };
+            return Poll::Ready(self.ended(failure));
+        }
+    }
+
+    /// Takes the next piece out of what was read.
+    fn take_part(&mut self) -> Result<Option<Part>> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        loop {
+            match &mut self.state {
+                State::Waiting(lines) => {
+                    let taken = response::take_head(&mut connection.received, lines);
+                    let follows =
+                        taken.and_then(|head| head.map(|head| Ok((head.follows(self.asked)?, head))).transpose());
+                    let follows =
+                        follows.map_err(|what| failure::bad_head(&self.backend, what, &connection.progress))?;
+                    let Some((follows, head)) = follows else { return Ok(None) };
+                    match follows {
+                        Follows::Head => {
+                            *lines = Lines::default();
+                            match self.with_interim {
+                                true => return Ok(Some(Part::Interim(told(head)))),
+                                false => continue,
+                            }
+                        }
+                        Follows::Switch => self.state = State::Over,
+                        Follows::Body(body) => {
+                            self.is_kept = head.keeps() && !body.ends_with_connection();
+                            self.announced = body.announced();
+                            self.state = State::Body(body);
+                        }
+                    }
+                    connection.progress.head_seen();
+                    return Ok(Some(Part::Head(told(head))));
+                }
+                State::Body(body) => {
+                    let taken = body.take(&mut connection.received);
+                    return match taken.map_err(|what| failure::bad_body(&self.backend, what))? {
+                        Taken::More => Ok(None),
+                        Taken::Data(data) => Ok(Some(Part::Data(data))),
+                        Taken::End(trailers) => {
+                            self.state = State::Ended(None);
+                            Ok(Some(Part::End(headers::forwardable_trailers(trailers))))
+                        }
+                    };
+                }
+                State::Ended(_) | State::Over => return Ok(None),
+            }
+        }
+    }
+
+    /// The connection ended.
+    fn ended(&mut self, failure: Option<std::io::Error>) -> Result<Part> {
+        let Some(connection) = &mut self.connection else { return Err(Error::bug("no connection")) };
+        match &self.state {
+            State::Body(body) if body.ends_with_connection() && failure.is_none() => {
+                self.state = State::Ended(None);
+                Ok(Part::End(Vec::new()))
+            }
+            State::Body(_) => Err(failure::broke_in_body(&self.backend, failure)),
+            // What came may be no beginning of a head at all.
+            _ => match response::parse_head(&mut connection.received) {
+                Err(what) => Err(failure::bad_head(&self.backend, what, &connection.progress)),
+                Ok(_) => Err(failure::before_head(&self.backend, failure, &connection.progress)),
+            },
         }
     }
 
     /// A backend may answer before it has read the whole request, and want the rest all the same: it is sent as long as
     /// it is taken. One that does not take any for a moment has lost interest.
-    fn poll_ended(&mut self, cx: &mut Context<'_>, patience: Option<Pin<Box<Sleep>>>) -> Poll<()> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
-        connection.poll_bytes(cx);
-        if connection.is_over() || self.upload.is_over() && !self.progress.write_pending() {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(connection), State::Ended(patience)) = (&mut self.connection, &mut self.state) else {
+            return Poll::Ready(());
+        };
+        let progress = &connection.progress;
+        if progress.is_write_broken() || self.upload.is_over() && !progress.write_pending() {
             self.give_back();
             return Poll::Ready(());
         }
-        // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
-        if self.progress.is_write_broken() || self.clock.poll_passed(&self.backend, &self.progress, cx).is_ready() {
+        // Whoever sends more than an answer does not speak HTTP, and whoever is gone takes nothing.
+        let has_spoken = !connection.received.is_empty() || matches!(connection.poll_read(cx), Poll::Ready(Ok(true)));
+        if has_spoken || connection.is_gone() {
             return Poll::Ready(());
         }
-        let mut patience = match patience {
-            Some(patience) => patience,
-            None => Box::pin(sleep(LATE_READER)),
-        };
-        if !self.progress.write_pending() {
-            patience.as_mut().reset(Instant::now() + LATE_READER);
+        // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
+        if self.clock.poll_passed(&self.backend, &connection.progress, cx).is_ready() {
+            return Poll::Ready(());
         }
-        let lost = self.progress.write_pending() && patience.as_mut().poll(cx).is_ready();
-        self.state = State::Ended(Some(patience));
-        if lost { Poll::Ready(()) } else { Poll::Pending }
+        if !connection.progress.write_pending() {
+            *patience = None;
+            return Poll::Pending;
+        }
+        let moved_bytes = connection.progress.moved_bytes();
+        let is_moving = patience.as_ref().is_none_or(|patience| patience.moved_bytes != moved_bytes);
+        if is_moving {
+            *patience = Some(Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
+        }
+        patience.as_mut().map_or(Poll::Ready(()), |patience| patience.timer.as_mut().poll(cx))
     }
 
     /// Gives the connection back, where it can be used again.
     fn give_back(&mut self) {
         let (Some(mut connection), Some(pool)) = (self.connection.take(), &self.pool) else { return };
-        if self.upload.is_over() && connection.is_idle() {
+        if self.is_kept && self.upload.is_over() && connection.is_idle() {
             connection.timer = self.clock.take_timer();
+            connection.rest();
             pool.put(connection);
         }
     }
@@ -387,36 +420,19 @@ where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
 {
-    let progress = Arc::<Progress>::default();
+    let mut progress = Progress::default();
     let dialled = async {
         let stream = timeout(limits.connect, (route.dial)())
             .await
-            .map_err(|_| failure::too_slow(route.backend, limits.connect, &progress))?;
+            .map_err(|_| failure::too_slow(route.backend, limits.connect, &Progress::default()))?;
         stream.map_err(|error| error.sent(false))
     };
     let stream = clock.hold(route.backend, &progress, dialled).await?;
     progress.connected();
-    let opened = Connection::open(stream, progress).await;
-    opened
-        .map(Box::new)
-        .map_err(|error| Error::bug("the http client refuses a fresh connection").caused_by(error).sent(false))
+    Ok(Box::new(Connection::new(stream, progress)))
 }
 
-// === impl Interim ===
-
-impl Interim {
-    fn push(&self, head: Head) {
-        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heads.len() < MAX_INTERIM {
-            heads.push_back(head);
-        }
-    }
-
-    fn pop(&self) -> Option<Head> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
+/// A head as it is told.
+fn told(head: Answered) -> Head {
+    Head { status: head.status, headers: headers::forwardable(head.lines) }
 }

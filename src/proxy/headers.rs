@@ -1,10 +1,6 @@
 //! Which header lines travel, in both directions.
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, HOST},
-};
 
 use super::HeaderLine;
 use crate::model::error::{Error, Reason, Result};
@@ -14,6 +10,9 @@ pub const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Most header lines.
 pub const MAX_HEADER_LINES: usize = 200;
+
+/// Room for the lines of most requests.
+const ROOM_BYTES: usize = 512;
 
 /// What concerns one connection, or how the body is framed: the broker's to set. RFC 9110 7.6.1, and `Proxy-Connection`
 /// for those who still send it.
@@ -33,58 +32,103 @@ const OURS: &[&str] = &[
 const HOP_BY_HOP: &[&str] =
     &["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// Checks a caller's header lines; adds `Host: localhost`, first, where there is none. Order is kept, lines of one name
-/// come to stand together.
+/// A caller's header lines as they go on the wire, checked: names as they are usually written, `Host: localhost` first
+/// where there is no `Host`, else that. Order is kept.
 ///
 /// # Errors
 ///
 /// `HEADER_INVALID`: name is not a token, value holds control characters, the header is the broker's to set, `Host`
 /// twice, or over [`MAX_HEADER_BYTES`] or [`MAX_HEADER_LINES`].
-pub fn request(lines: &[HeaderLine]) -> Result<HeaderMap> {
+pub fn request(lines: &[HeaderLine]) -> Result<Vec<u8>> {
+    let mut written = Vec::with_capacity(ROOM_BYTES);
+    write_request(&mut written, lines)?;
+    Ok(written)
+}
+
+/// Writes what [`request`] gives behind something else.
+pub(super) fn write_request(out: &mut Vec<u8>, lines: &[HeaderLine]) -> Result<()> {
     check_size(lines)?;
-    // Host stands first, as RFC 9110 7.2 asks for; room for Content-Length.
-    let mut headers = HeaderMap::with_capacity(lines.len() + 2);
-    headers.insert(HOST, HeaderValue::from_static("localhost"));
-    let mut own_host = false;
-    for line in lines {
-        let (name, value) = parse(line)?;
-        if OURS.contains(&name.as_str()) {
+    let mut hosts = lines.iter().filter(|line| is_named(line, "host"));
+    // Host stands first, as RFC 9110 7.2 asks for.
+    match (hosts.next(), hosts.next()) {
+        (None, _) => out.extend_from_slice(b"Host: localhost\r\n"),
+        (Some(host), None) => write_checked(out, host)?,
+        (Some(_), Some(second)) => return Err(refused(&second.name, "is given twice; give it once")),
+    }
+    for line in lines.iter().filter(|line| !is_named(line, "host")) {
+        if OURS.iter().any(|ours| is_named(line, ours)) {
             return Err(refused(&line.name, "is set by the broker; leave it out"));
         }
-        if name != HOST {
-            headers.append(name, value);
-        } else if std::mem::replace(&mut own_host, true) {
-            return Err(refused(&line.name, "is given twice; give it once"));
-        } else {
-            headers.insert(HOST, value);
-        }
+        write_checked(out, line)?;
     }
-    Ok(headers)
+    Ok(())
+}
+
+/// Writes one line that is known to be right.
+pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let mut begins = true;
+    for byte in name.bytes() {
+        // Hand-written backends look for `Content-Length` as it is usually written.
+        out.push(if begins { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() });
+        begins = byte == b'-';
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_checked(out: &mut Vec<u8>, line: &HeaderLine) -> Result<()> {
+    check(line)?;
+    write_line(out, &line.name, &line.value);
+    Ok(())
+}
+
+/// A line of an answer, as it was parsed.
+pub(super) fn received(header: &httparse::Header<'_>) -> HeaderLine {
+    let mut value = header.value.to_vec();
+    if value.contains(&b'\n') {
+        // RFC 9112 5.2: a folded line is one line.
+        value = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect::<Vec<_>>().join(&b' ');
+    }
+    HeaderLine { name: header.name.to_ascii_lowercase(), value: value.into() }
 }
 
 /// The lines of an answer's head or trailers that travel on: all but the hop-by-hop ones and those that `Connection`
-/// names.
-pub fn forwardable(headers: &HeaderMap) -> Vec<HeaderLine> {
-    let named = named_by_connection(headers);
-    headers
-        .iter()
-        .filter(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()) && !named.contains(name))
-        .map(|(name, value)| HeaderLine::new(name.as_str(), Bytes::copy_from_slice(value.as_bytes())))
-        .collect()
+/// names. Order is kept.
+pub fn forwardable(mut lines: Vec<HeaderLine>) -> Vec<HeaderLine> {
+    let named: Vec<Bytes> = lines.iter().filter(|line| line.name == "connection").flat_map(tokens).collect();
+    let is_named = |line: &HeaderLine| named.iter().any(|name| name.eq_ignore_ascii_case(line.name.as_bytes()));
+    lines.retain(|line| !HOP_BY_HOP.contains(&line.name.as_str()) && !is_named(line));
+    lines
 }
 
-/// The name of a trailer as it is announced.
+/// The lines of trailers that travel on.
+pub(super) fn forwardable_trailers(lines: Vec<HeaderLine>) -> Vec<HeaderLine> {
+    let mut lines = forwardable(lines);
+    // RFC 9110 6.5.1: what frames the message means nothing after it.
+    lines.retain(|line| line.name != "content-length");
+    lines
+}
+
+/// The names in a list.
+fn tokens(line: &HeaderLine) -> impl Iterator<Item = Bytes> {
+    let names = line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    names.filter(|name| !name.is_empty()).map(|name| line.value.slice_ref(name))
+}
+
+/// Checks the name of a trailer, as it is announced.
 ///
 /// # Errors
 ///
 /// `HEADER_INVALID`: not a token, or a header that means nothing after the body.
-pub(super) fn trailer_name(name: &str) -> Result<HeaderValue> {
-    let parsed = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| refused(name, "is not the name of a trailer; use letters, digits and - only"))?;
-    if OURS.contains(&parsed.as_str()) || parsed == HOST {
+pub(super) fn check_trailer_name(name: &str) -> Result<()> {
+    if !is_token(name.as_bytes()) {
+        return Err(refused(name, "is not the name of a trailer; use letters, digits and - only"));
+    }
+    if OURS.iter().chain(&["host"]).any(|ours| name.eq_ignore_ascii_case(ours)) {
         return Err(refused(name, "cannot be a trailer; it belongs before the body"));
     }
-    Ok(HeaderValue::from(parsed))
+    Ok(())
 }
 
 /// The trailers of a request.
@@ -92,28 +136,25 @@ pub(super) fn trailer_name(name: &str) -> Result<HeaderValue> {
 /// # Errors
 ///
 /// `HEADER_INVALID`, as for [`request`], and for what means nothing behind a body, such as `Content-Length`.
-pub fn trailers(lines: &[HeaderLine]) -> Result<HeaderMap> {
-    check_size(lines)?;
-    let mut headers = HeaderMap::with_capacity(lines.len());
-    for line in lines {
-        trailer_name(&line.name)?;
-        let (name, value) = parse(line)?;
-        headers.append(name, value);
+pub fn trailers(lines: Vec<HeaderLine>) -> Result<Vec<HeaderLine>> {
+    check_size(&lines)?;
+    for line in &lines {
+        check_trailer_name(&line.name)?;
+        check(line)?;
     }
-    Ok(headers)
+    Ok(lines)
 }
 
-/// A protocol to switch to, such as `websocket` or `h2c/1`.
+/// Checks a protocol to switch to, such as `websocket` or `h2c/1`.
 ///
 /// # Errors
 ///
 /// `HEADER_INVALID`.
-pub(super) fn protocol(name: &str) -> Result<HeaderValue> {
-    let is_token = |part: &str| !part.is_empty() && HeaderName::from_bytes(part.as_bytes()).is_ok();
-    if !name.splitn(2, '/').all(is_token) {
-        return Err(refused("Upgrade", "must name one protocol, such as websocket"));
+pub(super) fn check_protocol(name: &str) -> Result<()> {
+    match name.splitn(2, '/').all(|part| is_token(part.as_bytes())) {
+        true => Ok(()),
+        false => Err(refused("Upgrade", "must name one protocol, such as websocket")),
     }
-    HeaderValue::from_str(name).map_err(|_| refused("Upgrade", "must name one protocol, such as websocket"))
 }
 
 fn check_size(lines: &[HeaderLine]) -> Result<()> {
@@ -129,18 +170,24 @@ fn check_size(lines: &[HeaderLine]) -> Result<()> {
     Ok(())
 }
 
-fn parse(line: &HeaderLine) -> Result<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(line.name.as_bytes())
-        .map_err(|_| refused(&line.name, "is not a header name; use letters, digits and - only"))?;
-    let value = HeaderValue::from_maybe_shared(line.value.clone())
-        .map_err(|_| refused(&line.name, "has a value with control characters; CR, LF and NUL cannot be sent"))?;
-    Ok((name, value))
+fn check(line: &HeaderLine) -> Result<()> {
+    if !is_token(line.name.as_bytes()) {
+        return Err(refused(&line.name, "is not a header name; use letters, digits and - only"));
+    }
+    let is_value = |byte: &u8| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f;
+    if !line.value.iter().all(is_value) {
+        return Err(refused(&line.name, "has a value with control characters; CR, LF and NUL cannot be sent"));
+    }
+    Ok(())
 }
 
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(CONNECTION).iter();
-    let names = lines.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+/// Whether it is a token (RFC 9110 5.6.2).
+pub(super) fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+fn is_named(line: &HeaderLine, name: &str) -> bool {
+    line.name.eq_ignore_ascii_case(name)
 }
 
 /// Names the header, never its value: it may be a secret.
@@ -160,25 +207,22 @@ mod tests {
         pairs.iter().map(|(name, value)| HeaderLine::new(*name, value.as_bytes().to_vec())).collect()
     }
 
-    fn shown(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-        headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+    fn written(pairs: &[(&str, &str)]) -> String {
+        String::from_utf8(request(&lines(pairs)).unwrap()).unwrap()
     }
 
     #[test]
     fn host_is_first_and_localhost() {
-        let headers = request(&lines(&[("Accept", "*/*")])).unwrap();
-        assert_eq!(shown(&headers), [("host".into(), b"localhost".to_vec()), ("accept".into(), b"*/*".to_vec())]);
-        let headers = request(&lines(&[("Accept", "*/*"), ("HOST", "db")])).unwrap();
-        assert_eq!(shown(&headers)[0], ("host".into(), b"db".to_vec()));
+        assert_eq!(written(&[("Accept", "*/*")]), "Host: localhost\r\nAccept: */*\r\n");
+        assert_eq!(written(&[("Accept", "*/*"), ("HOST", "db")]), "Host: db\r\nAccept: */*\r\n");
         let error = request(&lines(&[("Host", "a"), ("host", "b")])).unwrap_err();
         assert!(error.message().contains("twice"));
     }
 
     #[test]
     fn order_and_duplicates_are_kept() {
-        let headers = request(&lines(&[("X-A", "1"), ("x-b", "2"), ("x-a", "3"), ("x-a", "1")])).unwrap();
-        let values: Vec<_> = headers.get_all("x-a").iter().map(|value| value.as_bytes().to_vec()).collect();
-        assert_eq!(values, [b"1".to_vec(), b"3".to_vec(), b"1".to_vec()]);
+        let written = written(&[("X-A", "1"), ("x-b", "2"), ("x-a", "3"), ("X-a-BC", "1")]);
+        assert_eq!(written, "Host: localhost\r\nX-A: 1\r\nX-B: 2\r\nX-A: 3\r\nX-A-Bc: 1\r\n");
     }
 
     #[test]
@@ -220,8 +264,8 @@ mod tests {
 
     #[test]
     fn any_other_bytes_travel() {
-        let headers = request(&[HeaderLine::new("X-A", &b"\xff\xe9\t\"\\"[..])]).unwrap();
-        assert_eq!(headers["x-a"].as_bytes(), b"\xff\xe9\t\"\\");
+        let written = request(&[HeaderLine::new("X-A", &b"\xff\xe9\t\"\\"[..])]).unwrap();
+        assert_eq!(written, b"Host: localhost\r\nX-A: \xff\xe9\t\"\\\r\n");
     }
 
     #[test]
@@ -234,9 +278,8 @@ mod tests {
 
     #[test]
     fn hop_by_hop_and_connection_named_lines_end_here() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Private"),
+        let came = lines(&[
+            ("connection", "close, X-Private,"),
             ("connection", "x-other"),
             ("x-private", "1"),
             ("x-other", "1"),
@@ -247,19 +290,22 @@ mod tests {
             ("set-cookie", "a=1"),
             ("x-kept", "1"),
             ("set-cookie", "b=2"),
-        ] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        assert_eq!(forwardable(&headers), lines(&[("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-kept", "1")]));
+        ]);
+        assert_eq!(forwardable(came), lines(&[("set-cookie", "a=1"), ("x-kept", "1"), ("set-cookie", "b=2")]));
     }
 
     proptest! {
         #[test]
         fn nothing_accepted_can_break_a_line(name in ".{0,8}", value in proptest::collection::vec(any::<u8>(), 0..12)) {
-            if let Ok(headers) = request(&[HeaderLine::new(name, value)]) {
-                for (name, value) in &headers {
-                    prop_assert!(name.as_str().bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'));
-                    prop_assert!(!value.as_bytes().iter().any(|byte| b"\r\n\0".contains(byte)));
+            if let Ok(written) = request(&[HeaderLine::new(name, value)]) {
+                let lines: Vec<&[u8]> = written.split(|byte| *byte == b'\n').collect();
+                // One of them may be the host itself.
+                prop_assert!(matches!(lines.len(), 2 | 3) && lines.last() == Some(&&b""[..]));
+                for line in &lines[..lines.len() - 1] {
+                    let line = line.strip_suffix(b"\r").unwrap();
+                    prop_assert!(!line.iter().any(|byte| b"\r\n\0".contains(byte)));
+                    let colon = line.iter().position(|byte| *byte == b':').unwrap();
+                    prop_assert!(colon > 0 && line[..colon].iter().all(u8::is_ascii_graphic));
                 }
             }
         }

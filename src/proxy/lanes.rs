@@ -227,8 +227,7 @@ where
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
     let stream = dialled.map_err(|error| error.sent(false))?;
     let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
-    let wire = Wire::new(stream, Arc::new(progress));
-    let stream = Listening { wire, load: Arc::clone(&load), heard: false };
+    let stream = Listening { wire: Wire::new(stream), load: Arc::clone(&load), heard: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW_BYTES)

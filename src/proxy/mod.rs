@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod chunks;
 mod clock;
 mod connection;
 mod exchange;
@@ -15,6 +16,7 @@ mod failure;
 mod fetch;
 pub mod headers;
 mod lanes;
+mod lines;
 pub mod path;
 mod pool;
 mod progress;
@@ -78,7 +80,7 @@ pub struct RequestHead {
 pub struct Head {
     /// Status, 100 to 999.
     pub status: u16,
-    /// Header lines without the hop-by-hop ones. Lines of one name stand together, in their order.
+    /// Header lines without the hop-by-hop ones, in their order.
     pub headers: Vec<HeaderLine>,
 }
 
@@ -87,7 +89,7 @@ pub struct Head {
 pub struct Response {
     /// Status, 200 to 999.
     pub status: u16,
-    /// Header lines without the hop-by-hop ones. Lines of one name stand together, in their order.
+    /// Header lines without the hop-by-hop ones, in their order.
     pub headers: Vec<HeaderLine>,
     /// Body, decoded from its transfer coding.
     pub body: Bytes,

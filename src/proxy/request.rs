@@ -1,46 +1,25 @@
-//! From a caller's request to the one on the wire.
+//! From a caller's request to the bytes on the wire.
 
-use http::{
-    HeaderMap, HeaderValue, Method, Uri,
-    header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE},
-};
+use bytes::Bytes;
+use http::Method;
 
-use super::{
-    RequestHead, headers, path,
-    upload::{Length, Sending},
-};
+use super::{RequestHead, headers, path, response::Asked, upload::Length};
 use crate::model::error::{Error, Reason, Result};
 
 const MAX_METHOD_BYTES: usize = 64;
+/// Room for the heads of most requests.
+const ROOM_BYTES: usize = 512;
 
-/// A checked request, without its body.
+/// A checked request without its body.
+#[derive(Debug)]
 pub(super) struct Built {
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-}
-
-impl Built {
-    /// The request with a body.
-    pub(super) fn request(&self, body: Sending) -> http::Request<Sending> {
-        let mut request = http::Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-
-    /// Whether a backend that read only a part of it cannot have acted on it: it asks for nothing but an answer, and
-    /// ends with its head.
-    pub(super) fn is_safe(&self) -> bool {
-        let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| self.headers.contains_key(name));
-        self.method.is_safe() && !has_body && !self.may_switch()
-    }
-
-    /// Whether it asks for another protocol.
-    pub(super) fn may_switch(&self) -> bool {
-        self.headers.contains_key(UPGRADE)
-    }
+    /// Its head as it goes on the wire.
+    pub(super) head: Bytes,
+    /// Whether a backend that read only a part of it cannot have acted on it: it asks for nothing but an answer, and ends
+    /// with its head.
+    pub(super) is_safe: bool,
+    /// What it asks for.
+    pub(super) asked: Asked,
 }
 
 /// Checks a request and frames it. Its target is always in origin form.
@@ -48,28 +27,37 @@ impl Built {
 /// # Errors
 ///
 /// `PATH_INVALID`, `HEADER_INVALID`, `METHOD_INVALID`.
-pub(super) fn build(head: &RequestHead, length: Length) -> Result<Built> {
-    let method = parse_method(&head.method)?;
-    let target = Uri::from(path::encode(&head.path)?);
-    let mut headers = headers::request(&head.headers)?;
+pub(super) fn build(request: &RequestHead, length: Length) -> Result<Built> {
+    let method = parse_method(&request.method)?;
+    let target = path::encode(&request.path)?;
+    let mut head = Vec::with_capacity(ROOM_BYTES);
+    for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    headers::write_request(&mut head, &request.headers)?;
     match length {
         // RFC 9110 8.6: methods that usually carry a body say so when they do not.
         Length::Known(bytes) if bytes > 0 || matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+            headers::write_line(&mut head, "content-length", bytes.to_string().as_bytes());
         }
         Length::Known(_) => {}
         Length::Unknown => {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            for name in &head.trailers {
-                headers.append(TRAILER, headers::trailer_name(name)?);
+            headers::write_line(&mut head, "transfer-encoding", b"chunked");
+            for name in &request.trailers {
+                headers::check_trailer_name(name)?;
+                headers::write_line(&mut head, "trailer", name.to_ascii_lowercase().as_bytes());
             }
         }
     }
-    if let Some(protocol) = &head.upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, headers::protocol(protocol)?);
+    if let Some(protocol) = &request.upgrade {
+        headers::check_protocol(protocol)?;
+        headers::write_line(&mut head, "connection", b"Upgrade");
+        headers::write_line(&mut head, "upgrade", protocol.as_bytes());
     }
-    Ok(Built { method, target, headers })
+    head.extend_from_slice(b"\r\n");
+    let may_switch = request.upgrade.is_some();
+    let is_safe = method.is_safe() && length == Length::Known(0) && !may_switch;
+    Ok(Built { head: head.into(), is_safe, asked: Asked { head_only: method == Method::HEAD, may_switch } })
 }
 
 fn parse_method(method: &str) -> Result<Method> {
@@ -87,8 +75,12 @@ fn parse_method(method: &str) -> Result<Method> {
 mod tests {
     use super::*;
 
-    fn built(method: &str, length: Length) -> Result<Built> {
-        build(&RequestHead { method: method.into(), path: "/".into(), ..RequestHead::default() }, length)
+    fn written(head: &RequestHead, length: Length) -> Result<String> {
+        build(head, length).map(|built| String::from_utf8(built.head.to_vec()).unwrap())
+    }
+
+    fn asking(method: &str) -> RequestHead {
+        RequestHead { method: method.into(), path: "/".into(), ..RequestHead::default() }
     }
 
     #[test]
@@ -102,22 +94,22 @@ mod tests {
             ("PATCH", 0, Some("0")),
             ("POST", 2, Some("2")),
         ] {
-            let built = built(method, Length::Known(bytes)).unwrap();
-            assert_eq!(built.headers.get(CONTENT_LENGTH).map(|value| value.to_str().unwrap()), wanted);
-            assert!(!built.headers.contains_key(TRANSFER_ENCODING));
+            let written = written(&asking(method), Length::Known(bytes)).unwrap();
+            let length = wanted.map(|bytes| format!("Content-Length: {bytes}\r\n")).unwrap_or_default();
+            assert_eq!(written, format!("{method} / HTTP/1.1\r\nHost: localhost\r\n{length}\r\n"));
         }
         for method in ["GET", "POST"] {
-            let built = built(method, Length::Unknown).unwrap();
-            assert_eq!(built.headers[TRANSFER_ENCODING], "chunked");
-            assert!(!built.headers.contains_key(CONTENT_LENGTH));
+            let written = written(&asking(method), Length::Unknown).unwrap();
+            let wanted = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+            assert_eq!(written, wanted);
         }
     }
 
     #[test]
     fn any_token_is_a_method_but_connect() {
-        assert_eq!(built("M-SEARCH", Length::Known(0)).unwrap().method.as_str(), "M-SEARCH");
+        assert!(written(&asking("M-SEARCH"), Length::Known(0)).unwrap().starts_with("M-SEARCH / "));
         for method in ["", "GET /x", "G\r\nT", "é", "CONNECT", "connect", &"A".repeat(65)] {
-            let refused = built(method, Length::Known(0)).map(|_| ()).unwrap_err();
+            let refused = written(&asking(method), Length::Known(0)).unwrap_err();
             assert_eq!(refused.reason(), Reason::MethodInvalid, "{method:?}");
         }
     }
@@ -125,26 +117,29 @@ mod tests {
     #[test]
     fn trailers_and_protocols_are_announced() {
         let head = RequestHead {
-            method: "POST".into(),
-            path: "/".into(),
             trailers: vec!["X-Sum".into(), "x-end".into()],
             upgrade: Some("websocket".into()),
-            ..RequestHead::default()
+            ..asking("POST")
         };
-        let built = build(&head, Length::Unknown).unwrap();
-        let names: Vec<&HeaderValue> = built.headers.get_all(TRAILER).iter().collect();
-        assert_eq!(names, ["x-sum", "x-end"]);
-        assert_eq!(
-            (&built.headers[CONNECTION], &built.headers[UPGRADE]),
-            (&"Upgrade".parse().unwrap(), &"websocket".parse().unwrap())
-        );
+        let told = "Trailer: x-sum\r\nTrailer: x-end\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert!(written(&head, Length::Unknown).unwrap().ends_with(told));
         for name in ["content-length", "Transfer-Encoding", "host", "a b", ""] {
             let head = RequestHead { trailers: vec![name.into()], ..head.clone() };
-            assert_eq!(build(&head, Length::Unknown).map(|_| ()).unwrap_err().reason(), Reason::HeaderInvalid);
+            assert_eq!(written(&head, Length::Unknown).unwrap_err().reason(), Reason::HeaderInvalid);
         }
-        for protocol in ["", "h2c\r\nX: y", "web socket"] {
+        for protocol in ["", "h2c\r\nX: y", "web socket", "a/b/c"] {
             let head = RequestHead { upgrade: Some(protocol.into()), ..head.clone() };
-            assert_eq!(build(&head, Length::Unknown).map(|_| ()).unwrap_err().reason(), Reason::HeaderInvalid);
+            assert_eq!(written(&head, Length::Unknown).unwrap_err().reason(), Reason::HeaderInvalid);
         }
+    }
+
+    #[test]
+    fn only_what_asks_for_an_answer_and_ends_with_its_head_is_safe() {
+        let is_safe = |head: &RequestHead, length| build(head, length).unwrap().is_safe;
+        assert!(is_safe(&asking("GET"), Length::Known(0)) && is_safe(&asking("HEAD"), Length::Known(0)));
+        let switching = RequestHead { upgrade: Some("x".into()), ..asking("GET") };
+        let (post, with_body) = (is_safe(&asking("POST"), Length::Known(0)), is_safe(&asking("GET"), Length::Known(1)));
+        assert!(!post && !with_body && !is_safe(&asking("GET"), Length::Unknown));
+        assert!(!is_safe(&switching, Length::Known(0)));
     }
 }

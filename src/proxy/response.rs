@@ -1,167 +1,221 @@
-//! What an answer must keep to, and reading a whole one within its limit.
+//! The head of an answer, how its body is framed, and taking both out of what was read.
 
-use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-    response::Parts,
-};
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use bytes::{Buf, BytesMut};
 
 use super::{
-    Exchange, HeaderLine, Part, Response,
-    failure::{broke_in_body, invalid},
-    headers,
+    HeaderLine,
+    chunks::{Chunks, Misframed, Taken},
+    headers::{self, MAX_HEADER_BYTES},
+    lines::{Lines, MAX_LINES},
 };
-use crate::model::error::{Detail, Error, Reason, Result};
 
-/// How the body of one answer ends, and what must be true when it has.
-pub(super) struct Framing {
-    announced: Option<u64>,
-    came: u64,
-    trailers: Vec<HeaderLine>,
+/// What was asked for, as far as it decides how an answer is read (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// For the head alone.
+    pub(super) head_only: bool,
+    /// For another protocol.
+    pub(super) may_switch: bool,
 }
 
-impl Framing {
-    /// By the head. `may_switch`: the request asked for another protocol.
-    ///
-    /// # Errors
-    ///
-    /// `RESPONSE_INVALID` with `sent = true`.
-    pub(super) fn of(backend: &str, head: &Parts, body: &Incoming, may_switch: bool) -> Result<Framing> {
-        check_head(backend, head, body, may_switch)?;
-        Ok(Framing { announced: body.size_hint().exact(), came: 0, trailers: Vec::new() })
+/// A head.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// Its lines as they came, with lower-case names.
+    pub(super) lines: Vec<HeaderLine>,
+    is_1_1: bool,
+}
+
+/// What follows a head.
+#[derive(Debug)]
+pub(super) enum Follows {
+    /// Another head: this one is interim.
+    Head,
+    /// Another protocol.
+    Switch,
+    Body(Body),
+}
+
+/// What is to come of a body.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// So many bytes.
+    Sized(u64),
+    Chunked(Box<Chunks>),
+    /// All that comes until the connection ends.
+    ToEnd,
+}
+
+/// What is no answer.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// Its head is longer, or has more lines, than may be.
+    TooLarge,
+    /// It is no HTTP/1.
+    NotHttp(httparse::Error),
+    /// Two readers would take it for two things, or nobody asked for it.
+    Wrong(&'static str),
+}
+
+/// Takes a head out of what was read, when all of it is there.
+pub(super) fn take_head(received: &mut BytesMut, lines: &mut Lines) -> Result<Option<Answered>, Unreadable> {
+    if !lines.may_be_whole(received) {
+        return Ok(None);
+    }
+    parse_head(received)
+}
+
+/// The same, whether or not anything was added.
+pub(super) fn parse_head(received: &mut BytesMut) -> Result<Option<Answered>, Unreadable> {
+    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_LINES];
+    let mut head = httparse::Response::new(&mut []);
+    let mut parser = httparse::ParserConfig::default();
+    parser.allow_obsolete_multiline_headers_in_responses(true);
+    let taken = match parser.parse_response_with_uninit_headers(&mut head, received, &mut lines) {
+        Ok(httparse::Status::Complete(bytes)) if bytes <= MAX_HEADER_BYTES => bytes,
+        Ok(httparse::Status::Partial) if received.len() <= MAX_HEADER_BYTES => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Unreadable::TooLarge),
+        Err(error) => return Err(Unreadable::NotHttp(error)),
+    };
+    let status = head.code.unwrap_or_default();
+    let is_1_1 = head.version == Some(1);
+    let lines = head.headers.iter().map(headers::received).collect();
+    received.advance(taken);
+    if status < 100 {
+        return Err(Unreadable::NotHttp(httparse::Error::Status));
+    }
+    Ok(Some(Answered { status, lines, is_1_1 }))
+}
+
+impl Answered {
+    /// What follows it. Refuses heads that a second reader could frame differently, or that end HTTP unasked.
+    pub(super) fn follows(&self, asked: Asked) -> Result<Follows, Unreadable> {
+        let body = match self.status {
+            101 if asked.may_switch => return Ok(Follows::Switch),
+            101 => {
+                return Err(Unreadable::Wrong(
+                    "the backend switches protocols (101), for which the request did not ask",
+                ));
+            }
+            100..200 => return Ok(Follows::Head),
+            204 | 304 => Body::Sized(0),
+            _ if asked.head_only => Body::Sized(0),
+            _ => self.framed()?,
+        };
+        Ok(Follows::Body(body))
+    }
+
+    fn framed(&self) -> Result<Body, Unreadable> {
+        let mut codings = self.values("transfer-encoding");
+        let mut lengths = self.values("content-length");
+        let length = lengths.next();
+        let Some(coding) = codings.next() else {
+            let Some(length) = length else { return Ok(Body::ToEnd) };
+            let bytes = bytes_of(length).filter(|_| lengths.all(|other| other == length));
+            let message = "the response has a Content-Length that is no number of bytes, or two of them; send one";
+            return bytes.map(Body::Sized).ok_or(Unreadable::Wrong(message));
+        };
+        if length.is_some() {
+            let message = "the response has both Content-Length and Transfer-Encoding; send one of them";
+            return Err(Unreadable::Wrong(message));
+        }
+        if !self.is_1_1 || !coding.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            let message = "the response has a Transfer-Encoding other than chunked; send chunked alone, over HTTP/1.1";
+            return Err(Unreadable::Wrong(message));
+        }
+        Ok(Body::Chunked(Box::default()))
+    }
+
+    /// Whether the backend says that it keeps the connection open.
+    pub(super) fn keeps(&self) -> bool {
+        let mut tokens = self.values("connection").flat_map(|value| value.split(|byte| *byte == b','));
+        self.is_1_1 && !tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    }
+
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        self.lines.iter().filter(move |line| line.name == name).map(|line| &line.value[..])
+    }
+}
+
+/// A length as it is written: digits only.
+fn bytes_of(length: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    // The greatest number stands for "unknown" with many a reader.
+    digits.parse().ok().filter(|bytes| *bytes < u64::MAX)
+}
+
+impl Body {
+    /// Takes what is next.
+    pub(super) fn take(&mut self, received: &mut BytesMut) -> Result<Taken, Misframed> {
+        Ok(match self {
+            Body::Sized(0) => Taken::End(Vec::new()),
+            _ if received.is_empty() => Taken::More,
+            Body::Sized(left) => {
+                let now = received.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= now as u64;
+                Taken::Data(received.split_to(now).freeze())
+            }
+            Body::Chunked(chunks) => return chunks.take(received),
+            Body::ToEnd => Taken::Data(received.split().freeze()),
+        })
     }
 
     /// How many bytes will come, where that was said.
     pub(super) fn announced(&self) -> Option<u64> {
-        self.announced
-    }
-
-    /// Takes note of a frame; gives its data.
-    pub(super) fn take(&mut self, frame: Frame<Bytes>) -> Option<Bytes> {
-        match frame.into_data() {
-            Ok(data) => {
-                self.came += data.len() as u64;
-                Some(data)
-            }
-            Err(frame) => {
-                self.trailers = frame.trailers_ref().map(trailer_lines).unwrap_or_default();
-                None
-            }
+        match self {
+            Body::Sized(bytes) => Some(*bytes),
+            Body::Chunked(_) | Body::ToEnd => None,
         }
     }
 
-    /// The body is over; its trailers.
-    ///
-    /// # Errors
-    ///
-    /// `BACKEND_BROKE_IN_BODY` with `sent = true`.
-    pub(super) fn end(&mut self, backend: &str) -> Result<Vec<HeaderLine>> {
-        if self.announced.is_some_and(|bytes| bytes != self.came) {
-            return Err(broke_in_body(backend));
-        }
-        Ok(std::mem::take(&mut self.trailers))
+    /// Whether the end of the connection is its end.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        matches!(self, Body::ToEnd)
     }
 }
 
-/// Reads the rest of an answer into memory.
-///
-/// # Errors
-///
-/// `RESPONSE_INVALID`, `BODY_TOO_LARGE` with the head, `BACKEND_BROKE_IN_BODY`; all with `sent = true`.
-pub(super) async fn collect(backend: &str, exchange: &mut Exchange, max_body_bytes: u64) -> Result<Response> {
-    let mut response = Response { status: 0, headers: Vec::new(), body: Bytes::new(), trailers: Vec::new() };
-    let mut content = Content::new(None);
-    while let Some(part) = exchange.next().await {
-        match part? {
-            Part::Interim(_) => {}
-            Part::Head(head) => {
-                (response.status, response.headers) = (head.status, head.headers);
-                content = Content::new(exchange.announced());
-                if exchange.announced().is_some_and(|bytes| bytes > max_body_bytes) {
-                    return Err(too_large(backend, response, max_body_bytes));
-                }
-            }
-            Part::Data(chunk) if content.len() + chunk.len() as u64 > max_body_bytes => {
-                return Err(too_large(backend, response, max_body_bytes));
-            }
-            Part::Data(chunk) => content.push(chunk),
-            Part::End(trailers) => {
-                (response.trailers, response.body) = (trailers, content.finish());
-                return Ok(response);
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &str) -> Answered {
+        let mut received = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes());
+        parse_head(&mut received).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_connection_is_kept_unless_it_is_said_otherwise() {
+        for (lines, keeps) in [
+            ("", true),
+            ("Connection: keep-alive\r\n", true),
+            ("Connection: x, Close\r\n", false),
+            ("Connection: x\r\nConnection: close\r\n", false),
+            ("X-Connection: close\r\n", true),
+        ] {
+            assert_eq!(head(lines).keeps(), keeps, "{lines}");
         }
     }
-    Err(Error::bug("an answer ended without its end"))
-}
 
-/// Refuses heads that a second reader could frame differently (RFC 9112 6.3), or that end HTTP.
-fn check_head(backend: &str, head: &Parts, body: &Incoming, may_switch: bool) -> Result<()> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS && !may_switch {
-        return Err(invalid(backend, "the backend switches protocols (101), for which the request did not ask"));
-    }
-    if body.is_end_stream() || !head.headers.contains_key(TRANSFER_ENCODING) {
-        return Ok(());
-    }
-    if head.headers.contains_key(CONTENT_LENGTH) {
-        return Err(invalid(backend, "the response has both Content-Length and Transfer-Encoding; send one of them"));
-    }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if !chunked || codings.next().is_some() {
-        return Err(invalid(backend, "the response has a Transfer-Encoding other than chunked; send chunked alone"));
-    }
-    Ok(())
-}
-
-fn trailer_lines(trailers: &HeaderMap) -> Vec<HeaderLine> {
-    let mut lines = headers::forwardable(trailers);
-    // RFC 9110 6.5.1: what frames the message means nothing after it.
-    lines.retain(|line| line.name != CONTENT_LENGTH.as_str());
-    lines
-}
-
-fn too_large(backend: &str, head: Response, max_body_bytes: u64) -> Error {
-    let message = format!("the response body is larger than {max_body_bytes} bytes; raise max_body_bytes");
-    let headers = head.headers.into_iter().map(|line| (line.name, line.value.to_vec())).collect();
-    Error::new(Reason::BodyTooLarge, backend, message)
-        .with_detail(Detail::BodyTooLarge { status: head.status, headers, max_body_bytes })
-        .sent(true)
-}
-
-/// A body as it grows. A body of one chunk is never copied; more are, since tiny chunks would each pin a read buffer.
-struct Content {
-    first: Bytes,
-    joined: BytesMut,
-    announced: Option<u64>,
-}
-
-impl Content {
-    fn new(announced: Option<u64>) -> Self {
-        Content { first: Bytes::new(), joined: BytesMut::new(), announced }
-    }
-
-    fn len(&self) -> u64 {
-        (self.first.len() + self.joined.len()) as u64
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        if self.len() == 0 {
-            self.first = chunk;
-            return;
+    #[test]
+    fn lengths_are_digits() {
+        for (length, bytes) in [("0", Some(0)), ("007", Some(7)), ("18446744073709551614", Some(u64::MAX - 1))] {
+            assert_eq!(bytes_of(length.as_bytes()), bytes);
         }
-        if self.joined.is_empty() {
-            // The announced length is within the limit, but only a promise: what has come may only double at once.
-            let announced = self.announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-            self.joined.reserve(announced.min(1 << 20).max(self.first.len() + chunk.len()));
-            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        for length in ["", "+1", "1 1", "0x1", "18446744073709551615", "99999999999999999999", "\u{661}"] {
+            assert_eq!(bytes_of(length.as_bytes()), None, "{length:?}");
         }
-        self.joined.extend_from_slice(&chunk);
     }
 
-    fn finish(self) -> Bytes {
-        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_read_when_a_line_ends() {
+        let all = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
+        let (mut received, mut lines, mut whole) = (BytesMut::new(), Lines::default(), None);
+        for byte in all {
+            assert!(whole.is_none());
+            received.extend_from_slice(&[*byte]);
+            whole = take_head(&mut received, &mut lines).unwrap();
+        }
+        assert!(whole.is_some() && received.is_empty());
     }
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{io::AsyncWrite, net::UnixStream};
 use tokio_util::io::poll_read_buf;
 
 use super::{
     Source,
     clock::Watch,
+    connection::is_gone,
     upload::{MAX_EMPTY, Piece},
 };
 use crate::model::error::Result;
@@ -168,11 +168,4 @@ impl Tunnel {
             }
         }
     }
-}
-
-/// Whether the other end is closed for both directions, not only for what it sends: nobody is left to send to.
-fn is_gone(stream: &UnixStream) -> bool {
-    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0) && polled[0].revents().contains(PollFlags::HUP)
 }

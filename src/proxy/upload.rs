@@ -2,17 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
 
-use super::progress::Progress;
+use super::{HeaderLine, headers};
 use crate::model::error::{Error, Reason};
 
 /// How many empty pieces are passed over at a time.
@@ -26,8 +22,9 @@ pub type Source = Pin<Box<dyn futures_util::Stream<Item = Result<Piece, Error>> 
 pub enum Piece {
     /// Some bytes.
     Data(Bytes),
-    /// Trailers; nothing comes after them.
-    Trailers(HeaderMap),
+    /// Trailers, as [`headers::trailers`] gives them; nothing comes after them. Those that were not announced are left
+    /// out.
+    Trailers(Vec<HeaderLine>),
 }
 
 /// How much a request body holds.
@@ -39,52 +36,28 @@ pub enum Length {
     Unknown,
 }
 
-/// A body that can be begun anew as long as nothing of it has left.
-#[derive(Clone)]
+/// A body that is still to be sent.
 pub struct Upload {
-    state: Arc<Mutex<State>>,
-    /// Never changes.
-    length: Length,
-}
-
-struct State {
+    /// `None` once it has ended.
     source: Option<Source>,
-    /// Taken from the source, not yet given to the connection.
-    ahead: VecDeque<Piece>,
-    /// Given to a connection that has sent nothing yet.
-    given: Vec<Piece>,
+    /// Comes before what is in the source.
+    whole: Bytes,
+    length: Length,
     left: Length,
-    failure: Option<Error>,
+    /// All of it was taken, and framed.
+    is_over: bool,
 }
-
-/// One sending of an [`Upload`].
-pub(super) struct Sending {
-    upload: Upload,
-    progress: Arc<Progress>,
-}
-
-/// Why a body ended before its time; the reason itself is with the [`Upload`].
-#[derive(Debug)]
-pub(super) struct BrokenOff;
-
-// === impl Upload ===
 
 impl Upload {
     /// A body that is all there.
     pub fn whole(body: Bytes) -> Upload {
         let length = Length::Known(body.len() as u64);
-        let ahead = if body.is_empty() { VecDeque::new() } else { VecDeque::from([Piece::Data(body)]) };
-        Upload::new(None, ahead, length)
+        Upload { source: None, whole: body, length, left: length, is_over: false }
     }
 
     /// A body that comes in pieces.
     pub fn pieces(source: Source, length: Length) -> Upload {
-        Upload::new(Some(source), VecDeque::new(), length)
-    }
-
-    fn new(source: Option<Source>, ahead: VecDeque<Piece>, length: Length) -> Upload {
-        let state = State { source, ahead, given: Vec::new(), left: length, failure: None };
-        Upload { state: Arc::new(Mutex::new(state)), length }
+        Upload { source: Some(source), whole: Bytes::new(), length, left: length, is_over: false }
     }
 
     /// How much it holds.
@@ -92,58 +65,65 @@ impl Upload {
         self.length
     }
 
-    /// Begins to send it, from the start; only where nothing of an earlier sending has left.
-    pub(super) fn send(&self, progress: Arc<Progress>) -> Sending {
-        let mut state = self.lock();
-        let given = std::mem::take(&mut state.given);
-        for piece in given.into_iter().rev() {
-            state.ahead.push_front(piece);
+    /// Whether all of it was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over || self.left == Length::Known(0)
+    }
+
+    /// Puts what comes next, framed as its length asks for, behind what is to be written; asked only before it is over.
+    /// `announced` are the names of the trailers that may come.
+    ///
+    /// # Errors
+    ///
+    /// What the source says, and `REQUEST_INVALID` where it holds less or more than it should.
+    pub(super) fn poll_framed(
+        &mut self,
+        announced: &[String],
+        unsent: &mut VecDeque<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let piece = ready!(self.poll_piece(cx))?;
+        self.account(piece.as_ref())?;
+        match (piece, self.length) {
+            (Some(Piece::Data(data)), Length::Known(_)) => unsent.push_back(data),
+            (Some(Piece::Data(data)), Length::Unknown) => {
+                unsent.extend([format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")]);
+            }
+            (None, Length::Known(_)) => self.is_over = true,
+            (last, Length::Unknown) => {
+                let mut end = b"0\r\n".to_vec();
+                if let Some(Piece::Trailers(lines)) = last {
+                    let is_announced =
+                        |line: &&HeaderLine| announced.iter().any(|name| name.eq_ignore_ascii_case(&line.name));
+                    lines
+                        .iter()
+                        .filter(is_announced)
+                        .for_each(|line| headers::write_line(&mut end, &line.name, &line.value));
+                }
+                end.extend_from_slice(b"\r\n");
+                unsent.push_back(end.into());
+                (self.source, self.is_over) = (None, true);
+            }
+            // It was refused.
+            (Some(Piece::Trailers(_)), Length::Known(_)) => {}
         }
-        state.left = self.length;
-        Sending { upload: self.clone(), progress }
+        Poll::Ready(Ok(()))
     }
 
-    /// What was wrong with it.
-    pub(super) fn take_failure(&self) -> Option<Error> {
-        self.lock().failure.take()
-    }
-
-    /// Ready when more comes than was announced; the connection asks for no more than that.
-    pub(super) fn poll_excess(&self, cx: &mut Context<'_>) -> Poll<Error> {
-        let mut state = self.lock();
-        if state.left != Length::Known(0) || !state.ahead.is_empty() {
+    /// Ready when more comes than was announced; nobody asks for more than that.
+    pub(super) fn poll_excess(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.left != Length::Known(0) || self.source.is_none() {
             return Poll::Pending;
         }
-        let piece = match state.poll_piece(cx) {
-            Poll::Pending | Poll::Ready(Ok(None)) => return Poll::Pending,
-            Poll::Ready(piece) => piece,
-        };
-        match piece.and_then(|piece| state.account(piece.as_ref())) {
+        match ready!(self.poll_piece(cx)).and_then(|piece| self.account(piece.as_ref())) {
             Err(error) => Poll::Ready(error),
             Ok(()) => Poll::Pending,
         }
     }
 
-    /// Whether all of it was taken.
-    pub(super) fn is_over(&self) -> bool {
-        self.lock().is_over()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn is_over(&self) -> bool {
-        self.ahead.is_empty() && (self.source.is_none() || self.left == Length::Known(0))
-    }
-
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Error>> {
-        if let Some(piece) = self.ahead.pop_front() {
-            return Poll::Ready(Ok(Some(piece)));
+        if !self.whole.is_empty() {
+            return Poll::Ready(Ok(Some(Piece::Data(std::mem::take(&mut self.whole)))));
         }
         let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
         for _ in 0..MAX_EMPTY {
@@ -182,61 +162,3 @@ impl State {
         }
     }
 }
-
-// === impl Sending ===
-
-impl Body for Sending {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        // Nobody takes it: it stays with the caller, until the backend's answer or its end decides.
-        if self.progress.is_write_broken() {
-            return Poll::Pending;
-        }
-        let mut state = self.upload.lock();
-        let piece = match state.poll_piece(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(piece) => piece,
-        };
-        let checked = piece.and_then(|piece| state.account(piece.as_ref()).map(|()| piece));
-        let piece = match checked {
-            Ok(Some(piece)) => piece,
-            Ok(None) => return Poll::Ready(None),
-            Err(error) => {
-                state.failure = Some(error);
-                return Poll::Ready(Some(Err(BrokenOff)));
-            }
-        };
-        if self.progress.sent() {
-            state.given = Vec::new();
-        } else {
-            state.given.push(piece.clone());
-        }
-        Poll::Ready(Some(Ok(match piece {
-            Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
-        })))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.upload.lock().is_over()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.upload.lock().left {
-            Length::Known(left) => SizeHint::with_exact(left),
-            Length::Unknown => SizeHint::default(),
-        }
-    }
-}
-
-// === impl BrokenOff ===
-
-impl fmt::Display for BrokenOff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request body broke off")
-    }
-}
-
-impl std::error::Error for BrokenOff {}

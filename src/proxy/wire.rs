@@ -1,59 +1,41 @@
-//! The byte stream under one HTTP connection, with three corrections to what the HTTP client expects of a stream.
+//! The byte stream under an HTTP/2 connection, with three corrections to what the library expects of a stream.
 //!
 //! 1. A write that fails is no failure yet: a backend may answer early, close, and never read the rest. What is written
 //!    from then on is thrown away, and what the backend answered (or its end) decides.
 //! 2. A reset is an end: a Unix socket that is closed with unread bytes in it resets, after everything it sent was
-//!    delivered. A backend that reads once and answers until it closes does exactly that.
-//! 3. Nothing is read before something was written: a backend may answer as soon as it accepts, and the HTTP client
-//!    would take that for rubbish on an idle connection.
+//!    delivered.
+//! 3. Nothing is read before something was written.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::progress::Progress;
-
-/// A stream to a backend that keeps count in a [`Progress`].
+/// A stream to a backend.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     stream: S,
-    progress: Arc<Progress>,
     /// Something was written, or writing failed.
     opened: bool,
+    /// The backend takes nothing any more.
+    is_deaf: bool,
     early_reader: Option<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
-        Wire { stream, progress, opened: false, early_reader: None }
-    }
-
-    /// The stream itself, for what is no HTTP any more.
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+    pub(super) fn new(stream: S) -> Self {
+        Wire { stream, opened: false, is_deaf: false, early_reader: None }
     }
 
     /// Takes note of a write of `len` bytes; a failed one counts as swallowed.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
-        let taken = match outcome {
-            Poll::Pending => {
-                self.progress.write_blocked();
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(taken)) => {
-                self.progress.wrote(taken, taken == len);
-                taken
-            }
-            Poll::Ready(Err(_)) => {
-                self.progress.write_broke();
-                len
-            }
-        };
+        let taken = ready!(outcome).unwrap_or_else(|_| {
+            self.is_deaf = true;
+            len
+        });
         self.opened = true;
         if let Some(reader) = self.early_reader.take() {
             reader.wake();
@@ -68,23 +50,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             self.early_reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let before = buf.filled().len();
         match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                self.progress.was_left_unread();
-                Poll::Ready(Ok(()))
-            }
-            outcome => {
-                self.progress.read(buf.filled().len() - before);
-                Poll::Ready(outcome)
-            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Poll::Ready(Ok(())),
+            outcome => Poll::Ready(outcome),
         }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.progress.is_write_broken() {
+        if self.is_deaf {
             return Poll::Ready(Ok(buf.len()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -97,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = bufs.iter().map(|buf| buf.len()).sum();
-        if self.progress.is_write_broken() {
+        if self.is_deaf {
             return Poll::Ready(Ok(len));
         }
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -109,14 +84,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.progress.is_write_broken() {
+        if self.is_deaf {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.progress.is_write_broken() {
+        if self.is_deaf {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

@@ -113,7 +113,9 @@ async fn answer(request: Request, answer: &[u8]) -> Result<Response> {
 }
 
 async fn answer_error(bytes: &[u8]) -> Error {
-    answer(get("/"), bytes).await.expect_err(&format!("taken: {:?}", String::from_utf8_lossy(bytes)))
+    let shown = &bytes[..bytes.len().min(200)];
+    let taken = |_| panic!("taken: {:?}", String::from_utf8_lossy(shown));
+    answer(get("/"), bytes).await.map_or_else(|error| error, taken)
 }
 
 /// What a backend sees when the other side has gone, within half a second.

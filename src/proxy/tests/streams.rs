@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::HeaderMap;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -115,8 +114,7 @@ async fn request_trailers_that_were_announced_arrive() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         body
     });
-    let mut trailers = HeaderMap::new();
-    trailers.insert("x-sum", "7".parse().unwrap());
+    let trailers = vec![line("x-sum", b"7"), line("x-other", b"8")];
     let pieces = stream::iter([Ok(data(b"abc")), Ok(Piece::Trailers(trailers))]);
     let upload = Upload::pieces(Box::pin(pieces), Length::Unknown);
     let head = RequestHead { trailers: vec!["X-Sum".into()], ..head("PUT") };

@@ -51,7 +51,7 @@ async fn bytes_travel_as_they_are_once_the_backend_switched() {
     let Some(Ok(Part::Head(head))) = exchange.next().await else { panic!("no head") };
     assert_eq!((head.status, &head.headers[..]), (101, &[line("x-a", b"b")][..]));
     let (sender, source) = channel();
-    let mut tunnel = exchange.into_tunnel().await.unwrap().fed_by(source);
+    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(source);
     assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::Data(Bytes::from_static(b"\0early")));
     sender.send(b"\0\r\n").await.unwrap();
     assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::Data(Bytes::from_static(b"\xfflate")));
@@ -76,7 +76,7 @@ async fn a_backend_that_half_closes_is_still_written_to() {
     let mut exchange = open(&backend).await.unwrap();
     assert!(matches!(exchange.next().await, Some(Ok(Part::Head(_)))));
     let (sender, source) = channel();
-    let mut tunnel = exchange.into_tunnel().await.unwrap().fed_by(source);
+    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(source);
     assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::End);
     let sending = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,0 +1,27 @@
+//! Header lines that are on their way: when to look at them, and when there are too many.
+
+use super::headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES};
+
+/// Most header lines.
+pub(super) const MAX_LINES: usize = MAX_HEADER_LINES;
+
+/// How far what was read was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    seen: usize,
+}
+
+impl Lines {
+    /// Whether more lines ended since this was last asked, or it is asked for the first time. Lines that come byte by byte
+    /// are not read anew with each.
+    pub(super) fn may_be_whole(&mut self, received: &[u8]) -> bool {
+        let seen = std::mem::replace(&mut self.seen, received.len());
+        let more = received.get(seen..).unwrap_or_default();
+        !more.is_empty() && (seen == 0 || more.contains(&b'\n') || self.is_too_long(received))
+    }
+
+    /// Whether lines that are not whole yet are longer than they may be.
+    pub(super) fn is_too_long(&self, received: &[u8]) -> bool {
+        received.len() > MAX_HEADER_BYTES
+    }
+}
