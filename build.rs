@@ -22,13 +22,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `BackendService` alone, without the methods that `src/api/carry.rs` serves itself.
+/// The methods that `src/api` serves without generated code, so that bodies and output are never copied.
+const CARRIED: [(&str, &[&str]); 2] =
+    [("BackendService", &["Fetch", "Stream", "Connect"]), ("ExecService", &["Exec", "Run"])];
+
+/// The services that have such methods, without them.
 fn without_carried(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut descriptors.file {
-        file.service.retain(|service| service.name() == "BackendService");
-        for service in &mut file.service {
-            service.method.retain(|method| !["Fetch", "Stream", "Connect"].contains(&method.name()));
-        }
+        file.service.retain_mut(|service| {
+            let Some((_, carried)) = CARRIED.iter().find(|(name, _)| *name == service.name()) else { return false };
+            service.method.retain(|method| !carried.contains(&method.name()));
+            true
+        });
     }
     descriptors
 }

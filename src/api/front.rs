@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 use super::{
     calls::{Answering, Calls, CountedBody, Ending, Terms},
-    carry, deadline,
+    carry, deadline, exec,
     messages::Messages,
     passthrough,
     peer::Peer,
@@ -81,6 +81,15 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
             "/longshore.v1.BackendService/Connect" => {
                 let parts = carry::connect(broker, session.clone(), Messages::new(request.into_body()));
                 self.counted(terms(Ending::Stopped), std::future::ready(answer(Reply::Many(parts))))
+            }
+            "/longshore.v1.ExecService/Exec" => {
+                let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
+                let told = told(exec::exec(broker, caller, Messages::new(request.into_body())));
+                self.counted(terms(Ending::CutOff), told)
+            }
+            "/longshore.v1.ExecService/Run" => {
+                let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
+                self.counted(terms(Ending::CutOff), told(exec::run(broker, caller, Messages::new(request.into_body()))))
             }
             _ if passthrough::passes(&request) => {
                 self.counted(terms(Ending::CutOff), told(passthrough::carry(broker, request)))

@@ -157,10 +157,13 @@ where
     H::Future: Send + 'static,
 {
     use pb::{
-        event_service_server::EventServiceServer, exec_service_server::ExecServiceServer,
-        extension_service_server::ExtensionServiceServer, grant_service_server::GrantServiceServer,
-        ownership_service_server::OwnershipServiceServer, partial::backend_service_server::BackendServiceServer,
-        session_service_server::SessionServiceServer, system_service_server::SystemServiceServer,
+        event_service_server::EventServiceServer,
+        extension_service_server::ExtensionServiceServer,
+        grant_service_server::GrantServiceServer,
+        ownership_service_server::OwnershipServiceServer,
+        partial::{backend_service_server::BackendServiceServer, exec_service_server::ExecServiceServer},
+        session_service_server::SessionServiceServer,
+        system_service_server::SystemServiceServer,
     };
     let reflection = || {
         tonic_reflection::server::Builder::configure()

@@ -86,6 +86,21 @@ impl Chunk {
         Chunk { head: head.freeze(), rest: data }
     }
 
+    /// A message that holds one other in a field, which has a last field that is data.
+    pub(super) fn data_within(outer: u8, inner: &impl Message, field: u8, data: Bytes) -> Chunk {
+        let data_len = data.len() as u64;
+        let begin_len = inner.encoded_len() + 1 + encoded_len_varint(data_len);
+        let inner_len = begin_len + data.len();
+        let outer_len = 1 + encoded_len_varint(inner_len as u64);
+        let mut head = framed(&(), outer_len + inner_len, outer_len + begin_len);
+        head.put_u8(key_of(outer));
+        encode_varint(inner_len as u64, &mut head);
+        inner.encode_raw(&mut head);
+        head.put_u8(key_of(field));
+        encode_varint(data_len, &mut head);
+        Chunk { head: head.freeze(), rest: data }
+    }
+
     /// A message that is nothing but data.
     pub(super) fn data(field: u8, data: Bytes) -> Chunk {
         let data_len = data.len() as u64;
@@ -212,7 +227,13 @@ mod tests {
             assert_eq!(sent::<pb::StreamResponse>(Chunk::data(3, bytes.clone())), message);
             let head = pb::FetchResponse { status: 200, ..pb::FetchResponse::default() };
             let whole = pb::FetchResponse { body: bytes.clone(), ..head.clone() };
-            assert_eq!(sent::<pb::FetchResponse>(Chunk::with_data(&head, 3, bytes)), whole);
+            assert_eq!(sent::<pb::FetchResponse>(Chunk::with_data(&head, 3, bytes.clone())), whole);
+            let begun = pb::Output { stream: 2, ..pb::Output::default() };
+            let output = pb::Output { data: bytes.clone(), ..begun.clone() };
+            let ran = pb::RunResponse { event: Some(pb::run_response::Event::Output(output.clone())) };
+            assert_eq!(sent::<pb::RunResponse>(Chunk::data_within(2, &begun, 2, bytes.clone())), ran);
+            let exec = pb::ExecResponse { event: Some(pb::exec_response::Event::Output(output)) };
+            assert_eq!(sent::<pb::ExecResponse>(Chunk::data_within(2, &begun, 2, bytes)), exec);
         }
     }
 }

@@ -16,10 +16,10 @@ use futures_util::{
     future::{BoxFuture, Fuse, FusedFuture},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Streaming;
 
 use super::convert;
 use crate::{
+    api::messages::Messages,
     core::RunRequest,
     exec::{Event, ExecHandle, Run},
     model::error::{Error, Reason, Result},
@@ -32,8 +32,8 @@ const MAX_INPUT_BYTES: usize = 1 << 20;
 const MAX_WAITING_BYTES: usize = 256 << 10;
 
 /// The first message of a conversation.
-pub(super) async fn start(requests: &mut Streaming<pb::ExecRequest>) -> Result<pb::ExecStart> {
-    match requests.message().await.map_err(broken_off)?.and_then(|first| first.message) {
+pub(super) async fn start(requests: &mut Messages) -> Result<pb::ExecStart> {
+    match requests.next().await?.and_then(|first: pb::ExecRequest| first.message) {
         Some(Message::Start(start)) => Ok(start),
         _ => Err(out_of_order("the first message must hold `start`")),
     }
@@ -60,7 +60,7 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(run: Run, input: Input, requests: Streaming<pb::ExecRequest>) -> Self {
+    pub(super) fn new(run: Run, input: Input, requests: Messages) -> Self {
         let listener = run.handle().map(|exec| {
             let listener = Listener { exec, input, waiting: VecDeque::new(), waiting_bytes: 0 };
             AbortOnDropHandle::new(tokio::spawn(listener.listen(requests)))
@@ -104,7 +104,7 @@ struct Listener {
 
 impl Listener {
     /// Until the caller has said all, or something wrong.
-    async fn listen(mut self, mut requests: Streaming<pb::ExecRequest>) -> Result<()> {
+    async fn listen(mut self, mut requests: Messages) -> Result<()> {
         let mut typing: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         let mut is_over = false;
         loop {
@@ -119,7 +119,7 @@ impl Listener {
             tokio::select! {
                 biased;
                 () = &mut typing => {}
-                request = requests.message(), if may_hear => match request.map_err(broken_off)? {
+                request = requests.next(), if may_hear => match request? {
                     Some(request) => self.hear(request)?,
                     None => {
                         is_over = true;
@@ -174,9 +174,4 @@ impl Listener {
 
 fn out_of_order(message: &str) -> Error {
     Error::new(Reason::RequestInvalid, "message", message)
-}
-
-/// The caller's side failed: it is gone, or sent what cannot be read.
-fn broken_off(status: tonic::Status) -> Error {
-    Error::new(Reason::RequestInvalid, "", format!("the request cannot be read on: {}", status.message()))
 }

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
-    super::convert::{duration, invalid, timestamp},
+    super::{
+        convert::{duration, invalid, timestamp},
+        reply::Chunk,
+    },
     Caller,
 };
 use crate::{
@@ -15,6 +20,12 @@ use crate::{
     model::error::{Error, Reason, Result},
     pb,
 };
+
+/// The fields of messages that lead to data.
+mod field {
+    pub(super) const EVENT_OUTPUT: u8 = 2;
+    pub(super) const OUTPUT_DATA: u8 = 2;
+}
 
 /// The longest that children may keep the output open.
 const MAX_DRAIN: Duration = Duration::from_secs(3600);
@@ -96,36 +107,26 @@ pub(super) fn signal(name: &str) -> Result<i32> {
 
 // === out of the domain ===
 
-/// An event in the message of a method: both have the same.
-macro_rules! event {
-    ($event:expr, $message:ident, $part:ident) => {{
-        use pb::$part::Event as Told;
-        let event = match $event {
-            Event::Started { exec_id, pid } => Told::Started(pb::Started { exec_id, pid }),
-            Event::Output { stream, data } => Told::Output(output(stream, data)),
-            Event::Exited(exit) => Told::Exited(exited(exit)),
-            Event::Drained(end) => Told::Drained(drained(end)),
-        };
-        pb::$message { event: Some(event) }
-    }};
+/// An event as `Exec` and `Run` tell it: their messages are the same on the wire.
+pub(super) fn told(event: Event) -> Chunk {
+    use pb::run_response::Event as Told;
+    let event = match event {
+        Event::Output { stream, data } => {
+            let output = pb::Output { stream: output_stream(stream).into(), data: Bytes::new() };
+            return Chunk::data_within(field::EVENT_OUTPUT, &output, field::OUTPUT_DATA, data);
+        }
+        Event::Started { exec_id, pid } => Told::Started(pb::Started { exec_id, pid }),
+        Event::Exited(exit) => Told::Exited(exited(exit)),
+        Event::Drained(end) => Told::Drained(drained(end)),
+    };
+    Chunk::message(&pb::RunResponse { event: Some(event) })
 }
 
-/// An event as `Run` tells it.
-pub(super) fn run_response(event: Event) -> pb::RunResponse {
-    event!(event, RunResponse, run_response)
-}
-
-/// An event as `Exec` tells it.
-pub(super) fn exec_response(event: Event) -> pb::ExecResponse {
-    event!(event, ExecResponse, exec_response)
-}
-
-fn output(stream: OutputStream, data: bytes::Bytes) -> pb::Output {
-    let stream = match stream {
+fn output_stream(stream: OutputStream) -> pb::OutputStream {
+    match stream {
         OutputStream::Stdout => pb::OutputStream::Stdout,
         OutputStream::Stderr => pb::OutputStream::Stderr,
-    };
-    pb::Output { stream: stream.into(), data }
+    }
 }
 
 fn exited(exit: Exit) -> pb::Exited {

@@ -1,52 +1,61 @@
-//! `ExecService`.
+//! `ExecService`. What programs write goes out without being copied; the generated code would.
 
 mod conversation;
 mod convert;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_stream::StreamExt;
-use tonic::{Request, Response, Status, Streaming};
+use futures_util::{StreamExt, TryStreamExt};
+use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert::duration, page::Page, peer::Peer, session, status::status, until_stopped};
+use super::{
+    convert::duration,
+    messages::Messages,
+    page::Page,
+    reply::{Reply, answer},
+    session,
+    status::status,
+    until_stopped,
+};
 use crate::{
     core::Broker,
     exec::{Cause, MAX_GRACE},
-    model::error::{Error, Reason},
-    pb::{self, exec_service_server::ExecService, signal_request::Action},
+    model::error::{Error, Reason, Result},
+    pb::{self, partial::exec_service_server::ExecService, signal_request::Action},
 };
 use conversation::Conversation;
 
-/// Serves `ExecService`.
+/// Who starts a program.
+pub(super) struct Caller {
+    pub(super) uid: Option<u32>,
+    pub(super) session: session::InSession,
+}
+
+/// `ExecService.Exec`.
+pub(super) async fn exec(broker: Arc<Broker>, caller: Caller, mut requests: Messages) -> Result<http::Response<Reply>> {
+    let start = conversation::start(&mut requests).await?;
+    let id = session::extension(caller.session.as_ref(), &start.extension)?;
+    let request = convert::request(start, &caller)?;
+    let input = conversation::Input::of(&request);
+    let run = broker.run(&id, request).await?;
+    let told = Conversation::new(run, input, requests).map_ok(convert::told).map_err(status);
+    Ok(answer(Reply::Many(until_stopped(told, broker.stopping()))))
+}
+
+/// `ExecService.Run`.
+pub(super) async fn run(broker: Arc<Broker>, caller: Caller, requests: Messages) -> Result<http::Response<Reply>> {
+    let start = convert::start(requests.only().await?);
+    let id = session::extension(caller.session.as_ref(), &start.extension)?;
+    let run = broker.run(&id, convert::request(start, &caller)?).await?;
+    let told = run.map(|event| Ok(convert::told(event)));
+    Ok(answer(Reply::Many(until_stopped(told, broker.stopping()))))
+}
+
+/// Serves the rest of `ExecService`.
 pub(super) struct Programs(pub(super) Arc<Broker>);
 
 #[tonic::async_trait]
 impl ExecService for Programs {
-    type ExecStream = Streamed<pb::ExecResponse>;
-
-    async fn exec(&self, request: Request<Streaming<pb::ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
-        let caller = Caller::of(&request);
-        let mut requests = request.into_inner();
-        let start = conversation::start(&mut requests).await.map_err(status)?;
-        let id = session::extension(caller.session.as_ref(), &start.extension).map_err(status)?;
-        let request = convert::request(start, &caller).map_err(status)?;
-        let input = conversation::Input::of(&request);
-        let run = self.0.run(&id, request).await.map_err(status)?;
-        let events = Conversation::new(run, input, requests).map(|event| event.map(convert::exec_response));
-        Ok(Response::new(until_stopped(events.map(|event| event.map_err(status)), self.0.stopping())))
-    }
-
-    type RunStream = Streamed<pb::RunResponse>;
-
-    async fn run(&self, request: Request<pb::RunRequest>) -> Result<Response<Self::RunStream>, Status> {
-        let caller = Caller::of(&request);
-        let start = convert::start(request.into_inner());
-        let id = session::extension(caller.session.as_ref(), &start.extension).map_err(status)?;
-        let request = convert::request(start, &caller).map_err(status)?;
-        let run = self.0.run(&id, request).await.map_err(status)?;
-        Ok(Response::new(until_stopped(run.map(|event| Ok(convert::run_response(event))), self.0.stopping())))
-    }
-
     async fn list(
         &self,
         request: Request<pb::ExecServiceListRequest>,
@@ -81,18 +90,5 @@ impl ExecService for Programs {
             }
         };
         Ok(Response::new(pb::SignalResponse { termination }))
-    }
-}
-
-/// Who starts a program.
-struct Caller {
-    uid: Option<u32>,
-    session: session::InSession,
-}
-
-impl Caller {
-    fn of<T>(request: &Request<T>) -> Caller {
-        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
-        Caller { uid, session: session::of(request).cloned() }
     }
 }
