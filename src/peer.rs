@@ -136,7 +136,12 @@ mod tests {
         assert_eq!(place(format!("0::/docker/{ours}")), Place::Host);
         assert_eq!(place(format!("0::/docker/{ours}/docker/{one}")), Place::Container(one.clone()));
         assert_eq!(place(format!("5:pids:/docker/{one}/docker/{two}\n0::/")), Place::Container(one.clone()));
+        assert_eq!(place(format!("12:pids:/docker/{one}/sub\n0::/")), Place::Container(one.clone()));
         assert_eq!(place(format!("5:pids:/docker/{one}\n4:cpu:/docker/{two}")), Place::Unclear);
+        // What only looks like an id is none.
+        for text in ["0::/docker".into(), format!("0::/docker/x{one}"), "0::/docker/abc".into()] {
+            assert_eq!(place(text), Place::Host);
+        }
     }
 
     #[test]

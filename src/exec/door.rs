@@ -1,9 +1,8 @@
 //! The socket at which a shim in a container reports, and who is let in.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+    fs, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
     time::Duration,
 };
@@ -18,7 +17,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{random, shim::NONCE_BYTES};
+use crate::{
+    peer::{self, Place},
+    random,
+    shim::NONCE_BYTES,
+};
 
 /// How a door's name begins.
 const PREFIX: &str = "shim-";
@@ -107,22 +110,12 @@ fn is_dead(dir: &OwnedFd, name: &str) -> bool {
     probe().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Whether the peer's cgroup is that container's. A peer that has no number here is in no container of a local engine.
+/// Whether the peer lives in that container, and still does. A peer that has no number here is in no container of a local
+/// engine.
 fn runs_in(stream: &UnixStream, container: &str) -> bool {
-    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return false };
-    let read = || io::read_to_string(File::open(format!("/proc/{pid}/cgroup"))?);
-    pid > 0 && read().is_ok_and(|cgroups| is_of_container(&cgroups, container))
-}
-
-/// Whether one of the lines of a `/proc/<pid>/cgroup` (v1 or v2) names the container, as `<id>` or `docker-<id>.scope`
-/// and the like.
-fn is_of_container(cgroups: &str, container: &str) -> bool {
-    let names = |part: &str| {
-        let part = part.strip_suffix(".scope").unwrap_or(part);
-        part == container || part.rsplit_once('-').is_some_and(|(_, id)| id == container)
-    };
-    container.len() == 64
-        && cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| path.split('/').any(names))
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0) else { return false };
+    let lives_there = matches!(peer::place_of(pid), Some(Place::Container(id)) if id == container);
+    lives_there && peer::is_alive(stream.as_fd())
 }
 
 #[cfg(test)]
@@ -130,22 +123,6 @@ mod tests {
     use super::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-    #[test]
-    fn a_container_is_known_by_its_cgroup() {
-        for line in [
-            format!("0::/docker/{ID}"),
-            format!("12:pids:/docker/{ID}/sub\n0::/"),
-            format!("0::/system.slice/docker-{ID}.scope"),
-            format!("0::/user.slice/libpod-{ID}.scope/container"),
-        ] {
-            assert!(is_of_container(&line, ID), "{line}");
-        }
-        for line in ["0::/", "", "0::/docker", &format!("0::/docker/x{ID}"), &format!("1:name={ID}:/")] {
-            assert!(!is_of_container(line, ID), "{line}");
-        }
-        assert!(!is_of_container("0::/docker/abc", "abc"), "a short id is no proof");
-    }
 
     #[tokio::test]
     async fn a_door_goes_and_a_dead_one_is_removed() {

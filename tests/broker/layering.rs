@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["engine", "exec", "files", "gateway", "model", "proxy", "random", "store"]),
     ("engine", &["model"]),
     ("proxy", &["model"]),
-    ("exec", &["model", "random", "shim"]),
+    ("exec", &["model", "peer", "random", "shim"]),
     ("gateway", &["model", "peer"]),
     ("store", &["model"]),
     ("files", &["model"]),
