@@ -30,6 +30,10 @@ use self::{console::Console, failure::Failure};
 
 /// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
 const INTERRUPTED: u8 = 130;
+/// Exit code when the program is there and cannot be executed, as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+/// Exit code when there is no such program, as shells have it.
+const NOT_FOUND: u8 = 127;
 
 /// Runs Docker Desktop extensions on any Docker engine
 #[derive(Debug, Parser)]
@@ -50,7 +54,8 @@ const EXIT_CODES: &str = "Exit codes:
   2    the command line is wrong
   22   call: the backend answered with a status of 400 or above
   124  exec: --timeout ended the program
-  125  exec: the program was not run (126: cannot be executed, 127: not found)
+  125  exec: the program was not run
+  126  exec, dev: the program cannot be executed (127: not found)
   130  interrupted with Ctrl-C
 exec and dev pass on the program's exit code, 128 + n when signal n ended it.";
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::Args;
-use rustix::process::{Pid, Signal};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal},
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -19,7 +22,10 @@ use tokio::{
 use tonic::Streaming;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals, text::shell_word},
+    cli::{
+        NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
+        text::shell_word,
+    },
     pb,
 };
 
@@ -130,9 +136,19 @@ impl Dev {
             let words: Vec<_> = argv.iter().map(|word| shell_word(word)).collect();
             console.note(&format!("running {}", words.join(" "))).await?;
         }
-        let child = command.spawn().map_err(|error| Failure::of_file(Path::new(program), &error))?;
+        let child = command.spawn().map_err(|error| not_started(program, &error))?;
         Ok(Some(child))
     }
+}
+
+/// A program that could not be started, with the exit code that a shell has for that.
+fn not_started(program: &str, error: &io::Error) -> Failure {
+    let code = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => NOT_FOUND,
+        Some(Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::ISDIR) => NOT_EXECUTABLE,
+        _ => 1,
+    };
+    Failure::of_file(Path::new(program), error).exiting(code)
 }
 
 /// Waits for whatever comes first: a signal, the end of the process, the end of the attachment.

@@ -164,3 +164,23 @@ async fn nothing_is_started_for_an_extension_that_is_not_there() {
     assert_eq!(outcome.err, "longshore: gone/x is not installed\n  see what is installed with: longshore ls\n");
     assert_eq!(outcome.code, 1);
 }
+
+#[tokio::test]
+async fn dev_tells_a_program_that_is_not_there_from_one_that_cannot_be_executed() {
+    let fake = Fake::start();
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("plain");
+    std::fs::write(&plain, "no program").unwrap();
+    let plain = plain.to_str().unwrap();
+    let below = format!("{plain}/below");
+    for (program, code, text) in [
+        ("no-such-program-here", 127, "no such file or directory"),
+        (&below, 127, "not a directory"),
+        (plain, 126, "permission denied"),
+        (dir.path().to_str().unwrap(), 126, "permission denied"),
+    ] {
+        let outcome = run(&fake, &["dev", "org/hello", "--", program]).await;
+        assert_eq!(outcome.code, code, "{program}: {}", outcome.err);
+        assert!(outcome.err.ends_with(&format!("longshore: {program}: {text}\n")), "{}", outcome.err);
+    }
+}

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use crate::{
     cli::{
+        NOT_EXECUTABLE, NOT_FOUND,
         console::Console,
         failure::Failure,
         text::{count, span},
@@ -15,10 +16,6 @@ use crate::{
 const TIMED_OUT: u8 = 124;
 /// Exit code when the broker refused, or the end is not known; that of `docker run`.
 pub(super) const NOT_RUN: u8 = 125;
-/// Exit code when the program is there and cannot be executed, as shells have it.
-const NOT_EXECUTABLE: u8 = 126;
-/// Exit code when there is no such program, as shells have it.
-const NOT_FOUND: u8 = 127;
 /// What shells add to the number of a signal.
 const SIGNAL_BASE: i32 = 128;
 
