@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     api::{self, listener::ControlSocket},
     config::{self, Config, EngineAddress, LogFormat, ServeArgs},
-    core::{Broker, Limits, Parts, Places},
+    core::{Broker, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::Engine,
     exec::{Hub, HubOptions, SqueezeJournal},
     files::layout::Layout,
@@ -88,6 +88,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
                 idle: config.idle_timeout,
                 total: config.total_timeout,
                 max_body_bytes: config.max_body_bytes,
+                memory: proxy::Memory::of(MAX_HELD_BYTES),
             },
             ready_timeout: config.ready_timeout,
         },

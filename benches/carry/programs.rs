@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hyper::{
@@ -30,13 +30,16 @@ use crate::{
 const PROGRAM: &str = "/bin/true";
 /// Whose values these are.
 const OWN: &str = "Longshore";
-/// Answers that nobody reads, so that the broker holds them: so many of so many bytes.
-const UNREAD: usize = 17;
-const UNREAD_BYTES: i64 = 64 << 20;
+/// Answers that nobody reads, so that the broker holds them with their calls: so many at a time on one connection, of so
+/// many bytes, which are too few to be counted.
+const UNREAD: usize = 4000;
+const UNREAD_BYTES: i64 = 4 << 10;
+/// Connections with as many, at most.
+const MAX_UNREAD_LINES: usize = 24;
+/// Of these so many are called at once.
+const UNREAD_AT_ONCE: usize = 50;
 /// What it must hold then, in KiB.
 const HELD_KIB: f64 = (1 << 20) as f64;
-/// Time to come to hold it.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Time for what is under way to come to rest.
 const REST: Duration = Duration::from_millis(500);
 /// Programs that write and are not read, each on a connection of its own.
@@ -116,32 +119,44 @@ pub(crate) async fn p50(lasting: Duration, mut once: impl AsyncFnMut() -> Outcom
 
 /// Has the broker hold 1 GiB, until what this gives is dropped.
 async fn hold(broker: &Broker) -> Outcome<Vec<http::Response<Incoming>>> {
+    let mut unread = Vec::new();
+    for _ in 0..MAX_UNREAD_LINES {
+        unread.extend(fetch_unread(broker).await?);
+        sleep(REST).await;
+        if measure::resident_kib(broker.pid())? >= HELD_KIB {
+            return Ok(unread);
+        }
+    }
+    Err(format!("the broker holds {} KiB only", measure::resident_kib(broker.pid())?).into())
+}
+
+/// Calls on a connection of their own whose answers are not read.
+async fn fetch_unread(broker: &Broker) -> Outcome<Vec<http::Response<Incoming>>> {
     let stream = TokioIo::new(UnixStream::connect(&broker.socket).await?);
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(u32::from(u16::MAX))
         .initial_connection_window_size(u32::from(u16::MAX))
         .handshake(stream)
         .await?;
     tokio::spawn(connection);
     let path = format!("/big/{UNREAD_BYTES}");
-    let asked =
-        pb::FetchRequest { extension: EXTENSION.into(), path, max_body_bytes: UNREAD_BYTES, ..Default::default() };
+    let asked = pb::FetchRequest { extension: EXTENSION.into(), path, ..Default::default() };
     let asked = body::message(&asked.encode_to_vec());
     let mut unread = Vec::new();
     while unread.len() < UNREAD {
-        let request = load::grpc_request("/longshore.v1.BackendService/Fetch", asked.clone())?;
-        let response = sender.send_request(request).await?;
-        if response.body().is_end_stream() {
-            return Err(format!("a large body was refused: {:?}", response.headers()).into());
+        let calls = (0..UNREAD_AT_ONCE).map(|_| {
+            let (mut sender, asked) = (sender.clone(), asked.clone());
+            async move {
+                let request = load::grpc_request("/longshore.v1.BackendService/Fetch", asked)?;
+                Outcome::Ok(sender.send_request(request).await?)
+            }
+        });
+        for response in futures_util::future::try_join_all(calls).await? {
+            if response.body().is_end_stream() {
+                return Err(format!("an answer was refused: {:?}", response.headers()).into());
+            }
+            unread.push(response);
         }
-        unread.push(response);
-    }
-    let begun = Instant::now();
-    while measure::resident_kib(broker.pid())? < HELD_KIB {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("the broker holds {} KiB only", measure::resident_kib(broker.pid())?).into());
-        }
-        sleep(Duration::from_millis(20)).await;
     }
     Ok(unread)
 }

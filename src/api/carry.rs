@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::poll_fn};
 use super::{
     convert,
     messages::{Messages, Told},
-    reply::{Chunk, Chunks, Reply, answer},
+    reply::{Chunk, Chunks, Reply, Whole, answer},
     session::{self, InSession},
     status::status,
 };
@@ -56,6 +56,7 @@ fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limit
         idle: limit("time_limits.idle", asked.idle)?.or(own.idle),
         total: limit("time_limits.total", asked.total)?.or(own.total),
         max_body_bytes: own.max_body_bytes,
+        memory: own.memory.clone(),
     })
 }
 
@@ -90,7 +91,7 @@ pub(super) async fn fetch(
         trailers: convert::headers(response.trailers),
         ..pb::FetchResponse::default()
     };
-    Ok(answer(Reply::One(Chunk::with_data(&message, field::FETCH_RESPONSE_BODY, response.body))))
+    Whole::new(&message, field::FETCH_RESPONSE_BODY, response.body).map(|whole| answer(Reply::One(whole)))
 }
 
 /// Whom to call, within which limits, and how long to wait for it to start.

@@ -16,7 +16,8 @@ use prost::{
 };
 use tonic::Status;
 
-use super::{messages::key_of, passthrough::Carried};
+use super::{messages::key_of, passthrough::Carried, status::status};
+use crate::{model::error::Error, proxy};
 
 /// What is before each message: that it is not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -28,6 +29,14 @@ pub(super) struct Chunk {
     rest: Bytes,
 }
 
+/// One message whose last field is a body.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// What was not sent yet of the beginning.
+    first: Option<Chunk>,
+    rest: proxy::Body,
+}
+
 /// The messages of an answer of many, ready to be sent.
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 
@@ -36,9 +45,7 @@ pub(super) enum Reply {
     /// Nothing: what there is to say stands in the headers.
     Empty,
     /// One message, and that all went well.
-    One(Chunk),
-    /// That all went well.
-    Success,
+    One(Whole),
     /// Messages as they come. Its end, or a failure, is told in the trailers.
     Many(Chunks),
     /// Of a backend.
@@ -73,17 +80,15 @@ impl Chunk {
         Chunk { head: framed(message, len, 0).freeze(), rest: Bytes::new() }
     }
 
-    /// A message, and a field of it that is data; the message itself does not hold it.
-    pub(super) fn with_data(message: &impl Message, field: u8, data: Bytes) -> Chunk {
-        if data.is_empty() {
-            return Chunk::message(message);
-        }
-        let data_len = data.len() as u64;
+    /// A message, and a field of it that is data, which the message itself does not hold: so many bytes, of which these
+    /// are the first.
+    fn opening(message: &impl Message, field: u8, data_len: u64, first: Bytes) -> Chunk {
         let key_len = 1 + encoded_len_varint(data_len);
-        let mut head = framed(message, message.encoded_len() + key_len + data.len(), key_len);
+        let len = message.encoded_len() + key_len + usize::try_from(data_len).unwrap_or(usize::MAX);
+        let mut head = framed(message, len, key_len);
         head.put_u8(key_of(field));
         encode_varint(data_len, &mut head);
-        Chunk { head: head.freeze(), rest: data }
+        Chunk { head: head.freeze(), rest: first }
     }
 
     /// A message that holds one other in a field, which has a last field that is data.
@@ -148,6 +153,27 @@ impl Buf for Chunk {
     }
 }
 
+// === impl Whole ===
+
+impl Whole {
+    /// A message, and a field of it that is a body, which the message itself does not hold.
+    pub(super) fn new(message: &impl Message, field: u8, mut body: proxy::Body) -> Result<Whole, Error> {
+        let len = body.len();
+        let first = match body.next_piece()? {
+            Some(piece) => Chunk::opening(message, field, len, piece),
+            None => Chunk::message(message),
+        };
+        Ok(Whole { first: Some(first), rest: body })
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, Error> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => Ok(self.rest.next_piece()?.map(Chunk::from)),
+        }
+    }
+}
+
 // === impl Reply ===
 
 impl Body for Reply {
@@ -157,11 +183,11 @@ impl Body for Reply {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Status>>> {
         let last = match &mut *self {
             Reply::Empty => return Poll::Ready(None),
-            Reply::One(_) => match std::mem::replace(&mut *self, Reply::Success) {
-                Reply::One(chunk) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                _ => return Poll::Ready(None),
+            Reply::One(whole) => match whole.next() {
+                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                Ok(None) => Status::ok(""),
+                Err(error) => status(error),
             },
-            Reply::Success => Status::ok(""),
             Reply::Many(chunks) => match ready!(chunks.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 Some(Err(status)) => status,
@@ -184,7 +210,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Reply::Empty => true,
-            Reply::One(_) | Reply::Success | Reply::Many(_) => false,
+            Reply::One(_) | Reply::Many(_) => false,
             Reply::Carried(body) => body.is_end_stream(),
             Reply::Library(body) => body.is_end_stream(),
         }
@@ -193,7 +219,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Reply::Empty => SizeHint::with_exact(0),
-            Reply::One(_) | Reply::Success | Reply::Many(_) => SizeHint::default(),
+            Reply::One(_) | Reply::Many(_) => SizeHint::default(),
             Reply::Carried(body) => body.size_hint(),
             Reply::Library(body) => body.size_hint(),
         }
@@ -227,7 +253,9 @@ mod tests {
             assert_eq!(sent::<pb::StreamResponse>(Chunk::data(3, bytes.clone())), message);
             let head = pb::FetchResponse { status: 200, ..pb::FetchResponse::default() };
             let whole = pb::FetchResponse { body: bytes.clone(), ..head.clone() };
-            assert_eq!(sent::<pb::FetchResponse>(Chunk::with_data(&head, 3, bytes.clone())), whole);
+            let mut parts = Whole::new(&head, 3, bytes.clone().into()).unwrap();
+            assert_eq!(sent::<pb::FetchResponse>(parts.next().unwrap().unwrap()), whole);
+            assert!(parts.next().unwrap().is_none());
             let begun = pb::Output { stream: 2, ..pb::Output::default() };
             let output = pb::Output { data: bytes.clone(), ..begun.clone() };
             let ran = pb::RunResponse { event: Some(pb::run_response::Event::Output(output.clone())) };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{net::UnixStream, sync::SemaphorePermit, time::Instant};
+use tokio::{net::UnixStream, time::Instant};
 
 use super::{Broker, attach::StandIn, start::BackendContainer};
 use crate::{
@@ -40,8 +40,10 @@ impl Broker {
         request: proxy::Request,
         limits: proxy::Limits,
         start_wait: Duration,
-    ) -> Result<proxy::Response> {
-        let _memory = self.reserve_body(id, limits.max_body_bytes)?;
+    ) -> Result<proxy::Response<proxy::Body>> {
+        // Who asks for more than is usual is not sent where that is not there; others are where anything is.
+        let is_usual = limits.max_body_bytes <= self.limits.exchange.max_body_bytes;
+        limits.memory.check(id.as_str(), if is_usual { 1 } else { limits.max_body_bytes })?;
         let limits = with_start(limits, start_wait);
         let ways = self.pools.of(id);
         let dial = || self.dial(id, start_wait);
@@ -73,18 +75,6 @@ impl Broker {
         let ways = self.pools.of(id);
         let dial = || self.dial(id, Duration::ZERO);
         proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
-    }
-
-    /// Memory for a body that is larger than usual; all of them together are bounded.
-    fn reserve_body(&self, id: &ExtensionId, bytes: u64) -> Result<Option<SemaphorePermit<'_>>> {
-        if bytes <= self.limits.exchange.max_body_bytes {
-            return Ok(None);
-        }
-        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-        self.body_mib.try_acquire_many(mib).map(Some).map_err(|_| {
-            let message = "too many large bodies are being fetched; try again";
-            Error::new(Reason::LimitReached, id.as_str(), message).retry_after(STARTING_RETRY).sent(false)
-        })
     }
 
     /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.

@@ -86,8 +86,8 @@ const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
 /// Extensions that are read at once.
 const MAX_READERS: usize = 4;
-/// Memory for bodies larger than the default that are held at once, in MiB.
-const MAX_BODY_MIB: usize = 256;
+/// Memory for answers that are held whole.
+pub const MAX_HELD_BYTES: u64 = 256 << 20;
 
 /// Where the broker lives.
 #[derive(Debug, Clone)]
@@ -129,8 +129,6 @@ pub struct Broker {
     presence: presence::Presence,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
-    /// Memory for large bodies that are held whole, in MiB.
-    body_mib: Semaphore,
     /// The Compose that was found last.
     found_compose: Mutex<Option<Compose>>,
     attached: attach::Attached,
@@ -189,7 +187,6 @@ impl Broker {
             left_is_discarded: tokio::sync::Mutex::new(false),
             mender: Mender::default(),
             readers: Semaphore::new(MAX_READERS),
-            body_mib: Semaphore::new(MAX_BODY_MIB),
             found_compose: Mutex::new(None),
             attached: attach::Attached::default(),
             pools: pools::Pools::default(),

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 
-use bytes::{Bytes, BytesMut};
 use tokio::net::UnixStream;
 
-use super::{Exchange, Limits, Part, Request, RequestHead, Response, Route, upload::Upload};
+use super::{
+    Body, Exchange, HeaderLine, Limits, Part, Request, RequestHead, Response, Route, held::Growing, upload::Upload,
+};
 use crate::model::error::{Detail, Error, Reason, Result};
 
 /// Sends `request` and reads the whole answer.
@@ -15,8 +16,8 @@ use crate::model::error::{Detail, Error, Reason, Result};
 ///
 /// # Errors
 ///
-/// Those of [`Exchange::open`], `BACKEND_BROKE_IN_BODY` and `BODY_TOO_LARGE`.
-pub async fn fetch<D, F>(route: Route<'_, D>, request: Request, limits: &Limits) -> Result<Response>
+/// Those of [`Exchange::open`], `BACKEND_BROKE_IN_BODY`, `BODY_TOO_LARGE`, and `LIMIT_REACHED` where the memory for it runs short.
+pub async fn fetch<D, F>(route: Route<'_, D>, request: Request, limits: &Limits) -> Result<Response<Body>>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
@@ -25,7 +26,7 @@ where
     let head = RequestHead { method, path, headers, ..RequestHead::default() };
     let backend = route.backend;
     let mut exchange = Exchange::open(route, &head, Upload::whole(body), limits, false).await?;
-    let response = collect(backend, &mut exchange, limits.max_body_bytes).await?;
+    let response = collect(backend, &mut exchange, limits).await?;
     exchange.settle().await;
     Ok(response)
 }
@@ -34,72 +35,35 @@ where
 ///
 /// # Errors
 ///
-/// `RESPONSE_INVALID`, `BODY_TOO_LARGE` with the head, `BACKEND_BROKE_IN_BODY`; all with `sent = true`.
-async fn collect(backend: &str, exchange: &mut Exchange, max_body_bytes: u64) -> Result<Response> {
-    let mut response = Response { status: 0, headers: Vec::new(), body: Bytes::new(), trailers: Vec::new() };
-    let mut content = Content::new(None);
+/// `RESPONSE_INVALID`, `BODY_TOO_LARGE` with the head, `BACKEND_BROKE_IN_BODY`, `LIMIT_REACHED`; all with `sent = true`.
+async fn collect(backend: &str, exchange: &mut Exchange, limits: &Limits) -> Result<Response<Body>> {
+    let max_body_bytes = limits.max_body_bytes;
+    let (mut status, mut headers) = (0, Vec::new());
+    let mut body = Growing::new(&limits.memory, backend, None);
     while let Some(part) = exchange.next().await {
         match part? {
             Part::Interim(_) => {}
             Part::Head(head) => {
-                (response.status, response.headers) = (head.status, head.headers);
-                content = Content::new(exchange.announced());
+                (status, headers) = (head.status, head.headers);
+                body = Growing::new(&limits.memory, backend, exchange.announced());
                 if exchange.announced().is_some_and(|bytes| bytes > max_body_bytes) {
-                    return Err(too_large(backend, response, max_body_bytes));
+                    return Err(too_large(backend, status, headers, max_body_bytes));
                 }
             }
-            Part::Data(chunk) if content.len() + chunk.len() as u64 > max_body_bytes => {
-                return Err(too_large(backend, response, max_body_bytes));
+            Part::Data(chunk) if body.len() + chunk.len() as u64 > max_body_bytes => {
+                return Err(too_large(backend, status, headers, max_body_bytes));
             }
-            Part::Data(chunk) => content.push(chunk),
-            Part::End(trailers) => {
-                (response.trailers, response.body) = (trailers, content.finish());
-                return Ok(response);
-            }
+            Part::Data(chunk) => body.push(chunk)?,
+            Part::End(trailers) => return Ok(Response { status, headers, body: body.finish(), trailers }),
         }
     }
     Err(Error::bug("an answer ended without its end"))
 }
 
-fn too_large(backend: &str, head: Response, max_body_bytes: u64) -> Error {
+fn too_large(backend: &str, status: u16, headers: Vec<HeaderLine>, max_body_bytes: u64) -> Error {
     let message = format!("the response body is larger than {max_body_bytes} bytes; raise max_body_bytes");
-    let headers = head.headers.into_iter().map(|line| (line.name, line.value.to_vec())).collect();
+    let headers = headers.into_iter().map(|line| (line.name, line.value.to_vec())).collect();
     Error::new(Reason::BodyTooLarge, backend, message)
-        .with_detail(Detail::BodyTooLarge { status: head.status, headers, max_body_bytes })
+        .with_detail(Detail::BodyTooLarge { status, headers, max_body_bytes })
         .sent(true)
-}
-
-/// A body as it grows. A body of one chunk is never copied; more are, since tiny chunks would each pin a read buffer.
-struct Content {
-    first: Bytes,
-    joined: BytesMut,
-    announced: Option<u64>,
-}
-
-impl Content {
-    fn new(announced: Option<u64>) -> Self {
-        Content { first: Bytes::new(), joined: BytesMut::new(), announced }
-    }
-
-    fn len(&self) -> u64 {
-        (self.first.len() + self.joined.len()) as u64
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        if self.len() == 0 {
-            self.first = chunk;
-            return;
-        }
-        if self.joined.is_empty() {
-            // The announced length is within the limit, but only a promise: what has come may only double at once.
-            let announced = self.announced.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-            self.joined.reserve(announced.min(1 << 20).max(self.first.len() + chunk.len()));
-            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.joined.extend_from_slice(&chunk);
-    }
-
-    fn finish(self) -> Bytes {
-        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
-    }
 }

@@ -15,6 +15,7 @@ mod exchange;
 mod failure;
 mod fetch;
 pub mod headers;
+mod held;
 mod lanes;
 mod lines;
 pub mod path;
@@ -30,6 +31,7 @@ mod wire;
 
 pub use exchange::{Exchange, Part, Route};
 pub use fetch::fetch;
+pub use held::{Body, Memory};
 pub use lanes::{Answer, CarriedBody, Lanes, forward};
 pub use pool::Pool;
 pub use tunnel::{Tunnel, Tunnelled};
@@ -86,13 +88,13 @@ pub struct Head {
 
 /// One whole HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct Response<B = Bytes> {
     /// Status, 200 to 999.
     pub status: u16,
     /// Header lines without the hop-by-hop ones, in their order.
     pub headers: Vec<HeaderLine>,
     /// Body, decoded from its transfer coding.
-    pub body: Bytes,
+    pub body: B,
     /// Trailer lines, where the backend sent any.
     pub trailers: Vec<HeaderLine>,
 }
@@ -111,6 +113,8 @@ pub struct Limits {
     pub total: Option<Duration>,
     /// Largest response body that [`fetch`] holds, in bytes.
     pub max_body_bytes: u64,
+    /// What it is held in.
+    pub memory: Memory,
 }
 
 // === impl HeaderLine ===
@@ -125,8 +129,15 @@ impl HeaderLine {
 // === impl Limits ===
 
 impl Default for Limits {
-    /// 5 seconds to connect, no other time limit, 3 MiB of body.
+    /// 5 seconds to connect, no other time limit, 3 MiB of body in memory without a bound.
     fn default() -> Self {
-        Limits { connect: DEFAULT_CONNECT, head: None, idle: None, total: None, max_body_bytes: 3 << 20 }
+        Limits {
+            connect: DEFAULT_CONNECT,
+            head: None,
+            idle: None,
+            total: None,
+            max_body_bytes: 3 << 20,
+            memory: Memory::default(),
+        }
     }
 }

@@ -8,13 +8,24 @@ use std::{
     time::Duration,
 };
 
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use longshore::pb;
+use prost::Message;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, PLAIN_UID, as_both, eventually, no_traces, reason, trusting};
+use crate::support::{
+    Broker, BrokerOptions, Image, PLAIN_UID, Stage, as_both, eventually, fact, no_traces, reason, trusting,
+};
 
 as_both!(a_full_disk_is_told_and_no_end);
 
@@ -48,6 +59,101 @@ async fn many_silent_connections_keep_nobody_waiting() {
     let answer = system.get_info(pb::GetInfoRequest {});
     tokio::time::timeout(Duration::from_secs(60), answer).await.expect("it waits for them").unwrap();
     assert!(broker.resident_kib() < 128 << 10, "{} KiB", broker.resident_kib());
+}
+
+/// Answers that nobody reads, so many of so many bytes: four times what the broker holds.
+const UNREAD: usize = 1000;
+const UNREAD_BYTES: usize = 1 << 20;
+/// What the broker holds of answers.
+const MAX_HELD: usize = 256 << 20;
+
+/// Answers every request with as many bytes, on any number of connections.
+fn serve_bodies(listener: UnixListener) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {UNREAD_BYTES}\r\n\r\n");
+        let answer: Bytes = [answer.as_bytes(), &vec![b'x'; UNREAD_BYTES]].concat().into();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                // A request comes in one piece.
+                while stream.read(&mut asked).await.is_ok_and(|bytes| bytes > 0) {
+                    if stream.write_all(&answer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// Calls Fetch so often, on a connection whose window is small, and reads none of the answers.
+async fn fetch_unread(stage: &Stage, count: usize) -> Vec<http::Response<Incoming>> {
+    let stream = TokioIo::new(UnixStream::connect(stage.broker.socket()).await.unwrap());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(65_535).initial_connection_window_size(1 << 20);
+    let (sender, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = pb::FetchRequest { extension: stage.id(), path: "/".into(), ..Default::default() }.encode_to_vec();
+    let mut message = BytesMut::new();
+    message.put_u8(0);
+    message.put_u32(request.len() as u32);
+    message.put_slice(&request);
+    let message = message.freeze();
+    let calls = (0..count).map(|_| {
+        let mut sender = sender.clone();
+        let request = http::Request::post("http://localhost/longshore.v1.BackendService/Fetch");
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        let request = request.body(Full::new(message.clone())).unwrap();
+        async move { sender.send_request(request).await.unwrap() }
+    });
+    join_all(calls).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_are_bounded_and_give_way() {
+    let stage = Stage::idle(BrokerOptions::default()).await;
+    let backend = serve_bodies(stage.listen());
+    let get = || pb::FetchRequest { path: "/".into(), ..Default::default() };
+    stage.fetch(get()).await.unwrap();
+    let before = stage.broker.resident_kib();
+    let unread = fetch_unread(&stage, UNREAD).await;
+    let (refused, held): (Vec<_>, Vec<_>) =
+        unread.into_iter().partition(|answer| answer.headers().contains_key("grpc-status"));
+    assert!(refused.iter().all(|answer| answer.headers()["grpc-status"] == "8"));
+    let bytes = held.len() * UNREAD_BYTES;
+    assert!(bytes > MAX_HELD / 2 && bytes <= MAX_HELD, "{} are held", held.len());
+    let grown = stage.broker.resident_kib().saturating_sub(before) as usize;
+    assert!(grown < (MAX_HELD >> 10) * 3 / 2, "it grew by {} MiB", grown >> 10);
+
+    // On another connection it is told at once that there is no room, and there is some when nobody has read for a while.
+    let full = stage.fetch(get()).await.unwrap_err();
+    assert_eq!((reason(&full).as_str(), full.code()), ("LIMIT_REACHED", Code::ResourceExhausted), "{full:?}");
+    assert!(full.get_error_details().retry_info().is_some());
+    assert!(fact(&full, "sent").is_some());
+    let told = eventually(|| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stage.fetch(get()).await.ok()
+    });
+    assert_eq!(told.await.body.len(), UNREAD_BYTES);
+    // Whoever reads at last has what did not give way, and is told of what did.
+    let (mut whole, mut given_up) = (0, 0);
+    for answer in join_all(held.into_iter().map(|answer| answer.into_body().collect())).await {
+        let answer = answer.unwrap();
+        match answer.trailers().and_then(|trailers| trailers.get("grpc-status")).unwrap().as_bytes() {
+            b"0" => {
+                assert!(answer.to_bytes().len() > UNREAD_BYTES);
+                whole += 1;
+            }
+            b"8" => given_up += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(whole > 0 && given_up > 0, "{whole} came and {given_up} gave way");
+    // Nothing is held any more.
+    let again = join_all((0..100).map(|_| stage.fetch(get()))).await;
+    assert!(again.into_iter().all(|told| told.unwrap().body.len() == UNREAD_BYTES));
+    backend.abort();
 }
 
 /// A small disk in memory.

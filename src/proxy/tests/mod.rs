@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{HeaderLine, Limits, Request, Response, Route, fetch};
+use super::{Body, HeaderLine, Limits, Request, Response, Route, fetch};
 use crate::model::error::{Error, Reason, Result};
 
 mod cancel;
@@ -56,7 +56,7 @@ impl<T: Send + 'static> Backend<T> {
     async fn fetch_within(&self, request: Request, limits: &Limits) -> Result<Response> {
         let socket = self.socket();
         let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
-        timeout(PATIENCE, fetch(route(dial), request, limits)).await.expect("the fetch hangs")
+        timeout(PATIENCE, fetch(route(dial), request, limits)).await.expect("the fetch hangs").map(whole)
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
@@ -66,6 +66,16 @@ impl<T: Send + 'static> Backend<T> {
     async fn end(self) -> T {
         timeout(PATIENCE, self.task).await.expect("the backend hangs").unwrap()
     }
+}
+
+/// The same answer with its body in one piece.
+fn whole(response: Response<Body>) -> Response {
+    let Response { status, headers, mut body, trailers } = response;
+    let mut pieces = Vec::new();
+    while let Some(piece) = body.next_piece().unwrap() {
+        pieces.push(piece);
+    }
+    Response { status, headers, body: pieces.concat().into(), trailers }
 }
 
 fn route<D>(dial: D) -> Route<'static, D> {

@@ -26,7 +26,7 @@ impl Way {
             Ok(UnixStream::connect(&self.socket).await.unwrap())
         };
         let route = Route { backend: "org/ext", pool: Some(&self.pool), dial };
-        timeout(PATIENCE, fetch(route, request, &Limits::default())).await.expect("the fetch hangs")
+        timeout(PATIENCE, fetch(route, request, &Limits::default())).await.expect("the fetch hangs").map(whole)
     }
 
     async fn open(&self, method: &str, upload: Upload) -> Result<Exchange> {
