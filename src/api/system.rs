@@ -38,6 +38,7 @@ impl SystemService for System {
             available,
             detail,
         };
+        let (containment, reason) = info.host_containment;
         let limits = self.0.limits();
         Ok(Response::new(pb::GetInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -54,6 +55,11 @@ impl SystemService for System {
                 max_body_bytes: i64::try_from(limits.exchange.max_body_bytes).unwrap_or(i64::MAX),
                 max_request_bytes: super::MAX_REQUEST_BYTES as i64,
                 max_descriptors: i64::try_from(info.max_descriptors).unwrap_or(i64::MAX),
+                max_held_bytes: i64::try_from(limits.exchange.memory.most()).unwrap_or(i64::MAX),
+            }),
+            host_containment: Some(pb::HostContainment {
+                containment: containment.as_str().to_owned(),
+                reason: reason.unwrap_or_default(),
             }),
         }))
     }

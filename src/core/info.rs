@@ -1,7 +1,7 @@
 //! What the broker tells about itself.
 
 use super::Broker;
-use crate::{engine::About, model::error::Result};
+use crate::{engine::About, exec::Containment, model::error::Result};
 
 /// The broker and its machine.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Info {
     pub compose: std::result::Result<(String, String), String>,
     /// What works here: name, whether, how or why not. Ordered by name.
     pub capabilities: Vec<(&'static str, bool, String)>,
+    /// What holds programs on the host together, and why it is no more than that.
+    pub host_containment: (Containment, Option<String>),
     /// Number of installed extensions.
     pub extensions: usize,
     /// Open descriptors that the broker may have.
@@ -62,6 +64,7 @@ impl Broker {
             engine,
             compose: compose.map(|found| (found.program().display().to_string(), found.version().to_owned())),
             capabilities,
+            host_containment: self.hub.host_containment(),
             extensions: self.store.extensions("", usize::MAX).await?.len(),
             max_descriptors: descriptors.current.unwrap_or(u64::MAX),
         })

@@ -72,6 +72,17 @@ impl Base {
         }
     }
 
+    /// Whether one can be made here.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Base::make`].
+    pub(super) fn probe() -> io::Result<()> {
+        let Base { above, name, .. } = Base::make()?;
+        remove(&above, &name);
+        Ok(())
+    }
+
     /// Whether a process is in it or in one below it.
     pub(super) fn contains(&self, pid: i32) -> bool {
         let of_pid = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();

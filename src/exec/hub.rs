@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
@@ -95,6 +96,8 @@ struct Host {
     shims: Vec<Process>,
     /// Where programs get cgroups.
     base: Option<Base>,
+    /// Why they get none.
+    no_base: String,
 }
 
 /// A container to run programs in.
@@ -170,24 +173,33 @@ impl Hub {
         {
             runtime.spawn(old.retire());
         }
-        if !self.options.cgroups {
-            return;
-        }
-        match Base::make() {
-            Ok(base) => host.base = link.give_cages(&base.dir).is_ok().then_some(base),
-            Err(error) => tracing::info!(%error, "programs on the host get no cgroups of their own"),
+        let made = self.check_cgroups().and_then(|()| Base::make());
+        match made.and_then(|base| link.give_cages(&base.dir).map(|()| base)) {
+            Ok(base) => host.base = Some(base),
+            Err(error) => {
+                tracing::info!(%error, "programs on the host get no cgroups of their own");
+                host.no_base = error.to_string();
+            }
         }
     }
 
-    /// What holds programs on the host together. Starts the shim where there is none.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Hub::host`].
-    pub fn host_containment(&self) -> Result<Containment> {
-        self.host()?;
-        let is_caged = lock(&self.host).base.is_some();
-        Ok(if is_caged { Containment::Cgroup } else { Containment::Walk })
+    fn check_cgroups(&self) -> io::Result<()> {
+        if self.options.cgroups { Ok(()) } else { Err(io::Error::other("they are switched off")) }
+    }
+
+    /// What holds programs on the host together, now or when the next one starts, and why it is no more than that. Starts
+    /// nothing.
+    pub fn host_containment(&self) -> (Containment, Option<String>) {
+        let host = lock(&self.host);
+        let without = match (&host.link, &host.base) {
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => Some(host.no_base.clone()),
+            (None, _) => self.check_cgroups().and_then(|()| Base::probe()).err().map(|error| error.to_string()),
+        };
+        match without {
+            None => (Containment::Cgroup, None),
+            Some(why) => (Containment::Walk, Some(format!("they get no cgroup (version 2) of their own: {why}"))),
+        }
     }
 
     /// Nothing of the broker's environment is needed there, and programs could read it.

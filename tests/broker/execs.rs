@@ -312,6 +312,12 @@ async fn programs_are_listed_and_ended(options: BrokerOptions) {
         let ended = execs.signal(request.clone()).await.unwrap().into_inner().termination.unwrap();
         assert_eq!((ended.cause.as_str(), ended.escalated, ended.survivors), ("REQUESTED", true, Some(0)));
         assert!(ended.signalled.is_some_and(|count| count >= 2), "{ended:?}");
+        if target == ExecTarget::Host {
+            let info = stage.broker.system().await.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner();
+            let foretold = info.host_containment.unwrap();
+            assert_eq!(foretold.containment, ended.containment);
+            assert_eq!(foretold.reason.is_empty(), foretold.containment == "CGROUP", "{foretold:?}");
+        }
         wait_until_none(&marker).await;
         let told = talking.ends().await;
         assert_eq!(signal_of(&told.outcome), "SIGKILL");

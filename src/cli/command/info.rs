@@ -5,7 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::info::InfoView},
+    cli::{
+        Options,
+        connect::Broker,
+        console::Console,
+        failure::Failure,
+        table::Table,
+        view::info::{HostContainmentView, InfoView},
+    },
     pb,
 };
 
@@ -37,7 +44,9 @@ fn text(info: &InfoView) -> String {
     table.add(["Compose:", &compose(info)]);
     table.add(["Body limit:", &format!("{} unless the call says otherwise", size(info.limits.max_body_bytes))]);
     table.add(["Request limit:", &size(info.limits.max_request_bytes)]);
+    table.add(["Answers held:", &format!("{} of all callers together", size(info.limits.max_held_bytes))]);
     table.add(["Descriptors:", &info.limits.max_descriptors.to_string()]);
+    table.add(["Host programs:", &containment(&info.host_containment)]);
     let mut capabilities = Table::of_pairs();
     for capability in &info.capabilities {
         let mark = if capability.available { "yes" } else { "no" };
@@ -68,5 +77,13 @@ fn compose(info: &InfoView) -> String {
     match compose.error.is_empty() {
         true => format!("{} ({})", compose.version, compose.path),
         false => format!("cannot be used: {}", compose.error),
+    }
+}
+
+fn containment(of: &HostContainmentView) -> String {
+    match of.containment.as_str() {
+        "CGROUP" => "each in a cgroup of its own, which is killed as a whole".into(),
+        "WALK" => format!("what they start is followed: {}", of.reason),
+        other => other.into(),
     }
 }

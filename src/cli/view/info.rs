@@ -18,6 +18,7 @@ pub(in crate::cli) struct InfoView {
     pub(in crate::cli) compose: ComposeView,
     pub(in crate::cli) capabilities: Vec<CapabilityView>,
     pub(in crate::cli) limits: LimitsView,
+    pub(in crate::cli) host_containment: HostContainmentView,
 }
 
 /// The container engine.
@@ -54,6 +55,14 @@ pub(in crate::cli) struct LimitsView {
     pub(in crate::cli) max_body_bytes: i64,
     pub(in crate::cli) max_request_bytes: i64,
     pub(in crate::cli) max_descriptors: i64,
+    pub(in crate::cli) max_held_bytes: i64,
+}
+
+/// What holds a program on the host, and all that it started, together.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct HostContainmentView {
+    pub(in crate::cli) containment: String,
+    pub(in crate::cli) reason: String,
 }
 
 impl From<pb::GetInfoResponse> for InfoView {
@@ -70,6 +79,7 @@ impl From<pb::GetInfoResponse> for InfoView {
             compose: it.compose.unwrap_or_default().into(),
             capabilities: it.capabilities.into_iter().map(CapabilityView::from).collect(),
             limits: it.limits.unwrap_or_default().into(),
+            host_containment: it.host_containment.unwrap_or_default().into(),
         }
     }
 }
@@ -106,6 +116,13 @@ impl From<pb::Limits> for LimitsView {
             max_body_bytes: it.max_body_bytes,
             max_request_bytes: it.max_request_bytes,
             max_descriptors: it.max_descriptors,
+            max_held_bytes: it.max_held_bytes,
         }
+    }
+}
+
+impl From<pb::HostContainment> for HostContainmentView {
+    fn from(it: pb::HostContainment) -> Self {
+        HostContainmentView { containment: it.containment, reason: it.reason }
     }
 }
