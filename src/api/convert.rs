@@ -174,6 +174,14 @@ pub(super) fn timestamp(ms: i64) -> prost_types::Timestamp {
     prost_types::Timestamp::from(SystemTime::UNIX_EPOCH + since)
 }
 
+/// Milliseconds since 1970, from a time.
+pub(super) fn time(field: &str, asked: Option<prost_types::Timestamp>) -> Result<Option<i64>> {
+    let Some(asked) = asked else { return Ok(None) };
+    let nanos = u32::try_from(asked.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let ms = nanos.and_then(|nanos| asked.seconds.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000)));
+    ms.map(Some).ok_or_else(|| invalid(field, format!("{field} is no time that there is")))
+}
+
 /// How far an install is.
 pub(super) fn progress(progress: Progress) -> pb::Progress {
     let phase = match progress.phase {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
+use super::{MAX_MESSAGE_BYTES, Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
     core::{Broker, InstallRequest, ListOptions, Subject, Updated, Work},
     model::{
@@ -22,8 +22,6 @@ use crate::{
 const MAX_READY_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Progress that may wait for a slow reader; older progress gives way to the work.
 const PROGRESS_QUEUE: usize = 256;
-/// Most bytes of a list in one message: clients with default settings take messages of this size.
-const MAX_PIECE_BYTES: usize = 1 << 20;
 
 /// Serves `ExtensionService`.
 pub(super) struct Extensions(pub(super) Arc<Broker>);
@@ -155,12 +153,13 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::UninstallRequest>,
     ) -> Result<Response<pb::UninstallResponse>, Status> {
+        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
         let request = request.into_inner();
         if request.extension.is_empty() {
             return Err(status(convert::invalid("extension", "say which extension: its id, such as org/name")));
         }
         let reference: Reference = request.extension.parse().map_err(status)?;
-        let removed = self.0.clone().uninstall(reference, request.volumes).await.map_err(status)?;
+        let removed = self.0.clone().uninstall(reference, request.volumes, uid).await.map_err(status)?;
         Ok(Response::new(pb::UninstallResponse {
             kept_volumes: removed.kept_volumes,
             removed_volumes: removed.removed_volumes,
@@ -248,5 +247,5 @@ impl ExtensionService for Extensions {
 
 /// A text cut into what messages may hold.
 fn pieces(mut text: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || (!text.is_empty()).then(|| text.split_to(text.len().min(MAX_PIECE_BYTES))))
+    std::iter::from_fn(move || (!text.is_empty()).then(|| text.split_to(text.len().min(MAX_MESSAGE_BYTES))))
 }

@@ -28,14 +28,16 @@ impl Page {
                 return Err(Error::new(Reason::RequestInvalid, "page_size", message));
             }
         };
-        let after = hex::decode(token).ok().and_then(|key| String::from_utf8(key).ok()).ok_or_else(|| {
-            Error::new(
-                Reason::PageTokenInvalid,
-                "page_token",
-                "take page_token from next_page_token of the page before",
-            )
-        })?;
+        let after = hex::decode(token).ok().and_then(|key| String::from_utf8(key).ok()).ok_or_else(not_ours)?;
         Ok(Page { size, after })
+    }
+
+    /// The key, where keys are numbers; `None` for the first page. Errors: PAGE_TOKEN_INVALID.
+    pub(super) fn after_number(&self) -> Result<Option<i64>> {
+        match self.after.as_str() {
+            "" => Ok(None),
+            key => key.parse().map(Some).map_err(|_| not_ours()),
+        }
     }
 
     /// Cuts a list, which may hold one entry more than the page, and returns the token of the next page.
@@ -46,6 +48,29 @@ impl Page {
         entries.truncate(self.size);
         entries.last().map(|last| hex::encode(key(last))).unwrap_or_default()
     }
+
+    /// The same, of a list whose entries may be large: the page ends before they are more than `most` bytes, but has one.
+    pub(super) fn cut_by_size<T>(
+        &self,
+        entries: &mut Vec<T>,
+        most: usize,
+        size: impl Fn(&T) -> usize,
+        key: impl Fn(&T) -> String,
+    ) -> String {
+        let mut room = most;
+        let mut fits = |entry: &T| {
+            let size = size(entry);
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        };
+        let count = entries.iter().take_while(|entry| fits(entry)).count().clamp(1, self.size);
+        Page { size: count, after: String::new() }.cut(entries, key)
+    }
+}
+
+fn not_ours() -> Error {
+    Error::new(Reason::PageTokenInvalid, "page_token", "take page_token from next_page_token of the page before")
 }
 
 #[cfg(test)]
@@ -66,11 +91,27 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_large_entries_is_shorter() {
+        let page = Page::read(3, "").unwrap();
+        let cut = |mut entries: Vec<usize>| {
+            let token = page.cut_by_size(&mut entries, 10, |size| *size, usize::to_string);
+            (entries, Page::read(3, &token).unwrap().after_number().unwrap())
+        };
+        assert_eq!(cut(vec![]), (vec![], None));
+        assert_eq!(cut(vec![4, 4]), (vec![4, 4], None));
+        assert_eq!(cut(vec![4, 4, 4]), (vec![4, 4], Some(4)));
+        assert_eq!(cut(vec![1, 1, 2, 1]), (vec![1, 1, 2], Some(2)));
+        assert_eq!(cut(vec![50, 1]), (vec![50], Some(50)));
+    }
+
+    #[test]
     fn wrong_pages_are_refused() {
         assert_eq!(Page::read(-1, "").unwrap_err().reason(), Reason::RequestInvalid);
         assert_eq!(Page::read(1001, "").unwrap_err().reason(), Reason::RequestInvalid);
         for token in ["x", "abc", "ff", "é"] {
             assert_eq!(Page::read(1, token).unwrap_err().reason(), Reason::PageTokenInvalid, "{token}");
         }
+        let word = Page::read(1, &hex::encode("a")).unwrap();
+        assert_eq!(word.after_number().unwrap_err().reason(), Reason::PageTokenInvalid);
     }
 }

@@ -66,6 +66,14 @@ pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a time such as `2026-01-31T10:00:00Z`, or how long ago it was, such as `10m`.
+pub(super) fn parse_time(text: &str) -> Result<prost_types::Timestamp, String> {
+    if let Ok(ago) = parse_span(text) {
+        return Ok(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into());
+    }
+    text.parse().map_err(|_| format!("{text:?} is not a time; write 2026-01-31T10:00:00Z, or how long ago: 10m"))
+}
+
 /// A time span as people write it, such as `1m 30s`.
 pub(super) fn span(span: Duration) -> String {
     humantime::format_duration(span).to_string()
@@ -94,6 +102,8 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -135,5 +145,14 @@ mod tests {
         let ago = |seconds| age(SystemTime::now() - Duration::from_secs(seconds));
         assert_eq!([ago(61), ago(7_199), ago(90_000)], ["1m", "1h", "1d"]);
         assert_eq!(age(SystemTime::now() + Duration::from_secs(60)), "0s");
+    }
+
+    proptest! {
+        #[test]
+        fn no_time_panics(text in ".{0,40}", digits in "[0-9]{1,25}[smhdwy]?", date in "[0-9]{1,6}-[0-9]{2}-[0-9]{2}T.{0,12}") {
+            for text in [text, digits, date] {
+                let _ = parse_time(&text);
+            }
+        }
     }
 }

@@ -13,9 +13,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
-use super::{Broker, RunRequest, lifecycle::grants_required, package::blocking, program::check_variables};
+use super::{
+    Broker, RunRequest, audit::ALLOWED, lifecycle::grants_required, package::blocking, program::check_variables,
+};
 use crate::{
-    exec::{Program, Target},
+    exec::{Program, Run, Target},
     model::{
         audit::{self, Audit},
         docker,
@@ -45,18 +47,18 @@ pub struct ListOptions {
 }
 
 impl Broker {
-    /// The docker command line for an extension, `request.argv` being its arguments: at the extension's engine gateway,
-    /// with a configuration of the extension's own. That holds none of the user's logins, for which there is no grant;
-    /// what the extension logs in to stays its own.
+    /// Runs the docker command line for an extension, `request.argv` being its arguments: at the extension's engine
+    /// gateway, with a configuration of the extension's own. That holds none of the user's logins, for which there is no
+    /// grant; what the extension logs in to stays its own.
     ///
     /// Errors: ARGV_INVALID for options that lead to another engine or configuration, REQUEST_INVALID for such variables,
-    /// GRANTS_REQUIRED, DOCKER_CLI_NOT_FOUND, FILE_FAILED.
-    pub async fn docker_program(
+    /// GRANTS_REQUIRED, DOCKER_CLI_NOT_FOUND, FILE_FAILED, SHIM_UNAVAILABLE.
+    pub(super) async fn run_docker(
         &self,
         installed: &Installed,
         decisions: &Decisions,
-        mut request: RunRequest,
-    ) -> Result<Program> {
+        request: RunRequest,
+    ) -> Result<Run> {
         let subcommand = docker::subcommand(&request.argv)?.to_owned();
         docker::check_variables(request.env.iter().map(|(name, _)| name.as_str()))?;
         if !decisions.allows(&Grant::HostExecAny) {
@@ -66,19 +68,29 @@ impl Broker {
         let allowed = decisions.allows(&Grant::EngineFull);
         let entry = AuditEntry {
             extension: installed.id.to_string(),
+            session: request.session.clone(),
             uid: request.uid,
-            act: "docker",
+            act: "docker".into(),
             subject: match self.audit {
                 Audit::Names => format!("{DOCKER} {subcommand}, {} arguments", request.argv.len()),
                 Audit::Argv => audit::masked(std::iter::once(DOCKER).chain(request.argv.iter().map(String::as_str))),
             },
-            decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
+            decision: if allowed { ALLOWED } else { Reason::GrantsRequired.as_str() }.into(),
+            result: String::new(),
         };
-        self.store.audit(entry).await?;
+        let line = self.store.audit(entry).await?;
         if !allowed {
             let need = Need { grant: Grant::EngineFull, origin: DOCKER.into() };
             return Err(grants_required(installed.id.as_str(), vec![need]));
         }
+        let run = async {
+            let program = self.docker_program(installed, request).await?;
+            self.hub.host()?.run(&program).await
+        };
+        self.audited.begun(line, run.await).await
+    }
+
+    async fn docker_program(&self, installed: &Installed, mut request: RunRequest) -> Result<Program> {
         let path = std::env::var_os("PATH");
         let Some(program) = path.as_deref().and_then(find) else {
             let message = "there is no docker on the broker's PATH; install the docker command line";

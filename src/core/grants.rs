@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Broker, view::backend_needs};
+use super::{
+    Broker,
+    audit::{ALLOWED, DONE},
+    view::backend_needs,
+};
 use crate::{
     model::{
         error::{Error, Result},
@@ -63,8 +67,17 @@ impl Broker {
             grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         let subject = format!("allow {} deny {}", names(&decisions.allow), names(&decisions.deny));
-        let (extension, decision) = (id.to_string(), "allowed".to_owned());
-        self.store.audit(AuditEntry { extension, uid, act: "grants", subject, decision }).await?;
+        self.store
+            .audit(AuditEntry {
+                extension: id.to_string(),
+                session: None,
+                uid,
+                act: "grants".into(),
+                subject,
+                decision: ALLOWED.into(),
+                result: DONE.into(),
+            })
+            .await?;
         self.end_what_is_denied(&installed, &before, &decisions).await?;
         self.store.grants(&id).await
     }

@@ -1,6 +1,7 @@
 //! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
 
 mod attach;
+mod audit;
 mod call;
 mod catalogue;
 mod compose;
@@ -46,7 +47,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, compose::Compose},
-    exec::Hub,
+    exec::{Hub, Life},
     files::layout::Layout,
     gateway::Gateways,
     model::{
@@ -112,6 +113,7 @@ pub struct Broker {
     places: Places,
     limits: Limits,
     audit: Audit,
+    audited: Arc<audit::Audited>,
     layout: Layout,
     store: Store,
     engine: Engine,
@@ -166,8 +168,15 @@ impl Broker {
         let key = layout.key(random::bytes)?;
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
-        let told = catalogue.clone();
-        hub.listen(move |info, is_gone| told.tell_exec(info, is_gone));
+        let tasks = TaskTracker::new();
+        let audited = Arc::new(audit::Audited::new(store.clone(), tasks.clone()));
+        let (told, ends) = (catalogue.clone(), audited.clone());
+        hub.listen(move |info, life| {
+            told.tell_exec(info, matches!(life, Life::Gone(_)));
+            if let Life::Gone(exit) = life {
+                ends.ended(&info.id, exit);
+            }
+        });
         Ok(Arc::new(Broker {
             events,
             catalogue,
@@ -176,6 +185,7 @@ impl Broker {
             places,
             limits,
             audit,
+            audited,
             layout,
             gateways: Gateways::new(engine.socket()),
             store,
@@ -192,7 +202,7 @@ impl Broker {
             pools: pools::Pools::default(),
             sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
         }))
     }
 
@@ -216,7 +226,11 @@ impl Broker {
     pub async fn shut_down(&self, bound: Duration) {
         self.stopping.cancel();
         self.tasks.close();
-        let ended = async { tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait()) };
+        let ended = async {
+            tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait());
+            // How the programs ended is written down after they did.
+            self.tasks.wait().await;
+        };
         if tokio::time::timeout(bound, ended).await.is_err() {
             tracing::warn!("work was left unfinished; the next start finishes it");
         }

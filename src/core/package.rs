@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -60,6 +61,15 @@ pub enum PullPolicy {
     Always,
     /// Never.
     Never,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Image { reference, .. } => write!(f, "{reference}"),
+            Source::Archive { path, .. } | Source::Directory { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// An extension's files and labels, open for reading.

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rustix::fs::{Access, access};
 
-use super::{Broker, call::running_backend, lifecycle::grants_required};
+use super::{Broker, audit::ALLOWED, call::running_backend, lifecycle::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     model::{
@@ -104,10 +104,7 @@ impl Broker {
         check_runs(installed)?;
         let run = match (request.target, self.attached.get(id)) {
             (Target::Host, _) => self.run_on_host(installed, decisions, request).await,
-            (Target::Docker, _) => {
-                let program = self.docker_program(installed, decisions, request).await?;
-                self.hub.host()?.run(&program).await
-            }
+            (Target::Docker, _) => self.run_docker(installed, decisions, request).await,
             (Target::Backend, None) => self.run_in_container(installed, request).await,
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
@@ -136,13 +133,15 @@ impl Broker {
         let allowed = decisions.allows(&grant);
         let audit = self.store.audit(AuditEntry {
             extension: installed.id.to_string(),
+            session: request.session.clone(),
             uid: request.uid,
-            act: "host.exec",
+            act: "host.exec".into(),
             subject: match self.audit {
                 Audit::Names => name,
                 Audit::Argv => audit::masked(request.argv.iter().map(String::as_str)),
             },
-            decision: if allowed { "allowed" } else { "GRANTS_REQUIRED" }.into(),
+            decision: if allowed { ALLOWED } else { Reason::GrantsRequired.as_str() }.into(),
+            result: String::new(),
         });
         if !allowed {
             audit.await?;
@@ -160,10 +159,10 @@ impl Broker {
         let directory = if directory.is_dir() { directory } else { files.path().to_owned() };
         let cwd = request.cwd.clone().unwrap_or_else(|| directory.display().to_string());
         let program = self.host_program(installed, request, &directory.display().to_string(), cwd);
-        let host = self.hub.host()?;
+        let started = async { self.hub.host()?.run(&program).await };
+        let (line, run) = tokio::join!(audit, started);
         // One of which the audit cannot tell is ended.
-        let ((), run) = tokio::try_join!(audit, host.run(&program))?;
-        Ok(run)
+        self.audited.begun(line?, run).await
     }
 
     pub(super) fn host_program(

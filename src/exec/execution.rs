@@ -422,7 +422,7 @@ impl Execution {
             && heard.keeper != KeeperState::Present
             && let Some(living) = self.living.upgrade()
         {
-            living.remove(&self.info);
+            living.remove(&self.info, heard.exit.as_ref());
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     link::{ExecIds, Link, Target},
-    living::{ExecFilter, Left, Living},
+    living::{ExecFilter, Left, Life, Living},
     orphans,
     program::{Cause, Containment, Program},
     run::Run,
@@ -312,8 +312,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Has `listener` told of every exec that comes or (true) is gone from now on. It must neither wait nor ask for execs.
-    pub fn listen(&self, listener: impl Fn(&ExecInfo, bool) + Send + Sync + 'static) {
+    /// Has `listener` told of every exec that comes or is gone from now on. It must neither wait nor ask for execs.
+    pub fn listen(&self, listener: impl Fn(&ExecInfo, Life<'_>) + Send + Sync + 'static) {
         self.living.listen(listener);
     }
 

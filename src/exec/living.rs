@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::{
     execution::{ExecInfo, ExecView, Execution},
-    program::Cause,
+    program::{Cause, Exit},
 };
 
 /// The living.
@@ -20,8 +20,17 @@ pub(super) struct Living {
     listener: OnceLock<Listener>,
 }
 
-/// Is told of an exec that came, or (true) that is gone.
-type Listener = Box<dyn Fn(&ExecInfo, bool) + Send + Sync>;
+/// Is told of an exec that came, or that is gone.
+type Listener = Box<dyn Fn(&ExecInfo, Life<'_>) + Send + Sync>;
+
+/// What a listener is told of an exec.
+#[derive(Debug, Clone, Copy)]
+pub enum Life<'a> {
+    /// It came.
+    Begun,
+    /// It is gone, with its tree, as far as that can be known; how its program ended, where that is known.
+    Gone(Option<&'a Exit>),
+}
 
 /// Whose execs are meant.
 #[derive(Debug, Clone, Copy)]
@@ -47,24 +56,24 @@ pub struct Left {
 
 impl Living {
     /// Has `listener` told of every exec that comes or goes from now on. It must neither wait nor ask for execs.
-    pub(super) fn listen(&self, listener: impl Fn(&ExecInfo, bool) + Send + Sync + 'static) {
+    pub(super) fn listen(&self, listener: impl Fn(&ExecInfo, Life<'_>) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
     }
 
     pub(super) fn enter(&self, execution: &Arc<Execution>) {
         self.lock().insert(execution.info.id.clone(), execution.clone());
-        self.tell(&execution.info, false);
+        self.tell(&execution.info, Life::Begun);
     }
 
-    pub(super) fn remove(&self, info: &ExecInfo) {
+    pub(super) fn remove(&self, info: &ExecInfo, exit: Option<&Exit>) {
         if self.lock().remove(&info.id).is_some() {
-            self.tell(info, true);
+            self.tell(info, Life::Gone(exit));
         }
     }
 
-    fn tell(&self, info: &ExecInfo, is_gone: bool) {
+    fn tell(&self, info: &ExecInfo, life: Life<'_>) {
         if let Some(listener) = self.listener.get() {
-            listener(info, is_gone);
+            listener(info, life);
         }
     }
 

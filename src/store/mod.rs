@@ -33,7 +33,7 @@ use crate::model::{
     event::{Event, Stored},
 };
 
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditLine, AuditQuery};
 pub use creates::OpenCreate;
 pub use grants::StoredGrant;
 pub use known::Known;
@@ -265,10 +265,12 @@ mod tests {
         let (_dir, store) = store();
         let entry = AuditEntry {
             extension: "a/b".into(),
+            session: None,
             uid: None,
-            act: "host.exec",
+            act: "host.exec".into(),
             subject: "tool".into(),
             decision: "allowed".into(),
+            result: String::new(),
         };
         let calls = (0..4 * QUEUE_LENGTH).map(|_| store.audit(entry.clone()));
         for written in futures_util::future::join_all(calls).await {

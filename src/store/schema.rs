@@ -128,6 +128,11 @@ const MIGRATIONS: &[&str] = &[
         what      TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    ALTER TABLE audit ADD COLUMN session TEXT;
+    -- What came of it; empty where that is not known.
+    ALTER TABLE audit ADD COLUMN result TEXT NOT NULL DEFAULT '';
+",
 ];
 
 /// The newest schema.

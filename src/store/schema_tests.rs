@@ -2,19 +2,20 @@
 
 use rusqlite::Connection;
 
-use super::{Store, schema};
+use super::{AuditQuery, Store, schema};
 use crate::model::{
     extension::{Maker, OwnerSource},
     journal::{ChangeKind, Step},
 };
 
 /// One database for each schema, oldest first.
-const STORED: [&str; 5] = [
+const STORED: [&str; 6] = [
     include_str!("../../tests/schemas/1.sql"),
     include_str!("../../tests/schemas/2.sql"),
     include_str!("../../tests/schemas/3.sql"),
     include_str!("../../tests/schemas/4.sql"),
     include_str!("../../tests/schemas/5.sql"),
+    include_str!("../../tests/schemas/6.sql"),
 ];
 
 fn stored(sql: &str) -> (tempfile::TempDir, Store) {
@@ -55,6 +56,10 @@ async fn every_stored_database_loads() {
         assert_eq!(seen, [("c1", false, Maker::Broker), ("gone_data", true, Maker::Broker)], "schema {number}");
         assert!(ledger.iter().all(|entry| entry.source == OwnerSource::Created));
         assert_eq!(store.decisions(&"a/b".parse().unwrap()).await.unwrap().allow.len(), 1);
+        let audit = store.audited(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+        let [line] = &audit[..] else { panic!("schema {number}: {audit:?}") };
+        let (entry, result) = (&line.entry, if number < 6 { "" } else { "done" });
+        assert_eq!((&*entry.act, entry.uid, &entry.session, &*entry.result), ("install", Some(1000), &None, result));
         let begun = store.begin_install("gone/x".parse().unwrap(), record.clone()).await.unwrap();
         assert_eq!(begun.generation, 8, "a generation never comes twice");
         assert_eq!(begun.change.unwrap().step, Step::InstallFiles);

@@ -5,6 +5,7 @@
 //! test that cannot run fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
+mod auditing;
 mod backends;
 mod caring;
 mod carrying;

@@ -1,5 +1,6 @@
 //! The commands that ask a running broker. Each file holds one: its arguments and what it does.
 
+mod audit;
 mod call;
 mod dev;
 mod enable;
@@ -64,6 +65,8 @@ pub enum ClientCommand {
     Logs(logs::Logs),
     /// Show or change what an extension may do
     Grants(grants::Grants),
+    /// Show what extensions did with what they were granted
+    Audit(audit::Audit),
     /// Let a local process stand in for an extension's backend
     Dev(dev::Dev),
     /// Show versions, engine, capabilities and limits of the broker
@@ -87,6 +90,7 @@ impl ClientCommand {
             ClientCommand::Logs(logs) => logs.extension.clone(),
             ClientCommand::Grants(grants) => grants.extension.clone(),
             ClientCommand::Dev(dev) => dev.extension.clone(),
+            ClientCommand::Audit(audit) => audit.extension.clone().unwrap_or_default(),
             ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
             ClientCommand::Events(events) => events.extension.clone().unwrap_or_default(),
             ClientCommand::Execs(execs) => execs.extension.clone().unwrap_or_default(),
@@ -135,6 +139,7 @@ impl ClientCommand {
             ClientCommand::Events(events) => events.run(console, options).await,
             ClientCommand::Logs(logs) => logs.run(console, options).await,
             ClientCommand::Grants(grants) => grants.run(console, options).await,
+            ClientCommand::Audit(audit) => audit.run(console, options).await,
             ClientCommand::Dev(dev) => dev.run(console, options).await,
             ClientCommand::Info(info) => info.run(console, options).await,
             ClientCommand::Version(version) => version.run(console, options).await,

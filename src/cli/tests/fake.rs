@@ -479,6 +479,27 @@ impl grant::GrantService for Services {
         self.0.sets.lock().unwrap().push(request.into_inner());
         Ok(Response::new(pb::GrantServiceSetResponse { grants: Vec::new() }))
     }
+
+    /// Three entries, on pages of two at most.
+    async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Answer<pb::ListAuditResponse> {
+        let request = request.into_inner();
+        let newest = request.page_token.parse().unwrap_or(4_i64) - 1;
+        let entry = |id: i64| pb::AuditEntry {
+            id,
+            at: Some(prost_types::Timestamp { seconds: id, nanos: 0 }),
+            extension: "org/hello".into(),
+            session_id: if id == 2 { "s1".into() } else { String::new() },
+            uid: Some(1000),
+            act: "host.exec".into(),
+            subject: "kubectl\x1b[2J".into(),
+            decision: if id == 3 { "GRANTS_REQUIRED".into() } else { "allowed".into() },
+            result: if id == 3 { String::new() } else { "code 0".into() },
+        };
+        let count = i64::from(request.page_size.min(2));
+        let entries: Vec<_> = (1..=newest).rev().take(usize::try_from(count).unwrap_or(0)).map(entry).collect();
+        let next_page_token = if newest > count { (newest - count + 1).to_string() } else { String::new() };
+        Ok(Response::new(pb::ListAuditResponse { entries, next_page_token }))
+    }
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! `ls`, `ps`, `rm`, `grants`, `info`, `enable`.
+//! `ls`, `ps`, `rm`, `grants`, `audit`, `info`, `enable`.
 
 use super::{Fake, run};
 
@@ -39,6 +39,21 @@ async fn rm_goes_on_after_a_failure_and_tells() {
     assert_eq!(outcome.out(), "removed org/hello\nkept its volumes; remove them with: docker volume rm hello_data\n");
     assert_eq!(outcome.err, "longshore: gone/x is not installed\n  see what is installed with: longshore ls\n");
     assert_eq!(outcome.code, 1);
+}
+
+#[tokio::test]
+async fn the_audit_is_read_from_all_pages_and_ends_with_the_newest() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["audit", "org/hello", "--since", "1h"]).await;
+    let expected = "\
+TIME                   EXTENSION   BY           ACT         SUBJECT       DECISION          RESULT
+1970-01-01T00:00:01Z   org/hello   uid 1000     host.exec   kubectl [2J   allowed           code 0
+1970-01-01T00:00:02Z   org/hello   session s1   host.exec   kubectl [2J   allowed           code 0
+1970-01-01T00:00:03Z   org/hello   uid 1000     host.exec   kubectl [2J   GRANTS_REQUIRED   -
+";
+    assert_eq!(outcome.out(), expected);
+    let json = run(&fake, &["audit", "--json", "-n", "1"]).await.json();
+    assert_eq!((json[0].as_array().map(Vec::len), &json[0][0]["id"]), (Some(1), &3.into()));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Broker, Progress, Report, Source,
+        audit::{ALLOWED, DONE},
         fetched::Fetched,
         package::Package,
         stage::{BackendDraft, Staged, icon_of},
@@ -82,14 +83,24 @@ impl Broker {
     ) -> Result<View> {
         let mut taken = Taken::default();
         let result = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
-        self.end_work(taken, result.as_ref().err()).await;
+        self.end_work(request, "install", taken, result.as_ref().err()).await;
         self.view(&result?).await
     }
 
     /// Ends an install or update: what failed is undone, and others may change the extension again.
-    pub(super) async fn end_work(self: &Arc<Self>, mut taken: Taken, failure: Option<&Error>) {
+    pub(super) async fn end_work(
+        self: &Arc<Self>,
+        request: &InstallRequest,
+        act: &'static str,
+        mut taken: Taken,
+        failure: Option<&Error>,
+    ) {
+        let id = taken.begun.clone().or_else(|| taken.package.as_ref().map(|package| package.id().clone()));
         if let Some(package) = taken.package.take() {
             package.close().await;
+        }
+        if let (Some(id), Some(error)) = (&id, failure) {
+            self.audit_change(request.uid, act, id, request.source.to_string(), Some(error)).await;
         }
         if let Some(error) = failure {
             tracing::info!(reason = error.reason().as_str(), error = error.message(), "a change failed; undoing it");
@@ -190,12 +201,32 @@ impl Broker {
         decisions: &Decisions,
     ) {
         let grants: Vec<String> = decisions.allow.iter().map(ToString::to_string).collect();
+        let subject = format!("{} with {}", installed.record.reference, grants.join(" "));
+        self.audit_change(request.uid, act, &installed.id, subject, None).await;
+    }
+
+    /// Writes down a change of an extension, or that it failed.
+    pub(super) async fn audit_change(
+        &self,
+        uid: Option<u32>,
+        act: &'static str,
+        id: &ExtensionId,
+        subject: String,
+        failure: Option<&Error>,
+    ) {
+        let (decision, result) = match failure.map(Error::reason) {
+            None => (ALLOWED, DONE),
+            Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
+            Some(reason) => (ALLOWED, reason.as_str()),
+        };
         let entry = AuditEntry {
-            extension: installed.id.to_string(),
-            uid: request.uid,
-            act,
-            subject: format!("{} with {}", installed.record.reference, grants.join(" ")),
-            decision: "allowed".into(),
+            extension: id.to_string(),
+            session: None,
+            uid,
+            act: act.into(),
+            subject,
+            decision: decision.into(),
+            result: result.into(),
         };
         if let Err(error) = self.store.audit(entry).await {
             tracing::warn!(%error, "the audit could not be written");

@@ -26,12 +26,13 @@ impl Broker {
     /// Removes an extension. Goes on when the caller goes away: half an uninstall helps nobody.
     ///
     /// Errors: EXTENSION_NOT_FOUND, EXTENSION_BUSY.
-    pub async fn uninstall(self: Arc<Self>, reference: Reference, volumes: bool) -> Result<Removed> {
+    pub async fn uninstall(self: Arc<Self>, reference: Reference, volumes: bool, uid: Option<u32>) -> Result<Removed> {
         let broker = self.clone();
-        self.tasks.spawn(async move { broker.uninstall_now(&reference, volumes).await }).await.map_err(broken_off)?
+        let work = self.tasks.spawn(async move { broker.uninstall_now(&reference, volumes, uid).await });
+        work.await.map_err(broken_off)?
     }
 
-    async fn uninstall_now(&self, reference: &Reference, volumes: bool) -> Result<Removed> {
+    async fn uninstall_now(&self, reference: &Reference, volumes: bool, uid: Option<u32>) -> Result<Removed> {
         let id = &reference.id;
         let _claim = self.claims.take(id).await?;
         let installed = self.installed(id).await?;
@@ -42,7 +43,10 @@ impl Broker {
         let notes = ChangeNotes { remove_volumes: volumes, ..ChangeNotes::default() };
         let mut installed = self.store.begin_uninstall(&installed, notes).await?;
         failpoint::begun(Step::UninstallObjects);
-        match self.remove_all(&mut installed).await {
+        let removed = self.remove_all(&mut installed).await;
+        let subject = format!("{}{}", installed.record.reference, if volumes { " with volumes" } else { "" });
+        self.audit_change(uid, "uninstall", id, subject, removed.as_ref().err()).await;
+        match removed {
             Ok(removed) => {
                 tracing::info!(extension = %id, "uninstalled");
                 Ok(removed)

@@ -66,7 +66,7 @@ impl Broker {
             // It is the new one, whatever happened to whoever asked for it; only what is left of the old one has to go.
             taken.fetched = Default::default();
         }
-        self.end_work(taken, result.as_ref().err()).await;
+        self.end_work(request, "update", taken, result.as_ref().err()).await;
         let through = result?;
         Ok(Updated {
             view: self.view(&through.id).await?,
