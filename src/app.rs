@@ -2,7 +2,7 @@
 
 pub mod repair;
 
-use std::{future::Future, io::IsTerminal, process::ExitCode, sync::Arc};
+use std::{future::Future, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -11,7 +11,7 @@ use crate::{
     api::{self, listener::ControlSocket},
     config::{self, Config, EngineAddress, LogFormat, ServeArgs},
     core::{Broker, Limits, MAX_HELD_BYTES, Parts, Places},
-    engine::Engine,
+    engine::{Engine, Relay},
     exec::{Hub, HubOptions, SqueezeJournal},
     files::layout::Layout,
     model::error::{Error, Reason, Result},
@@ -68,10 +68,10 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         return Err(Error::new(Reason::StoreDamaged, path, message));
     }
     let store = Store::open(&layout.database())?;
-    let EngineAddress::Unix(engine) = &config.engine;
+    let (engine, _relay) = engine_socket(&config.engine, &layout)?;
     let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let run = format!("{:x}-{run:x}", std::process::id());
-    let engine = Engine::new(engine, &store.broker_id().await?, &run);
+    let engine = Engine::new(engine, &store.broker_id().await?, &run).known_as(config.engine.to_string());
     let socket = ControlSocket::open(&config.socket)?;
     let hub = Hub::new(HubOptions {
         max_open_files: open_files,
@@ -117,6 +117,17 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     broker.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");
     served
+}
+
+/// The socket of the engine; where it is on TCP, one in the data directory that leads there while the value is held.
+fn engine_socket(engine: &EngineAddress, layout: &Layout) -> Result<(PathBuf, Option<Relay>)> {
+    match engine {
+        EngineAddress::Unix(path) => Ok((path.clone(), None)),
+        EngineAddress::Tcp(address) => {
+            let relay = Relay::open(&layout.engine_socket(), *address)?;
+            Ok((relay.path().to_owned(), Some(relay)))
+        }
+    }
 }
 
 /// Squeezed process limits are written down in the store.

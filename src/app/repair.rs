@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    config::{self, EngineAddress, RepairArgs, ServeArgs},
+    config::{self, RepairArgs, ServeArgs},
     core::{Repair, Surveyed},
     engine::Engine,
     files::layout::Layout,
@@ -31,8 +31,8 @@ async fn run(args: &RepairArgs) -> Result<String> {
     let config = config::load(&ServeArgs::from(args))?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
-    let EngineAddress::Unix(socket) = &config.engine;
-    let repair = Repair::new(layout, Engine::new(socket, "repair", "repair"));
+    let (socket, _relay) = super::engine_socket(&config.engine, &layout)?;
+    let repair = Repair::new(layout, Engine::new(socket, "repair", "repair").known_as(config.engine.to_string()));
     let wrong = match repair.check().await {
         Ok(true) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
         Ok(false) => format!("{database} is not there, though extensions are"),

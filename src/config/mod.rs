@@ -8,7 +8,7 @@ pub mod resolve;
 mod file;
 mod value;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use args::{RepairArgs, ServeArgs};
 pub use gather::{default_socket, load};
@@ -74,12 +74,15 @@ pub enum LogFormat {
 pub enum EngineAddress {
     /// A Unix socket.
     Unix(PathBuf),
+    /// TCP without TLS, on this machine: the engine and the broker share directories.
+    Tcp(SocketAddr),
 }
 
 impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EngineAddress::Unix(path) => write!(f, "unix://{}", path.display()),
+            EngineAddress::Tcp(address) => write!(f, "tcp://{address}"),
         }
     }
 }

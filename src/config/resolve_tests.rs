@@ -90,7 +90,7 @@ fn the_engine_is_never_one_by_accident() {
     assert_eq!(run(&[], &[("DOCKER_HOST", "unix:///d")], "").unwrap().engine_origin, "DOCKER_HOST");
     assert_eq!(run(&[], &[("DOCKER_HOST", "")], "").unwrap().engine_origin, "default");
     let mistakes = run(&[], &[("DOCKER_HOST", "ssh://me@x")], "").unwrap_err();
-    assert_eq!(mistakes, ["DOCKER_HOST: \"ssh://me@x\": only unix:// engines are supported yet"]);
+    assert_eq!(mistakes, ["DOCKER_HOST: \"ssh://me@x\": only unix:// and tcp:// engines are supported"]);
     for (found, engine) in [
         ("/run/user/1000/docker.sock", "unix:///run/user/1000/docker.sock"),
         ("/run/user/1000/podman/podman.sock", "unix:///run/user/1000/podman/podman.sock"),
@@ -123,7 +123,7 @@ fn all_mistakes_at_once_each_with_its_place() {
         "--socket: \"here\" is relative",
         "--drain-timeout: \"10\" has no unit",
         "LONGSHORE_SOKET: unknown variable; did you mean LONGSHORE_SOCKET?",
-        "LONGSHORE_ENGINE: \"tcp://1.2.3.4\": only unix://",
+        "LONGSHORE_ENGINE: \"tcp://1.2.3.4\": an engine on TCP has to be on this machine",
         "LONGSHORE_CONNECT_TIMEOUT: \"0s\" leaves no time",
         "LONGSHORE_MAX_BODY_BYTES: \"0\" does not fit",
         "LONGSHORE_LOG_FORMAT: \"\" is no log format",

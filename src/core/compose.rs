@@ -179,7 +179,7 @@ impl Broker {
     pub(super) fn compose_environment(&self, image: &str, prepass: &Prepass, decisions: &Decisions) -> Environment {
         let granted = prepass.variables.iter().filter(|variable| decisions.allows(&Grant::Env(variable.name.clone())));
         Environment {
-            docker_host: self.engine.url(),
+            docker_host: self.engine.url().to_owned(),
             docker_config: self.layout.docker_config(),
             home: std::env::var_os("HOME").map(Into::into).unwrap_or_else(|| "/".into()),
             plugin_image: image.to_owned(),

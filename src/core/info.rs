@@ -60,7 +60,7 @@ impl Broker {
             socket: self.places.socket.display().to_string(),
             data_dir: self.layout.root().display().to_string(),
             runtime_dir: self.places.runtime_dir.display().to_string(),
-            engine_url: self.engine.url(),
+            engine_url: self.engine.url().to_owned(),
             engine,
             compose: compose.map(|found| (found.program().display().to_string(), found.version().to_owned())),
             capabilities,

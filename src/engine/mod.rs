@@ -1,4 +1,4 @@
-//! The container engine: Docker, or Podman's compatible API, over its Unix socket.
+//! The container engine: Docker, or Podman's compatible API, over its Unix socket, or over one that leads to it.
 //!
 //! Control calls go through bollard; it opens a connection per call, which is fine for them. Streams whose framing
 //! matters are read by our own client ([`logs`]).
@@ -13,6 +13,7 @@ mod images;
 mod logs;
 mod objects;
 mod raw;
+mod relay;
 mod sweep;
 mod temporary;
 mod veil;
@@ -31,6 +32,7 @@ pub use images::{Image, ImageReader, Loaded, Transfer};
 pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
+pub use relay::Relay;
 pub use veil::Veil;
 
 use crate::model::error::{Error, Reason, Result};
@@ -46,6 +48,8 @@ const ENGINE_RETRY: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Engine {
     socket: PathBuf,
+    /// Its address, as it is told.
+    url: String,
     mark: temporary::Mark,
     platform: Arc<OnceCell<Platform>>,
 }
@@ -78,7 +82,14 @@ impl Engine {
     /// The engine that listens on `socket`, used by `run` of the broker called `broker`: the same names mark what it
     /// makes for itself.
     pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
-        Engine { socket: socket.into(), mark: temporary::Mark::new(broker, run), platform: Arc::default() }
+        let socket = socket.into();
+        let url = format!("unix://{}", socket.display());
+        Engine { socket, url, mark: temporary::Mark::new(broker, run), platform: Arc::default() }
+    }
+
+    /// The same, told of by another address than that of the socket that leads to it.
+    pub fn known_as(self, url: String) -> Self {
+        Engine { url, ..self }
     }
 
     /// The engine's socket.
@@ -87,14 +98,18 @@ impl Engine {
     }
 
     /// The engine's address, as DOCKER_HOST spells it.
-    pub fn url(&self) -> String {
-        format!("unix://{}", self.socket.display())
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
     pub fn client(&self) -> Result<Docker> {
-        Docker::connect_with_unix(&self.url(), CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|e| self.refused("", e))
+        Docker::connect_with_unix(
+            &format!("unix://{}", self.socket.display()),
+            CALL_TIMEOUT.as_secs(),
+            API_DEFAULT_VERSION,
+        )
+        .map_err(|e| self.refused("", e))
     }
 
     /// What its images must be built for; asked once. Podman looks up the packages of its helpers each time that it says
@@ -117,7 +132,7 @@ impl Engine {
     pub async fn about(&self) -> Result<About> {
         let client = self.client()?;
         let version = tokio::time::timeout(ABOUT_BOUND, client.version()).await.map_err(|_| {
-            let message = format!("the engine at {} does not answer within {ABOUT_BOUND:?}", self.socket.display());
+            let message = format!("the engine at {} does not answer within {ABOUT_BOUND:?}", self.url);
             Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
         })?;
         let version = version.map_err(|e| self.refused("", e))?;
@@ -151,7 +166,7 @@ impl Engine {
 
     /// The engine does not answer, and why.
     fn away(&self, why: &dyn fmt::Display) -> Error {
-        let message = format!("the engine at {} does not answer: {why}", self.socket.display());
+        let message = format!("the engine at {} does not answer: {why}", self.url);
         Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
     }
 
@@ -172,8 +187,7 @@ impl Engine {
                 Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
             }
             other => {
-                let message =
-                    format!("the engine at {} does not answer: {}", self.socket.display(), root_cause(&other));
+                let message = format!("the engine at {} does not answer: {}", self.url, root_cause(&other));
                 Error::new(Reason::EngineUnavailable, subject, message).caused_by(other).retry_after(ENGINE_RETRY)
             }
         }
@@ -191,7 +205,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("socket", &self.socket).finish()
+        f.debug_struct("Engine").field("url", &self.url).finish()
     }
 }
 

@@ -45,7 +45,7 @@ impl Engine {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("docker"));
         let asked = tokio::time::timeout(CALL_TIMEOUT, self.exchange(request)).await;
         let away = |why: &dyn std::fmt::Display| {
-            let message = format!("the engine at {} does not answer: {why}", self.socket().display());
+            let message = format!("the engine at {} does not answer: {why}", self.url());
             Error::new(Reason::EngineUnavailable, subject, message).retry_after(ENGINE_RETRY)
         };
         let (status, body) = asked.map_err(|late| away(&late))?.map_err(|error| away(&error))?;

@@ -79,6 +79,11 @@ impl Layout {
         &self.root
     }
 
+    /// Where a socket leads to an engine that has none.
+    pub fn engine_socket(&self) -> PathBuf {
+        self.root.join("engine.sock")
+    }
+
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.root.join("longshore.db")

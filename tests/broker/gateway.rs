@@ -5,6 +5,7 @@ mod inside;
 mod owning;
 mod refusing;
 mod target;
+mod tcp;
 
 use std::{
     io::Write,

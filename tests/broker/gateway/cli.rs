@@ -19,7 +19,7 @@ as_both!(
     a_reader_that_stops_holds_up_its_own_stream_only,
 );
 
-async fn programs_run_with_and_without_a_terminal(options: BrokerOptions) {
+pub(super) async fn programs_run_with_and_without_a_terminal(options: BrokerOptions) {
     let stage = stage(options).await;
     let image = stage.image.reference.clone();
     // Half-close: `cat` ends because its input does, and all of its output comes back.
@@ -149,7 +149,7 @@ async fn images_are_built(options: BrokerOptions) {
     }
 }
 
-async fn compose_brings_projects_up_and_down(options: BrokerOptions) {
+pub(super) async fn compose_brings_projects_up_and_down(options: BrokerOptions) {
     let stage = stage(options).await;
     let dir = stage.broker.scratch().join("project");
     fs::create_dir(&dir).unwrap();

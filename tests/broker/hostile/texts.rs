@@ -125,8 +125,8 @@ fn serve(listener: tokio::net::UnixListener, head: String) -> tokio::task::JoinH
     })
 }
 
-/// 256 MiB for bodies over the default, each of them twice for a moment, as read and as a message; the rest is the usual
-/// size of the broker, with a hundred connections and the bodies up to the default.
+/// 256 MiB for bodies; the rest is the usual size of the broker, with a hundred connections to either side, and what the
+/// allocator keeps.
 const MAX_GROWTH_KIB: u64 = 640 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
