@@ -200,11 +200,16 @@ async fn closing_ends_the_tree_once() {
 async fn closing_what_has_not_started_drops_the_call() {
     let (broker, programs, _directory) = served().await;
     let mut process = programs.spawn(Target::Host, "unstarted", &[""; 0], SpawnOptions::default());
-    assert!(timeout(Duration::from_millis(50), process.next()).await.is_err(), "nothing is told yet");
+    // Until the broker has the call, and nothing is told yet.
+    let running = loop {
+        assert!(timeout(Duration::from_millis(50), process.next()).await.is_err(), "nothing is told yet");
+        if let Some(running) = broker.0.lock().unwrap().running.take() {
+            break running;
+        }
+    };
     process.closer().close();
     assert_eq!(all(&mut process).await, [Event::Close(-1)]);
-    let running = broker.0.lock().unwrap().running.take();
-    timeout(LIMIT, running.unwrap().closed()).await.unwrap();
+    timeout(LIMIT, running.closed()).await.unwrap();
     // And what was closed before anybody waited is never asked for.
     let mut process = programs.spawn(Target::Host, "unstarted", &[""; 0], SpawnOptions::default());
     process.closer().close();

@@ -120,17 +120,24 @@ async fn what_cannot_be_used_again_is_not() {
 /// What comes while nobody asks is no answer to the next request.
 #[tokio::test]
 async fn an_answer_before_its_request_is_thrown_away() {
-    let backend = Keeper::start(|mut stream| async move {
-        read_head(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged").await;
-        let _ = stream.read_to_end(&mut Vec::new()).await;
+    let (forged, mut was_forged) = tokio::sync::mpsc::unbounded_channel();
+    let backend = Keeper::start(move |mut stream| {
+        let forged = forged.clone();
+        async move {
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged").await;
+            forged.send(()).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
     });
     let way = Way::new(&backend);
     for _ in 0..3 {
         assert_eq!(way.fetch(get("/")).await.unwrap().body, "ok");
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        // What is forged after the next request has left could be its answer.
+        was_forged.recv().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(way.dialled(), 3);
 }
