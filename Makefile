@@ -9,6 +9,9 @@ RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || ec
 ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_brought_up backends::as_root guest::as_plain_user \
 	programs::as_root programs::as_plain_user
 
+# What Podman's API never says, so that no test can see it: the README lists it under the engines.
+PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting
+
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
 
@@ -32,7 +35,8 @@ test-engines: test-docker-26 test-podman ## run what depends on the engine on Do
 
 test-docker-26 test-podman: test-%: setup
 	cargo $(RUN) --no-run --test broker --test exec --test compose
-	timeout --foreground 1200 tests/setup/on-engine.sh $* cargo $(RUN) --offline --test broker --test exec --test compose -- $(ENGINE_TESTS)
+	timeout --foreground 1200 tests/setup/on-engine.sh $* cargo $(RUN) --offline --test broker --test exec --test compose -- $(ENGINE_TESTS) \
+		$(if $(filter podman,$*),$(PODMAN_LACKS:%=--skip %))
 
 bench: ## measure against others and update the README's tables
 	tests/setup/engine.sh

@@ -2,9 +2,12 @@
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
-use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions,
-    ListVolumesOptions,
+use bollard::{
+    models::ContainerSummary,
+    query_parameters::{
+        InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions,
+        ListVolumesOptions,
+    },
 };
 
 use super::{Broker, EngineAt, engine};
@@ -58,8 +61,7 @@ async fn traces_in(engine: &EngineAt, id: &str) -> Vec<String> {
             || labels.get("com.docker.compose.project") == Some(&project)
     };
     let mut found = vec![];
-    let options = ListContainersOptionsBuilder::default().all(true).build();
-    for container in engine.list_containers(Some(options)).await.unwrap() {
+    for container in listed(&engine, HashMap::new()).await {
         let name = container.names.unwrap_or_default().join(",");
         if belongs(&name, container.labels) {
             found.push(format!("container {name}"));
@@ -79,12 +81,25 @@ async fn traces_in(engine: &EngineAt, id: &str) -> Vec<String> {
     found
 }
 
+/// Containers, running or not.
+async fn listed(engine: &bollard::Docker, filters: HashMap<&str, Vec<&str>>) -> Vec<ContainerSummary> {
+    // Podman calls one that ended `stopped` for a moment, which the client library does not know.
+    super::eventually(|| async {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        match engine.list_containers(Some(options)).await {
+            Ok(listed) => Some(listed),
+            Err(bollard::errors::Error::JsonDataError { .. }) => None,
+            Err(error) => panic!("the engine does not list its containers: {error}"),
+        }
+    })
+    .await
+}
+
 /// Names of an extension's containers, running or not, whatever they are called.
 pub(crate) async fn engine_names(id: &str) -> Vec<String> {
     let label = format!("dev.longshore.extension={id}");
     let filters = HashMap::from([("label", vec![label.as_str()])]);
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let listed = engine().list_containers(Some(options)).await.unwrap();
+    let listed = listed(&engine(), filters).await;
     let names = listed.into_iter().flat_map(|container| container.names.unwrap_or_default());
     let mut names: Vec<String> = names.map(|name| name.trim_start_matches('/').to_owned()).collect();
     names.sort();
