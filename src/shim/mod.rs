@@ -91,7 +91,7 @@ fn host(max_open_files: Option<u64>) -> io::Result<ExitCode> {
     }
     let link = fcntl_dupfd_cloexec(stdin(), 3)?;
     resident::silence(dup2_stdin)?;
-    resident::serve(link)
+    resident::serve(link, true)
 }
 
 /// Standard input says where to dial and the nonce to say there; then the link is that connection, and the standard
@@ -113,7 +113,8 @@ fn container() -> io::Result<ExitCode> {
     resident::silence(dup2_stdin)?;
     resident::silence(dup2_stdout)?;
     resident::silence(dup2_stderr)?;
-    resident::serve(link)
+    // Where processes are counted, none is there but those of programs.
+    resident::serve(link, false)
 }
 
 fn dial(name: &str) -> io::Result<OwnedFd> {

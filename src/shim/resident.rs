@@ -3,7 +3,8 @@
 //! The link carries nothing but descriptors, each with one byte that says what it is: nearly always a channel. For each
 //! channel a child is forked that reads the request from it and serves it. So the resident process never parses, never
 //! blocks on a program or a socket, and the broker takes a request back by closing its end. Forking is cheap because this
-//! process is small, and sound because it has one thread.
+//! process is small, and sound because it has one thread. On the host, once there was a program, the child for the next is
+//! forked ahead and handed its channel: a program then starts sooner by a fork.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,19 +48,23 @@ const LAST_KILL_BOUND: Duration = Duration::from_secs(60);
 const CAGE_USED_UP: u8 = 2;
 
 /// Serves the link until it ends, then ends everything below: how the process, or one that it forked, exits.
-pub(super) fn serve(link: OwnedFd) -> io::Result<ExitCode> {
+pub(super) fn serve(link: OwnedFd, forks_ahead: bool) -> io::Result<ExitCode> {
     let signals = Signals::block_all()?;
     // Programs run as the same user: they shall not read this process's memory or take its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // What a killed keeper leaves behind comes here.
     set_child_subreaper(Some(getpid()))?;
     let oom = OomCounter::open();
-    match (Resident { link, workers: HashMap::new(), cages: None }).run(&signals)? {
+    match (Resident { link, workers: HashMap::new(), cages: None, forks_ahead, standby: None }).run(&signals)? {
         Role::Resident => {}
-        Role::Worker { channel, parent, cage } => {
+        Role::Worker { job, parent, cage } => {
+            // By its session it is told from what the broker itself starts, should this process be killed.
+            let _ = setsid();
             // The resident may have died before this took hold.
             set_parent_process_death_signal(Some(Signal::TERM))?;
-            if getppid() == Some(parent) {
+            if getppid() == Some(parent)
+                && let Some(channel) = job.channel(&signals)
+            {
                 let means = Means { signals: &signals, cage, oom: oom.as_ref() };
                 if !work(Channel::new(channel), &means)? {
                     return Ok(ExitCode::from(CAGE_USED_UP));
@@ -73,7 +78,42 @@ pub(super) fn serve(link: OwnedFd) -> io::Result<ExitCode> {
 /// Which of the two processes returns after a fork.
 enum Role {
     Resident,
-    Worker { channel: OwnedFd, parent: Pid, cage: Option<Cage> },
+    Worker { job: Job, parent: Pid, cage: Option<Cage> },
+}
+
+/// What a child serves.
+enum Job {
+    Channel(OwnedFd),
+    /// The channel that is handed over here.
+    Awaited(OwnedFd),
+}
+
+impl Job {
+    /// The channel; `None` where none comes any more.
+    fn channel(self, signals: &Signals) -> Option<OwnedFd> {
+        let handover = match self {
+            Job::Channel(channel) => return Some(channel),
+            Job::Awaited(handover) => handover,
+        };
+        loop {
+            let ready = signals.wait(Some(handover.as_fd()), None).ok()?;
+            if ready.terminate {
+                return None;
+            }
+            if ready.socket {
+                let mut fds = VecDeque::new();
+                let _ = socket::receive(&handover, &mut [0], &mut fds);
+                return fds.pop_front();
+            }
+        }
+    }
+}
+
+/// A child that waits for a program's channel.
+struct Standby {
+    pid: Pid,
+    handover: OwnedFd,
+    cage: Option<Cage>,
 }
 
 struct Resident {
@@ -81,6 +121,8 @@ struct Resident {
     /// Those that keep a program with its cgroup.
     workers: HashMap<Pid, Option<Cage>>,
     cages: Option<Cages>,
+    forks_ahead: bool,
+    standby: Option<Standby>,
 }
 
 impl Resident {
@@ -105,7 +147,11 @@ impl Resident {
             match (what[0], fds.pop_front()) {
                 (CAGES, Some(base)) => self.cages = Some(Cages::new(base)),
                 (what, Some(channel)) => {
-                    if let Some(role) = self.fork(channel, what == PROGRAM) {
+                    let role = match what == PROGRAM {
+                        true => self.start(channel).or_else(|| self.fork_ahead()),
+                        false => self.fork(channel, None),
+                    };
+                    if let Some(role) = role {
                         return Ok(role);
                     }
                 }
@@ -116,15 +162,24 @@ impl Resident {
         Ok(Role::Resident)
     }
 
-    fn fork(&mut self, channel: OwnedFd, is_program: bool) -> Option<Role> {
-        let parent = getpid();
-        let cage = self.cages.as_mut().filter(|_| is_program).and_then(Cages::take);
-        match fork_into(cage) {
-            Ok((0, cage)) => {
-                // By its session it is told from what the broker itself starts, should this process be killed.
-                let _ = setsid();
-                return Some(Role::Worker { channel, parent, cage });
+    /// Has a child serve the channel of a program.
+    fn start(&mut self, channel: OwnedFd) -> Option<Role> {
+        if let Some(Standby { pid, handover, cage }) = self.standby.take() {
+            let is_fit = cage.is_some() == self.cages.is_some();
+            // One that is of no use ends, as its socket does.
+            self.workers.insert(pid, cage);
+            if is_fit && socket::send(&handover, &[PROGRAM], &[channel.as_fd()]).is_ok() {
+                return None;
             }
+        }
+        let cage = self.cages.as_mut().and_then(Cages::take);
+        self.fork(channel, cage)
+    }
+
+    fn fork(&mut self, channel: OwnedFd, cage: Option<Cage>) -> Option<Role> {
+        let parent = getpid();
+        match fork_into(cage) {
+            Ok((0, cage)) => return Some(Role::Worker { job: Job::Channel(channel), parent, cage }),
             Ok((pid, cage)) => self.workers.extend(Pid::from_raw(pid).map(|pid| (pid, cage))),
             Err(error) => {
                 let message = format!("no process could be made: {error}");
@@ -134,26 +189,52 @@ impl Resident {
         None
     }
 
+    /// Forks the child for the next program, where that is wanted and can be done.
+    fn fork_ahead(&mut self) -> Option<Role> {
+        if !self.forks_ahead || self.standby.is_some() {
+            return None;
+        }
+        let (handover, awaited) = socket::pair().ok()?;
+        let parent = getpid();
+        let (pid, cage) = fork_into(self.cages.as_mut().and_then(Cages::take)).ok()?;
+        let Some(pid) = Pid::from_raw(pid) else {
+            drop(handover);
+            return Some(Role::Worker { job: Job::Awaited(awaited), parent, cage });
+        };
+        self.standby = Some(Standby { pid, handover, cage });
+        None
+    }
+
+    /// Whether a child is one of ours, and nothing that a program left.
+    fn is_own(&self, pid: Pid) -> bool {
+        self.workers.contains_key(&pid) || self.standby.as_ref().is_some_and(|standby| standby.pid == pid)
+    }
+
     fn reap(&mut self) {
         let mut strays = false;
-        tree::reap(|pid, status| match self.workers.remove(&pid) {
-            Some(cage) => {
-                let code = status.exit_status();
-                let is_empty = match (cage, &mut self.cages) {
-                    (Some(cage), Some(cages)) => cages.give_back(cage, code == Some(0)),
-                    _ => true,
-                };
-                strays |= !is_empty || (code != Some(0) && code != Some(CAGE_USED_UP.into()));
+        let mut standby = self.standby.take();
+        tree::reap(|pid, status| {
+            match self.workers.remove(&pid).or_else(|| Some(standby.take_if(|it| it.pid == pid)?.cage)) {
+                Some(cage) => {
+                    let code = status.exit_status();
+                    let is_empty = match (cage, &mut self.cages) {
+                        (Some(cage), Some(cages)) => cages.give_back(cage, code == Some(0)),
+                        _ => true,
+                    };
+                    strays |= !is_empty || (code != Some(0) && code != Some(CAGE_USED_UP.into()));
+                }
+                None => strays = true,
             }
-            None => strays = true,
         });
+        self.standby = standby;
         // A worker that was killed, or that gave up, leaves its tree to us.
         if strays {
-            tree::kill_round(|pid| self.workers.contains_key(&pid));
+            tree::kill_round(|pid| self.is_own(pid));
         }
     }
 
     fn end(mut self, signals: &Signals) {
+        self.workers.extend(self.standby.take().map(|Standby { pid, cage, .. }| (pid, cage)));
         for worker in self.workers.keys() {
             let _ = kill_process(*worker, Signal::TERM);
         }
