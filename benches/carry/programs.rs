@@ -35,7 +35,7 @@ const OWN: &str = "Longshore";
 const UNREAD: usize = 4000;
 const UNREAD_BYTES: i64 = 4 << 10;
 /// Connections with as many, at most.
-const MAX_UNREAD_LINES: usize = 24;
+const MAX_UNREAD_LINES: usize = 64;
 /// Of these so many are called at once.
 const UNREAD_AT_ONCE: usize = 50;
 /// What it must hold then, in KiB.
