@@ -195,6 +195,31 @@ async fn the_rest_of_a_request_follows_an_early_answer() {
     assert_eq!(backend.end().await, "4\r\nlate\r\n5\r\nlater\r\n0\r\n\r\n");
 }
 
+/// However slowly, as long as some of it is taken.
+#[tokio::test]
+async fn a_slow_reader_gets_the_rest_of_a_request_too() {
+    const PIECES: usize = 40;
+    let backend = Backend::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let (mut body, mut buffer) = (Vec::new(), vec![0; 128 << 10]);
+        while !body.ends_with(b"0\r\n\r\n") {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            match stream.read(&mut buffer).await.unwrap() {
+                0 => break,
+                length => body.extend_from_slice(&buffer[..length]),
+            }
+        }
+        body.iter().filter(|byte| **byte == b'x').count()
+    });
+    let pieces = stream::iter((0..PIECES).map(|_| Ok(Piece::Data(Bytes::from(vec![b'x'; 64 << 10])))));
+    let mut exchange = open(&backend, &head("POST"), Upload::pieces(Box::pin(pieces), Length::Unknown)).await.unwrap();
+    for expected in ["head 202", "end 0", "over"] {
+        assert_eq!(told(&mut exchange).await, expected);
+    }
+    assert_eq!(backend.end().await, PIECES * (64 << 10));
+}
+
 /// A backend that answered and reads no more does not hold the caller.
 #[tokio::test]
 async fn nobody_waits_for_a_backend_that_lost_interest() {
