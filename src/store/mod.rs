@@ -12,6 +12,8 @@ mod journal;
 mod known;
 mod ledger;
 mod leftovers;
+#[cfg(test)]
+mod property_tests;
 mod schema;
 #[cfg(test)]
 mod schema_tests;
