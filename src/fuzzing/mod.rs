@@ -2,7 +2,7 @@
 //! and fails when the parser does what it never may. `tests/fuzz` feeds them from a fuzzer, `tests` here from the corpus
 //! in `tests/fuzz/corpus` and at random.
 
-use std::{task::Poll, time::Duration};
+use std::{collections::BTreeMap, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -19,13 +19,15 @@ use crate::{
     model::{
         compose,
         error::Reason,
-        manifest,
+        manifest::{self, labels},
+        problem::Severity,
         reference::{ExtensionId, Reference},
     },
     proxy::{self, Exchange, HeaderLine, Limits, Part, RequestHead, Route, Upload, headers, path},
     shim::wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message},
 };
 
+mod archive;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,23 @@ pub fn metadata(bytes: &[u8]) {
     if let Some(manifest) = parsed.manifest {
         let _ = manifest.needs();
     }
+}
+
+/// Labels of an image, a line each: a name, an equals sign, a value.
+pub fn labels(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().map(|line| line.split_once('=').unwrap_or((line, "")));
+    let labels: BTreeMap<String, String> =
+        lines.map(|(name, value)| (name.to_owned(), value.replace("\\n", "\n"))).collect();
+    // None of them prevents an install, and what is empty counts as missing.
+    assert!(labels::check(&labels).iter().all(|problem| problem.severity != Severity::Error));
+    let shown = [labels::title(&labels), labels::description(&labels), labels::vendor(&labels)];
+    assert!(shown.into_iter().flatten().all(|text| !text.is_empty() && text == text.trim()));
+}
+
+/// A tar stream, as the engine sends one of an image.
+pub fn archive(bytes: &[u8]) {
+    archive::enter(bytes);
 }
 
 /// An image reference, and the id of an extension.

@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use proptest::{prelude::*, sample::Index};
 
+use crate::{files::unpack::Placement, model::error::Reason};
+
 /// The files of one parser's corpus.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
@@ -95,6 +97,8 @@ macro_rules! targets {
 targets! {
     compose: 300;
     metadata: 400;
+    labels: 500;
+    archive: 150;
     reference: 1000;
     request_path: 1000;
     header_lines: 1000;
@@ -103,4 +107,58 @@ targets! {
     log_frames: 500;
     gateway: 1000;
     response: 200;
+}
+
+/// What the corpus of archives tries, and what comes of it: an error's reason, or how much is left out with a warning.
+const ARCHIVES: &[(&str, Result<usize, Reason>)] = &[
+    ("absolute", Err(Reason::UnsafeFile)),
+    ("beside", Ok(0)),
+    ("block_device", Err(Reason::UnsafeFile)),
+    ("char_device", Err(Reason::UnsafeFile)),
+    ("deep", Err(Reason::UnsafeFile)),
+    ("dotdot", Err(Reason::UnsafeFile)),
+    ("dotdot_first", Err(Reason::UnsafeFile)),
+    ("hard_out", Ok(4)),
+    ("hard_to_link", Ok(1)),
+    ("huge", Err(Reason::UnsafeFile)),
+    ("huge_link", Err(Reason::UnsafeFile)),
+    ("huge_name", Err(Reason::SourceUnreadable)),
+    ("link_below", Ok(0)),
+    ("links_out", Ok(5)),
+    ("long_component", Err(Reason::UnsafeFile)),
+    ("nameless", Err(Reason::UnsafeFile)),
+    ("nul_in_name", Err(Reason::UnsafeFile)),
+    ("old_directory", Ok(0)),
+    ("pax_link", Ok(0)),
+    ("pax_path", Err(Reason::UnsafeFile)),
+    ("pax_size", Err(Reason::UnsafeFile)),
+    ("pipe", Err(Reason::UnsafeFile)),
+    ("short", Err(Reason::SourceUnreadable)),
+    ("sparse", Ok(0)),
+    ("sparse_huge", Err(Reason::UnsafeFile)),
+    ("sparse_pax", Err(Reason::UnsafeFile)),
+    ("through_a_link", Ok(0)),
+    ("through_links", Ok(1)),
+    ("twice", Ok(0)),
+    ("unknown_kind", Err(Reason::UnsafeFile)),
+    ("usual", Ok(0)),
+];
+
+#[test]
+fn every_trick_of_an_archive_is_met_as_it_should_be() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/archive");
+    let mut names: Vec<_> =
+        fs::read_dir(&directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ARCHIVES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let met = |name: &str| {
+        let report = super::archive::unpack(&fs::read(directory.join(name)).unwrap(), Placement::AsIs);
+        report.map(|report| report.warnings.len()).map_err(|error| error.reason())
+    };
+    let wrong: Vec<_> = ARCHIVES
+        .iter()
+        .map(|(name, expected)| (*name, met(name), expected))
+        .filter(|(_, met, it)| met != *it)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pb", &[]),
     ("random", &[]),
     // Doors into each parser; not in the program.
-    ("fuzzing", &["api", "engine", "gateway", "model", "proxy", "shim"]),
+    ("fuzzing", &["api", "engine", "files", "gateway", "model", "proxy", "shim"]),
     ("lib", &[]),
 ];
 
