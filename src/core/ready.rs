@@ -101,11 +101,12 @@ impl Broker {
         installed.record.ready_timeout_ms.map_or(self.limits.ready_timeout, Duration::from_millis)
     }
 
-    /// The extension as it is, taken as installed.
+    /// The extension as it is, taken as installed with all that it needs: what was accepted for an update is on record
+    /// at its end only.
     async fn look(&self, installed: &Installed) -> Result<View> {
         let mut installed = installed.clone();
         installed.change = None;
-        self.view_as(installed).await
+        self.view_given(installed, &[]).await
     }
 
     /// Whether a connection can really be made, also where only root may.

@@ -71,6 +71,9 @@ pub struct Observed {
     pub message: String,
 }
 
+/// Why it does not work as a whole: something that it needs is not granted, or not any more.
+pub(super) const LACKS_GRANTS: &str = "GRANTS_REQUIRED";
+
 /// What is wanted and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -78,8 +81,10 @@ pub(super) struct Facts {
     pub changing: Option<ChangeKind>,
     /// Whether it shall run.
     pub enabled: bool,
-    /// Whether all it needs is granted.
+    /// Whether all that its backend needs is granted.
     pub granted: bool,
+    /// Grants that its programs on the host need and that it does not hold.
+    pub lacking: Vec<String>,
     /// The backend, where there is one.
     pub backend: Option<BackendFacts>,
 }
@@ -142,6 +147,15 @@ impl ContainerFacts {
 
 /// The state that the facts amount to.
 pub(super) fn observe(facts: &Facts) -> Observed {
+    let observed = observe_containers(facts);
+    if observed.state != State::Ready || facts.lacking.is_empty() {
+        return observed;
+    }
+    let message = format!("its programs on this machine lack what they need: {}", facts.lacking.join(", "));
+    Observed { state: State::Degraded, reason: LACKS_GRANTS, message }
+}
+
+fn observe_containers(facts: &Facts) -> Observed {
     let say = |state, reason, message: &str| Observed { state, reason, message: message.to_owned() };
     match facts.changing {
         Some(ChangeKind::Install) => return say(State::Installing, "", "being installed"),
@@ -163,7 +177,7 @@ pub(super) fn observe(facts: &Facts) -> Observed {
         return say(State::Stopped, "DISABLED", "disabled");
     }
     if !facts.granted {
-        return say(State::Stopped, "GRANTS_REQUIRED", "it lost a grant that its backend needs");
+        return say(State::Stopped, LACKS_GRANTS, "it lacks a grant that its backend needs");
     }
     if !backend.built {
         return say(State::Stopped, "BACKEND_NOT_BUILT", "the image was not there; attach a local process");
@@ -218,7 +232,7 @@ mod tests {
 
     fn facts(containers: Vec<ContainerFacts>, socket: Option<SocketFacts>) -> Facts {
         let backend = BackendFacts { attached: false, built: true, containers: Ok(containers), socket };
-        Facts { changing: None, enabled: true, granted: true, backend: Some(backend) }
+        Facts { changing: None, enabled: true, granted: true, lacking: vec![], backend: Some(backend) }
     }
 
     fn seen(facts: &Facts) -> (State, &'static str) {
@@ -268,6 +282,9 @@ mod tests {
         assert_eq!(with(|f| f.changing = Some(ChangeKind::Uninstall)), (State::Uninstalling, ""));
         assert_eq!(with(|f| f.enabled = false), (State::Stopped, "DISABLED"));
         assert_eq!(with(|f| f.granted = false), (State::Stopped, "GRANTS_REQUIRED"));
+        assert_eq!(with(|f| f.lacking.push("host.exec:x".into())), (State::Degraded, "GRANTS_REQUIRED"));
+        let off = |f: &mut Facts| (f.enabled, f.lacking) = (false, vec!["host.exec:x".into()]);
+        assert_eq!(with(off), (State::Stopped, "DISABLED"));
         assert_eq!(with(|f| f.backend = None), (State::Ready, ""));
         let unbuilt = with(|f| f.backend.as_mut().unwrap().built = false);
         assert_eq!(unbuilt, (State::Stopped, "BACKEND_NOT_BUILT"));

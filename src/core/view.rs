@@ -14,6 +14,7 @@ use crate::{
     model::{
         error::Result,
         extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
+        grant::{Grant, Need},
         reference::ExtensionId,
     },
 };
@@ -74,9 +75,19 @@ impl Broker {
 
     /// An extension as if it were on record like this.
     pub(super) async fn view_as(&self, installed: Installed) -> Result<View> {
+        let missing = self.missing_grants(&installed).await?;
+        self.view_given(installed, &missing).await
+    }
+
+    /// The same, if these were the needs that are not granted.
+    pub(super) async fn view_given(&self, installed: Installed, missing: &[Need]) -> Result<View> {
         let id = &installed.id;
         let seen = self.seen(&format!("{EXTENSION_LABEL}={id}"), &[&installed]).await;
-        self.view_of(installed, &seen).await
+        self.view_of(installed, missing, &seen).await
+    }
+
+    async fn missing_grants(&self, installed: &Installed) -> Result<Vec<Need>> {
+        Ok(self.store.decisions(&installed.id).await?.missing(&installed.record.needs()))
     }
 
     /// Up to `limit` installed extensions behind `after`, ordered by id.
@@ -88,7 +99,8 @@ impl Broker {
         };
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
-            let view = self.view_of(installed, &seen).await?;
+            let missing = self.missing_grants(&installed).await?;
+            let view = self.view_of(installed, &missing, &seen).await?;
             self.events.tell_observed(&view.installed, &view.observed, false);
             views.push(view);
         }
@@ -108,9 +120,9 @@ impl Broker {
         Ok(found.into_iter().map(|((_, id), object)| (id, object)).collect())
     }
 
-    async fn view_of(&self, installed: Installed, seen: &Seen) -> Result<View> {
+    async fn view_of(&self, installed: Installed, missing: &[Need], seen: &Seen) -> Result<View> {
         let attached = self.attached.get(&installed.id).is_some();
-        let granted = self.store.decisions(&installed.id).await?.missing(&backend_needs(&installed)).is_empty();
+        let (of_backend, of_programs): (Vec<&Need>, Vec<&Need>) = missing.iter().partition(|need| is_of_backend(need));
         let mut containers = Vec::new();
         let backend = match &installed.record.backend {
             None => None,
@@ -121,7 +133,13 @@ impl Broker {
                 Some(BackendFacts { attached, ..facts })
             }
         };
-        let facts = Facts { changing: installed.changing(), enabled: installed.enabled, granted, backend };
+        let facts = Facts {
+            changing: installed.changing(),
+            enabled: installed.enabled,
+            granted: of_backend.is_empty(),
+            lacking: of_programs.iter().map(|need| need.grant.to_string()).collect(),
+            backend,
+        };
         let observed = observe(&facts);
         let ui = self.ui_view(&installed);
         Ok(View { installed, observed, containers, attached, ui })
@@ -215,9 +233,12 @@ impl Broker {
 }
 
 /// What the containers of an extension need; its host programs are asked about when they run.
-pub(super) fn backend_needs(installed: &Installed) -> Vec<crate::model::grant::Need> {
-    use crate::model::grant::Grant;
+pub(super) fn backend_needs(installed: &Installed) -> Vec<Need> {
     let mut needs = installed.record.needs();
-    needs.retain(|need| !matches!(need.grant, Grant::HostExec(_) | Grant::HostExecAny));
+    needs.retain(is_of_backend);
     needs
+}
+
+fn is_of_backend(need: &Need) -> bool {
+    !matches!(need.grant, Grant::HostExec(_) | Grant::HostExecAny)
 }

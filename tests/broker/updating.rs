@@ -264,3 +264,20 @@ async fn no_traces_but_files(broker: &Broker, id: &str) {
     broker.uninstall(id, true).await.unwrap();
     no_traces(broker, id).await;
 }
+
+#[tokio::test]
+async fn one_that_needs_more_gets_it_with_the_update() {
+    let id = own_id();
+    let first = composed(FILE).build_version(&id, "1").await;
+    let second = composed(&FILE.replace("volumes: [", "pid: host\n    volumes: [")).build_version(&id, "2").await;
+    let broker = Broker::start().await;
+    let install = pb::InstallRequest { source: Some(image_source(&first.reference)), ..Default::default() };
+    broker.install(install).await.unwrap();
+    let (source, accept_grants) = (Some(image_source(&second.reference)), vec!["backend.privileged".to_owned()]);
+    let request = pb::UpdateRequest { source, accept_grants, ..Default::default() };
+    let extension = broker.update(within(request, 20)).await.unwrap().extension.unwrap();
+    assert_eq!((extension.version.as_str(), extension.state()), ("2", ExtensionState::Ready), "{extension:#?}");
+    assert_eq!(broker.get(&id, "/hello").await.unwrap().status, 200);
+    broker.uninstall(&id, true).await.unwrap();
+    no_traces(&broker, &id).await;
+}

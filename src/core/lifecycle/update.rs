@@ -161,7 +161,8 @@ impl Broker {
 
     /// What a return to the old generation would need to know.
     async fn notes(&self, old: &Installed, taken: &Taken) -> Result<ChangeNotes> {
-        let view = self.view_as(old.clone()).await?;
+        // What it lacks says nothing about how well it ran.
+        let view = self.view_given(old.clone(), &[]).await?;
         let running = view
             .containers
             .iter()
