@@ -55,6 +55,7 @@ impl Broker {
         // From before the list is made, so that nothing falls between the two.
         let mut events = self.engine.events(now_ms() / 1000 - 1)?;
         self.read_all().await?;
+        self.carer.all_afresh();
         // What an event told of may be listed a little later only: it is read once more.
         let mut recheck: HashSet<Key> = HashSet::new();
         let mut settled = tokio::time::interval(SETTLED);

@@ -49,20 +49,25 @@ impl Broker {
     ) -> Result<Vec<StoredGrant>> {
         let broker = self.clone();
         // By itself: a caller who goes away shall not keep what is denied running.
-        let work = self.tasks.spawn(async move { broker.set_grants_now(id, decisions, uid).await });
+        let work = self.tasks.spawn(async move {
+            let set = broker.set_grants_now(&id, decisions, uid).await;
+            // What stood still without a grant runs with it.
+            broker.carer.one_afresh(id);
+            set
+        });
         work.await.map_err(|e| Error::bug("a change of grants broke off").caused_by(e))?
     }
 
     async fn set_grants_now(
         &self,
-        id: ExtensionId,
+        id: &ExtensionId,
         decisions: Decisions,
         uid: Option<u32>,
     ) -> Result<Vec<StoredGrant>> {
-        let _claim = self.claims.take(&id).await?;
-        let installed = self.installed(&id).await?;
-        let before = self.store.decisions(&id).await?;
-        self.store.set_decisions(&id, decisions.clone()).await?;
+        let _claim = self.claims.take(id).await?;
+        let installed = self.installed(id).await?;
+        let before = self.store.decisions(id).await?;
+        self.store.set_decisions(id, decisions.clone()).await?;
         let names = |grants: &[crate::model::grant::Grant]| {
             grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
@@ -79,7 +84,7 @@ impl Broker {
             })
             .await?;
         self.end_what_is_denied(&installed, &before, &decisions).await?;
-        self.store.grants(&id).await
+        self.store.grants(id).await
     }
 
     async fn end_what_is_denied(&self, installed: &Installed, before: &Decisions, now: &Decisions) -> Result<()> {

@@ -10,11 +10,11 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Broker, State, View, view::backend_needs};
+use super::{Broker, State, View, state::LACKS_GRANTS, view::backend_needs};
 use crate::{
     engine::ContainerDetails,
     model::{
-        error::{Reason, Result},
+        error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, ResourceKind},
         journal::aside_name,
         reference::ExtensionId,
@@ -41,6 +41,10 @@ pub(super) struct Carer {
 struct Due {
     all: bool,
     some: HashSet<ExtensionId>,
+    /// The engine was away, or the broker.
+    all_afresh: bool,
+    /// Those that stood still.
+    some_afresh: HashSet<ExtensionId>,
 }
 
 impl Carer {
@@ -48,6 +52,18 @@ impl Carer {
     pub(super) fn all(&self) {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).all = true;
         self.woken.notify_one();
+    }
+
+    /// All of them; what ran before runs again, whoever else would start it.
+    pub(super) fn all_afresh(&self) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).all_afresh = true;
+        self.all();
+    }
+
+    /// One of them; what ran before runs again.
+    pub(super) fn one_afresh(&self, id: ExtensionId) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).some_afresh.insert(id.clone());
+        self.some([id]);
     }
 
     /// Some of them.
@@ -70,6 +86,8 @@ struct Seen {
     id: String,
     /// Its name on the ledger.
     name: String,
+    /// It runs on as a rule: it is no job.
+    is_lasting: bool,
     /// What the engine has; `None` where it is gone.
     found: Option<Found>,
 }
@@ -95,17 +113,19 @@ enum Act {
     Rename(String, String),
 }
 
-/// What brings the containers in line with what is wanted.
-fn acts(wanted: bool, containers: &[Seen]) -> Vec<Act> {
+/// What brings the containers in line with what is wanted; `afresh` where the engine, or we, have been away.
+fn acts(wanted: bool, afresh: bool, containers: &[Seen]) -> Vec<Act> {
     let mut acts = vec![];
-    for Seen { id, name, found } in containers {
+    for Seen { id, name, is_lasting, found } in containers {
         let Some(found) = found else { continue };
         if found.name == aside_name(id) {
             acts.push(Act::Rename(id.clone(), name.clone()));
         }
         match (wanted, found.state.as_str()) {
             (false, "running" | "restarting") => acts.push(Act::Stop(id.clone())),
-            (true, "exited" | "dead") if found.always_restarts => acts.push(Act::Start(id.clone())),
+            (true, "exited" | "dead") if found.always_restarts || afresh && *is_lasting => {
+                acts.push(Act::Start(id.clone()));
+            }
             _ => {}
         }
     }
@@ -122,7 +142,7 @@ impl Broker {
         let broker = self.clone();
         self.tasks.spawn(async move {
             let mut again: HashMap<ExtensionId, Instant> = HashMap::new();
-            let mut patience = Patience::default();
+            let (mut patience, mut afresh) = (Patience::default(), HashSet::new());
             loop {
                 let soonest = again.values().min().copied();
                 let woken = async {
@@ -138,8 +158,8 @@ impl Broker {
                     () = woken => {}
                     () = broker.stopping.cancelled() => return,
                 }
-                for id in broker.due(&mut again).await {
-                    match broker.look_after(&id, &mut patience).await {
+                for id in broker.due(&mut again, &mut afresh).await {
+                    match broker.look_after(&id, &mut patience, &mut afresh).await {
                         Some(pause) => again.insert(id, Instant::now() + pause),
                         None => again.remove(&id),
                     };
@@ -148,13 +168,22 @@ impl Broker {
         });
     }
 
-    async fn due(&self, again: &mut HashMap<ExtensionId, Instant>) -> HashSet<ExtensionId> {
-        let Due { all, mut some } = self.carer.take();
+    async fn due(
+        &self,
+        again: &mut HashMap<ExtensionId, Instant>,
+        afresh: &mut HashSet<ExtensionId>,
+    ) -> HashSet<ExtensionId> {
+        let Due { all, mut some, all_afresh, some_afresh } = self.carer.take();
+        afresh.extend(some_afresh);
         let now = Instant::now();
         some.extend(again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()));
         if all {
             match self.store.extensions("", usize::MAX).await {
-                Ok(known) => some.extend(known.into_iter().map(|installed| installed.id)),
+                Ok(known) => {
+                    let ids: Vec<ExtensionId> = known.into_iter().map(|installed| installed.id).collect();
+                    afresh.extend(ids.iter().filter(|_| all_afresh).cloned());
+                    some.extend(ids);
+                }
                 Err(error) => tracing::warn!(%error, "cannot read which extensions there are"),
             }
         }
@@ -162,13 +191,19 @@ impl Broker {
     }
 
     /// Looks at one extension and does what it needs; tells when to look again, where that will not be told by an event.
-    async fn look_after(&self, id: &ExtensionId, patience: &mut Patience) -> Option<Duration> {
+    async fn look_after(
+        &self,
+        id: &ExtensionId,
+        patience: &mut Patience,
+        afresh: &mut HashSet<ExtensionId>,
+    ) -> Option<Duration> {
         // One that cannot be looked at must not keep the others waiting.
         let view = match tokio::time::timeout(LOOK_LIMIT, self.view(id)).await {
             Ok(Ok(view)) => view,
             // A label said so, and it lied, or it is somebody else's.
             Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => {
                 patience.forget(id);
+                afresh.remove(id);
                 return None;
             }
             _ => return Some(BUSY),
@@ -176,14 +211,20 @@ impl Broker {
         if let Some(pause) = patience.left(id) {
             return Some(pause);
         }
-        match self.bring_in_line(&view).await {
+        let can_be = view.installed.change.is_none() && self.catalogue.is_current();
+        let brought = self.bring_in_line(&view, afresh.contains(id)).await;
+        if can_be && brought.is_ok() {
+            afresh.remove(id);
+        }
+        match brought {
             Ok(true) => Some(patience.spent(id)),
             Ok(false) => match view.observed.state {
                 State::Starting => Some(STARTING),
                 State::Installing | State::Updating | State::Uninstalling => None,
-                State::Ready => {
+                State::Degraded if view.observed.reason != LACKS_GRANTS => None,
+                State::Ready | State::Degraded => {
                     patience.forget(id);
-                    None
+                    self.note_lasting(&view).await
                 }
                 _ => None,
             },
@@ -198,14 +239,15 @@ impl Broker {
     }
 
     /// Does what is to be done; true where there was anything.
-    async fn bring_in_line(&self, view: &View) -> Result<bool> {
+    async fn bring_in_line(&self, view: &View, afresh: bool) -> Result<bool> {
         let built = view.installed.record.backend.as_ref().is_some_and(|backend| backend.built);
         if !built || view.attached || view.installed.change.is_some() || !self.catalogue.is_current() {
             return Ok(false);
         }
         let id = &view.installed.id;
         // Looked at without a claim, so that nobody is kept from changing what needs nothing.
-        if acts(self.is_wanted(&view.installed).await?, &self.seen_containers(&view.installed).await?).is_empty() {
+        let seen = self.seen_containers(&view.installed).await?;
+        if acts(self.is_wanted(&view.installed).await?, afresh, &seen).is_empty() {
             return Ok(false);
         }
         let _claim = self.claims.take_aside(id)?;
@@ -215,7 +257,7 @@ impl Broker {
             return Ok(false);
         }
         let seen = self.seen_containers(&installed).await?;
-        let acts = acts(self.is_wanted(&installed).await?, &seen);
+        let acts = acts(self.is_wanted(&installed).await?, afresh, &seen);
         for act in &acts {
             tracing::info!(extension = %id, ?act, "bringing an extension in line");
             match act {
@@ -233,6 +275,40 @@ impl Broker {
         Ok(!acts.is_empty())
     }
 
+    /// Remembers which services run on while all is well: an engine that comes back leaves those ended whose author gave
+    /// no restart policy, as it leaves jobs. Tells when to try again.
+    async fn note_lasting(&self, view: &View) -> Option<Duration> {
+        let installed = &view.installed;
+        let known =
+            installed.record.backend.as_ref().filter(|backend| backend.built).map(|backend| &backend.lasting)?;
+        let runs = view.containers.iter().filter(|one| one.state == "running" && !known.contains(&one.service));
+        let new: Vec<String> = runs.map(|one| one.service.clone()).collect();
+        if new.is_empty() {
+            return None;
+        }
+        let noted = async {
+            let _claim = self.claims.take_aside(&installed.id)?;
+            let mut now = self.installed(&installed.id).await?;
+            if now.change.is_none() && now.generation == installed.generation {
+                if let Some(backend) = &mut now.record.backend {
+                    backend.lasting.extend(new);
+                    backend.lasting.sort();
+                    backend.lasting.dedup();
+                }
+                self.store.save(&now).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        match noted.await {
+            Ok(()) => None,
+            Err(error) if error.reason() == Reason::ExtensionBusy => Some(BUSY),
+            Err(error) => {
+                tracing::warn!(%error, extension = %installed.id, "cannot remember what runs");
+                None
+            }
+        }
+    }
+
     /// Whether its containers shall run.
     async fn is_wanted(&self, installed: &Installed) -> Result<bool> {
         let missing = self.store.decisions(&installed.id).await?.missing(&backend_needs(installed));
@@ -242,9 +318,11 @@ impl Broker {
     async fn seen_containers(&self, installed: &Installed) -> Result<Vec<Seen>> {
         let ledger = self.store.ledger(Some(&installed.id)).await?;
         let mut seen = vec![];
-        for LedgerEntry { id, name, .. } in ledger.into_iter().filter(|entry| entry.is_backend_of(installed)) {
+        let lasting = installed.record.backend.as_ref().map_or(&[][..], |backend| backend.lasting.as_slice());
+        for entry in ledger.into_iter().filter(|entry| entry.is_backend_of(installed)) {
+            let LedgerEntry { id, name, service, .. } = entry;
             let found = self.engine.container(&id).await?.map(found);
-            seen.push(Seen { id, name, found });
+            seen.push(Seen { id, name, is_lasting: lasting.contains(&service), found });
         }
         Ok(seen)
     }
@@ -285,7 +363,7 @@ mod tests {
 
     fn seen(state: Option<&str>, always_restarts: bool) -> Seen {
         let found = state.map(|state| Found { name: "n".into(), state: state.into(), always_restarts });
-        Seen { id: "c".into(), name: "n".into(), found }
+        Seen { id: "c".into(), name: "n".into(), is_lasting: false, found }
     }
 
     #[test]
@@ -309,11 +387,18 @@ mod tests {
             (false, Some("created"), true, vec![]),
             (false, None, true, vec![]),
         ] {
-            assert_eq!(acts(wanted, &[seen(state, always)]), expected, "{wanted} {state:?} {always}");
+            for afresh in [false, true] {
+                assert_eq!(acts(wanted, afresh, &[seen(state, always)]), expected, "{wanted} {state:?} {always}");
+            }
         }
+        // Nobody else starts what runs on and has no policy; when it ends by itself, it stays as its author left it.
+        let lasting = Seen { is_lasting: true, ..seen(Some("exited"), false) };
+        assert_eq!(acts(true, true, std::slice::from_ref(&lasting)), [Act::Start("c".into())]);
+        assert_eq!(acts(true, false, std::slice::from_ref(&lasting)), []);
+        assert_eq!(acts(false, true, &[lasting]), []);
         let mut aside = seen(Some("running"), true);
         aside.found.as_mut().unwrap().name = aside_name("c");
-        assert_eq!(acts(true, &[aside]), [Act::Rename("c".into(), "n".into())]);
+        assert_eq!(acts(true, false, &[aside]), [Act::Rename("c".into(), "n".into())]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -111,6 +111,7 @@ fn single(project: String, socket: Option<String>, image: String) -> Blueprint {
             services: vec![IMAGE_SERVICE.into()],
             image: Some(image),
             built: true,
+            lasting: vec![],
         },
     }
 }
@@ -188,6 +189,7 @@ impl Broker {
                         services: plan.services.into_iter().map(|service| service.name).collect(),
                         image: None,
                         built: true,
+                        lasting: vec![],
                     },
                     kind: BlueprintKind::Compose,
                     names: Names { containers: plan.container_names, networks: plan.networks, volumes: plan.volumes },
@@ -248,9 +250,46 @@ impl Broker {
         made.and(recorded)
     }
 
+    /// Puts on the ledger what proves to be this generation's and is not there: a start that broke off may have made it,
+    /// when the broker was killed or the engine went away. Else it would count as somebody else's.
+    pub(super) async fn record_unknown(&self, installed: &Installed) -> Result<()> {
+        if !installed.record.backend.as_ref().is_some_and(|backend| backend.built) {
+            return Ok(());
+        }
+        let ledger = self.store.ledger(Some(&installed.id)).await?;
+        let is_known = |kind, id: &str| ledger.iter().any(|entry| entry.kind == kind && entry.id == id);
+        let mut made = Vec::new();
+        let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
+        for container in self.engine.containers(&[nonce_label(installed)]).await? {
+            let is_ours = proof(&self.key, &(&container).into()).is_ok_and(|proof| proof.maker == Maker::Broker);
+            if is_ours && !is_known(ResourceKind::Container, &container.id) {
+                let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
+                made.push(entry(installed, ResourceKind::Container, &container.id, &container.name, service));
+                there.push(container.into());
+            }
+        }
+        for network in self.engine.networks().await? {
+            let is_ours = self.is_made_under(&(&network).into(), |nonce| nonce == network_nonce(installed));
+            if is_ours && !is_known(ResourceKind::Network, &network.id) {
+                made.push(entry(installed, ResourceKind::Network, &network.id, &network.name, ""));
+                there.push(network.into());
+            }
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(extension = %installed.id, objects = made.len(), "found what a start that broke off had made");
+        let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
+        self.store.record(made).await?;
+        self.catalogue.add(there);
+        self.catalogue.tell_again(&keys);
+        Ok(())
+    }
+
     /// Starts again what was built before.
     pub(super) async fn start_built(&self, installed: &Installed) -> Result<()> {
         let Some(backend) = installed.record.backend.as_ref().filter(|backend| backend.built) else { return Ok(()) };
+        self.record_unknown(installed).await?;
         let container = self.backend_container(installed, backend, &backend.service).await?;
         // One that runs listens on it.
         if container.running(&installed.id).is_err() {
@@ -401,18 +440,6 @@ impl Broker {
             !before.iter().any(|volume| volume.name == name)
                 || ledger.iter().any(|entry| entry.kind == ResourceKind::Volume && entry.id == name)
         };
-        let entry = |kind, id: &str, name: &str, service: &str, keep| LedgerEntry {
-            kind,
-            id: id.to_owned(),
-            name: name.to_owned(),
-            extension: installed.id.to_string(),
-            generation: installed.generation,
-            service: service.to_owned(),
-            keep,
-            source: OwnerSource::Created,
-            maker: Maker::Broker,
-            first_seen_ms: now_ms(),
-        };
         let mut made = Vec::new();
         let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
         for container in self.engine.containers(&[nonce_label(installed)]).await? {
@@ -421,13 +448,13 @@ impl Broker {
                 continue;
             }
             let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
-            made.push(entry(ResourceKind::Container, &container.id, &container.name, service, false));
+            made.push(entry(installed, ResourceKind::Container, &container.id, &container.name, service));
             let details = self.engine.container(&container.id).await?;
             there.push(container.clone().into());
             for mounted in details.into_iter().flat_map(|details| details.mounts) {
                 let volume = &mounted.volume;
                 if is_anonymous(volume) && !volumes.contains(volume) && is_ours(volume) {
-                    made.push(entry(ResourceKind::Volume, &mounted.volume, &mounted.volume, service, false));
+                    made.push(entry(installed, ResourceKind::Volume, &mounted.volume, &mounted.volume, service));
                 }
             }
         }
@@ -436,14 +463,15 @@ impl Broker {
             let known = ledger.iter().any(|entry| entry.kind == ResourceKind::Network && entry.id == network.id);
             let marked = self.is_made_under(&(&network).into(), |nonce| nonce == network_nonce(installed));
             if names.networks.contains(&network.name) && (known || marked) {
-                made.push(entry(ResourceKind::Network, &network.id, &network.name, "", false));
+                made.push(entry(installed, ResourceKind::Network, &network.id, &network.name, ""));
                 there.push(network.into());
             }
         }
         for volume in self.engine.volumes().await? {
             let ours = volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
-                made.push(entry(ResourceKind::Volume, &volume.name, &volume.name, "", true));
+                let kept = entry(installed, ResourceKind::Volume, &volume.name, &volume.name, "");
+                made.push(LedgerEntry { keep: true, ..kept });
                 there.push(volume.into());
             }
         }
@@ -487,6 +515,22 @@ impl Broker {
             taken.join(", ")
         );
         Err(Error::new(Reason::ProjectNameTaken, project, message))
+    }
+}
+
+/// The line of the ledger for what the broker made for a generation, and what goes with it.
+fn entry(installed: &Installed, kind: ResourceKind, id: &str, name: &str, service: &str) -> LedgerEntry {
+    LedgerEntry {
+        kind,
+        id: id.to_owned(),
+        name: name.to_owned(),
+        extension: installed.id.to_string(),
+        generation: installed.generation,
+        service: service.to_owned(),
+        keep: false,
+        source: OwnerSource::Created,
+        maker: Maker::Broker,
+        first_seen_ms: now_ms(),
     }
 }
 

@@ -107,6 +107,9 @@ pub struct BackendRecord {
     pub image: Option<String>,
     /// Whether its containers were made: false where the image was never built.
     pub built: bool,
+    /// Services that were seen to run while all was ready: they are no jobs, and run again when the engine comes back.
+    #[serde(default)]
+    pub lasting: Vec<String>,
 }
 
 /// A host program of a record.

@@ -12,8 +12,8 @@ use bollard::{
 use longshore::pb::{self, ExtensionState, ownership_service_watch_response::Event};
 
 use crate::support::{
-    Broker, BrokerOptions, Image, ImageBuilder, PrivateEngine, engine, engine_names, no_traces, project, trusting,
-    unique,
+    Broker, BrokerOptions, Image, ImageBuilder, PrivateEngine, engine, engine_names, no_traces, project, read_store,
+    trusting, unique,
 };
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
@@ -185,4 +185,95 @@ async fn an_engine_that_comes_back_is_taken_up_where_it_was_left() {
     private.at().client().stop_container(&container(&extension, "web"), options).await.unwrap();
     becomes(&broker, &kept.id, is_ready).await;
     broker.uninstall(&kept.id, true).await.unwrap();
+}
+
+/// A container in the place of another, as a start that broke off leaves it: of the same name and labels, and not on the
+/// ledger.
+async fn made_again(of: &str) -> String {
+    let found = engine().inspect_container(of, None).await.unwrap();
+    let (config, name) = (found.config.unwrap(), found.name.unwrap());
+    remove(of).await;
+    let body = ContainerCreateBody {
+        image: config.image,
+        cmd: config.cmd,
+        labels: config.labels,
+        host_config: found.host_config,
+        ..Default::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(name.trim_start_matches('/')).build();
+    engine().create_container(Some(options), body).await.unwrap().id
+}
+
+#[tokio::test]
+async fn what_a_start_that_broke_off_made_is_no_strangers() {
+    for (image, service) in [(Image::hello(), "service"), (composed(), "web")] {
+        let image = image.build().await;
+        let mut broker = Broker::start().await;
+        let installed = broker.install(trusting(&image.reference)).await.unwrap();
+        let names = engine_names(&image.id).await;
+        broker.kill();
+        let made = made_again(&container(&installed, service)).await;
+        broker.restart().await;
+        let is_taken_up = |extension: &pb::Extension| {
+            let all = &extension.backend.as_ref().unwrap().containers;
+            is_ready(extension) && all.len() == names.len() && container(extension, service) == made
+        };
+        becomes(&broker, &image.id, is_taken_up).await;
+        assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
+        // Who stops the extension stops that as well.
+        broker.kill();
+        let made = made_again(&made).await;
+        engine().start_container(&made, None::<StartContainerOptions>).await.unwrap();
+        broker.restart().await;
+        broker.extensions().await.disable(pb::DisableRequest { extension: image.id.clone() }).await.unwrap();
+        let state = engine().inspect_container(&made, None).await.unwrap().state.unwrap();
+        assert_eq!(state.running, Some(false));
+        broker.uninstall(&image.id, true).await.unwrap();
+        no_traces(&broker, &image.id).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ran_runs_again_when_its_engine_comes_back_and_a_job_does_not() {
+    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n  side:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    command: [/hello-backend, serve, --socket, /run/guest-services/side.sock]\n  init:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    command: [/hello-backend, whoami]\n";
+    let mut private = PrivateEngine::start().await;
+    let image = Image::hello().file("metadata.json", COMPOSE, 0o644).file("docker-compose.yml", file, 0o644);
+    let image = image.build_in(&private.at()).await;
+    let mut broker = Broker::start_with(private.broker(BrokerOptions::default())).await;
+    let installed = broker.install(trusting(&image.reference)).await.unwrap();
+    let init = container(&installed, "init");
+    let begun = async |private: &PrivateEngine| {
+        private.at().client().inspect_container(&init, None).await.unwrap().state.unwrap().started_at
+    };
+    let first = begun(&private).await;
+    let lasting = "SELECT coalesce(record ->> '$.backend.lasting', '') FROM generation";
+    let waited = Instant::now();
+    while !read_store(&broker.data_dir(), lasting).contains("side") {
+        assert!(waited.elapsed() < Duration::from_secs(30), "{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for is_broker_away in [false, true] {
+        if is_broker_away {
+            broker.kill();
+        }
+        // In order: each ends with 0, as a job does.
+        private.stop();
+        private.launch().await;
+        if is_broker_away {
+            broker.restart().await;
+        }
+        let all_run = |extension: &pb::Extension| {
+            let side = extension.backend.as_ref().unwrap().containers.iter().find(|one| one.service == "side");
+            is_ready(extension) && side.unwrap().state == "running"
+        };
+        becomes(&broker, &image.id, all_run).await;
+        assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
+        assert_eq!(begun(&private).await, first, "the job is done");
+    }
+    // One that ends by itself stays as its author left it, and that is told.
+    let side = container(&broker.extension(&image.id).await.unwrap(), "side");
+    private.at().client().kill_container(&side, None::<KillContainerOptions>).await.unwrap();
+    let told = |extension: &pb::Extension| extension.state() == ExtensionState::Degraded;
+    becomes(&broker, &image.id, told).await;
+    broker.uninstall(&image.id, true).await.unwrap();
 }

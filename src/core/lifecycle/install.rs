@@ -84,7 +84,9 @@ impl Broker {
         let mut taken = Taken::default();
         let result = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
         self.end_work(request, "install", taken, result.as_ref().err()).await;
-        self.view(&result?).await
+        let id = result?;
+        self.carer.some([id.clone()]);
+        self.view(&id).await
     }
 
     /// Ends an install or update: what failed is undone, and others may change the extension again.
@@ -307,6 +309,7 @@ pub(super) fn record(package: &Package, staged: &Staged, fetched: &Fetched, read
             services: vec![],
             image: None,
             built: false,
+            lasting: vec![],
         }),
         binaries: manifest
             .map(|manifest| manifest.binaries.iter())

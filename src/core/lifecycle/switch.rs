@@ -73,3 +73,6 @@ impl Broker {
         Ok(())
     }
 }
+        if let Some(installed) = self.store.extension(id).await? {
+            self.record_unknown(&installed).await?;
+        }

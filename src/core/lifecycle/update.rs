@@ -68,6 +68,7 @@ impl Broker {
         }
         self.end_work(request, "update", taken, result.as_ref().err()).await;
         let through = result?;
+        self.carer.some([through.id.clone()]);
         Ok(Updated {
             view: self.view(&through.id).await?,
             previous_version: through.previous_version,
@@ -90,6 +91,7 @@ impl Broker {
         if is_same(&old, package) {
             return Ok(Through { id, previous_version, kept_volumes: None });
         }
+        self.record_unknown(&old).await?;
         let before = self.store.decisions(&id).await?;
         let mut accepted = before.clone();
         accepted.allow.extend(request.accept.iter().cloned());
