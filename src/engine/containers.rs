@@ -135,6 +135,8 @@ impl Engine {
     }
 
     /// Makes the container of a `vm.image` backend; command, environment and user come from the image.
+    ///
+    /// Errors: IMAGE_NOT_FOUND where that was removed meanwhile, ENGINE_REFUSED, ENGINE_UNAVAILABLE.
     pub async fn create_backend(&self, spec: BackendSpec) -> Result<String> {
         let bind = |source: &PathBuf, target: &str, read_only| Mount {
             typ: Some(MountType::BIND),
@@ -165,8 +167,17 @@ impl Engine {
             ..Default::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = self.client()?.create_container(Some(options), body).await;
-        created.map(|created| created.id).map_err(|e| self.refused(&spec.name, e))
+        let image = body.image.clone().unwrap_or_default();
+        match self.client()?.create_container(Some(options), body).await {
+            Ok(created) => Ok(created.id),
+            Err(error) => match self.refused(&spec.name, error) {
+                error if error.reason() == Reason::ResourceNotFound && self.image(&image).await?.is_none() => {
+                    let message = format!("the image {image} is not there: it was removed meanwhile");
+                    Err(Error::new(Reason::ImageNotFound, image, message).caused_by(error))
+                }
+                error => Err(error),
+            },
+        }
     }
 
     /// Starts a container; one that runs is left alone.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use longshore::pb::{self, ExtensionState};
 
 use crate::support::{
-    Broker, Image, ImageBuilder, engine, engine_names, has_image, image_source, local, no_traces, project, reason,
-    trusting, trusting_update, unique,
+    Broker, BrokerOptions, Image, ImageBuilder, PrivateEngine, engine, engine_names, has_image, image_source, local,
+    no_traces, project, reason, trusting, trusting_update, unique,
 };
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
@@ -277,6 +277,108 @@ async fn one_that_needs_more_gets_it_with_the_update() {
     let request = pb::UpdateRequest { source, accept_grants, ..Default::default() };
     let extension = broker.update(within(request, 20)).await.unwrap().extension.unwrap();
     assert_eq!((extension.version.as_str(), extension.state()), ("2", ExtensionState::Ready), "{extension:#?}");
+    assert_eq!(broker.get(&id, "/hello").await.unwrap().status, 200);
+    broker.uninstall(&id, true).await.unwrap();
+    no_traces(&broker, &id).await;
+}
+
+/// Goes on with an update until it is at this phase.
+async fn reaches(events: &mut tonic::Streaming<pb::UpdateResponse>, phase: pb::InstallPhase) {
+    while let Some(event) = events.message().await.unwrap() {
+        if matches!(event.event, Some(pb::update_response::Event::Progress(progress)) if progress.phase() == phase) {
+            return;
+        }
+    }
+    panic!("it never comes to {phase:?}");
+}
+
+/// The end of an update.
+async fn outcome(events: &mut tonic::Streaming<pb::UpdateResponse>) -> Result<(), tonic::Status> {
+    while events.message().await?.is_some() {}
+    Ok(())
+}
+
+async fn lose_image(name: &str) {
+    let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true).build();
+    engine().remove_image(name, Some(options), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn images_that_are_removed_meanwhile_leave_the_old_one_or_the_new_one() {
+    use pb::InstallPhase::{Reading, Staging, Starting, Waiting};
+    for is_composed in [false, true] {
+        for phase in [Reading, Staging, Starting, Waiting] {
+            let id = own_id();
+            let base = || if is_composed { composed(FILE) } else { Image::hello() };
+            let first = base().build_version(&id, "1").await;
+            let second = base().file("ui/more", vec![0; 8 << 20], 0o644).build_version(&id, "2").await;
+            let broker = Broker::start().await;
+            broker.install(trusting(&first.reference)).await.unwrap();
+            let mut events = broker.extensions().await.update(trusting_update(&second.reference)).await;
+            let events = events.as_mut().unwrap().get_mut();
+            reaches(events, phase).await;
+            // Both names: the old one is held by ours.
+            lose_image(&second.reference).await;
+            lose_image(&first.reference).await;
+            let ended = outcome(events).await;
+            if let Err(error) = &ended {
+                let expected = ["IMAGE_NOT_FOUND", "COMPOSE_FAILED"];
+                assert!(expected.contains(&reason(error).as_str()), "{phase:?} {error:?}");
+            }
+            let extension = broker.extension(&id).await.unwrap();
+            let version = if ended.is_ok() { "2" } else { "1" };
+            assert_eq!((extension.version.as_str(), extension.state()), (version, ExtensionState::Ready), "{ended:?}");
+            assert_eq!(broker.get(&id, "/hello").await.unwrap().status, 200);
+            assert_eq!(engine_names(&id).await.len(), 1);
+            broker.uninstall(&id, true).await.unwrap();
+            no_traces(&broker, &id).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn our_name_alone_holds_the_old_image_until_the_new_one_is_ready() {
+    use pb::InstallPhase::Waiting;
+    let private = PrivateEngine::start().await;
+    let (at, id) = (private.at(), own_id());
+    let broker = Broker::start_with(private.broker(BrokerOptions::default())).await;
+    let first = Image::hello().build_version_in(&at, &id, "1").await;
+    let installed = broker.install(trusting(&first.reference)).await.unwrap();
+    let old = installed.image_id;
+    let names = async || Some(at.client().inspect_image(&old).await.ok()?.repo_tags.unwrap_or_default());
+    // Built again under the same name: the old image has none of its own any more.
+    let silent = Image::plain().busybox().change(r#"CMD ["/bin/sleep", "1000"]"#).build_version_in(&at, &id, "1").await;
+    let request = within(trusting_update(&silent.reference), 4);
+    let mut events = broker.extensions().await.update(request).await.unwrap().into_inner();
+    reaches(&mut events, Waiting).await;
+    let held = names().await.unwrap();
+    assert!(held.len() == 1 && held[0].starts_with("longshore/kept:"), "{held:?}");
+    // Neither who cleans up takes it, nor is it needed that its container is there still.
+    at.docker(&["image", "prune", "--force"]);
+    at.docker(&["rm", "--force", &installed.backend.unwrap().containers[0].id]);
+    assert_eq!(reason(&outcome(&mut events).await.unwrap_err()), "BACKEND_TOO_SLOW");
+    let begun = Instant::now();
+    let back = loop {
+        let back = broker.extension(&id).await.unwrap();
+        if back.state() == ExtensionState::Ready {
+            break back;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{back:#?}\n{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let container = &back.backend.unwrap().containers[0].id;
+    assert_eq!(at.client().inspect_container(container, None).await.unwrap().image, Some(old.clone()));
+    assert_eq!(broker.get(&id, "/hello").await.unwrap().status, 200);
+    at.docker(&["image", "prune", "--force"]);
+    // One that takes a moment to be ready: the old image is there until then, and no longer.
+    let script = "sleep 2; exec /hello-backend serve --socket /run/guest-services/backend.sock";
+    let slow = Image::hello().busybox().change(&format!("CMD [\"/bin/sh\", \"-c\", {script:?}]"));
+    let slow = slow.build_version_in(&at, &id, "1").await;
+    let mut events = broker.extensions().await.update(trusting_update(&slow.reference)).await.unwrap().into_inner();
+    reaches(&mut events, Waiting).await;
+    assert_eq!(names().await.map(|names| names.len()), Some(1));
+    outcome(&mut events).await.unwrap();
+    assert_eq!(names().await, None);
     assert_eq!(broker.get(&id, "/hello").await.unwrap().status, 200);
     broker.uninstall(&id, true).await.unwrap();
     no_traces(&broker, &id).await;

@@ -149,6 +149,8 @@ impl Broker {
     }
 
     /// Gives containers back the process limits that a killed broker had squeezed.
+        // What happened to its containers meanwhile was not looked into.
+        self.carer.some([id.clone()]);
     async fn restore_squeezed(&self) -> Result<()> {
         for (container, limit) in self.store.left_squeezed(self.run.clone()).await? {
             restore_pids_limit(&self.engine.client()?, &container, limit).await?;

@@ -76,7 +76,11 @@ impl Broker {
         }
         self.remove_images(&new, &self.images_in_use(old)).await?;
         if change.notes.keeps_image {
-            self.engine.remove_image(&kept_image(&old.record.nonce)).await?;
+            let kept = kept_image(&old.record.nonce);
+            // Its own name may stand for another image by now: then ours has to hold it as long as it is installed.
+            if self.engine.image(&kept).await?.is_some_and(|image| image.names.len() > 1) {
+                self.engine.remove_image(&kept).await?;
+            }
         }
         failpoint::done(Step::UpdateReturn);
         self.store.finish_update(&new, Some(old)).await?;

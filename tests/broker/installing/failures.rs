@@ -2,7 +2,9 @@
 
 use bollard::{
     models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest},
-    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions},
+    query_parameters::{
+        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions,
+    },
 };
 use longshore::pb::{self, ExtensionState};
 
@@ -265,4 +267,48 @@ async fn a_detached_install_goes_on_without_its_caller() {
     assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
     broker.uninstall(&image.id, false).await.unwrap();
     no_traces(&broker, &image.id).await;
+}
+
+/// Whenever that happens: it is installed and works, or nothing of it is there.
+#[tokio::test]
+async fn an_image_that_is_removed_meanwhile() {
+    use pb::InstallPhase::{Reading, Staging, Starting, Waiting};
+    let file =
+        "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data']\nvolumes:\n  data: {}\n";
+    for is_composed in [false, true] {
+        for phase in [Reading, Staging, Starting, Waiting] {
+            let image = if is_composed { compose(file) } else { Image::hello() };
+            let image = image.file("ui/more", vec![0; 8 << 20], 0o644).build().await;
+            let broker = Broker::start().await;
+            let events = broker.extensions().await.install(trusting(&image.reference)).await;
+            let mut events = events.unwrap().into_inner();
+            loop {
+                let event = events.message().await.unwrap().unwrap().event.unwrap();
+                if matches!(event, pb::install_response::Event::Progress(progress) if progress.phase() == phase) {
+                    break;
+                }
+            }
+            let options = RemoveImageOptionsBuilder::default().force(true).build();
+            engine().remove_image(&image.reference, Some(options), None).await.unwrap();
+            let ended = loop {
+                match events.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            match ended {
+                Ok(()) => {
+                    assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
+                    broker.uninstall(&image.id, true).await.unwrap();
+                }
+                Err(error) => {
+                    let expected = ["IMAGE_NOT_FOUND", "COMPOSE_FAILED"];
+                    assert!(expected.contains(&reason(&error).as_str()), "{phase:?} {error:?}");
+                    assert_eq!(list(&broker).await, Vec::<String>::new());
+                }
+            }
+            no_traces(&broker, &image.id).await;
+        }
+    }
 }
