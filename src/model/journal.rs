@@ -106,6 +106,8 @@ pub struct Change {
 pub struct ChangeNotes {
     /// Uninstall: whether the named volumes go too.
     pub remove_volumes: bool,
+    /// Uninstall: whether the install had not come to its end, so that what it made goes as it would be undone.
+    pub unfinished: bool,
     /// Update: whether the old generation worked, so that it is better than a new one that does not become ready.
     pub was_ready: bool,
     /// Update: the containers of the old generation that ran, by id; a return starts these again.

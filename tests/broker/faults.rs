@@ -6,7 +6,13 @@ use longshore::pb::{self, ExecTarget, ExtensionState, RunRequest, exited::Outcom
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::support::{Broker, BrokerOptions, Image, PrivateEngine, as_both, no_traces, reason, trusting, until, watch};
+use crate::support::{
+    Broker, BrokerOptions, Image, PrivateEngine, as_both, no_traces, project, reason, trusting, trusting_update,
+    unique, until, watch,
+};
+
+const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
+const FILE: &str = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data', '/anonymous']\nvolumes:\n  data: {}\n";
 
 as_both!(an_engine_that_was_killed_is_used_again, programs_meet_the_restart_of_their_engine);
 
@@ -153,4 +159,73 @@ async fn an_install_on_a_full_disk_is_undone() {
     no_traces(&broker, &image.id).await;
     broker.install(trusting(&image.reference)).await.unwrap();
     assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
+}
+
+/// Waits until it is this version that runs, and nothing else of it is there.
+async fn becomes_exactly(broker: &Broker, id: &str, version: &str) {
+    let found = becomes(broker, id, ExtensionState::Ready).await;
+    assert_eq!(found.version, version);
+    assert_eq!(broker.get(id, "/hello").await.unwrap().status, 200);
+    let label = format!("label=dev.longshore.extension={id}");
+    let names = broker.engine().docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &label]);
+    assert_eq!(names, format!("{}-service", project(id)));
+    assert_eq!(broker.engine().docker(&["images", "-q", "longshore/kept"]), "");
+}
+
+#[tokio::test]
+async fn what_a_crash_broke_off_is_made_good_when_a_full_disk_has_room_again() {
+    let mut engine = PrivateEngine::start_on_small_disk(64).await;
+    let id = format!("longshore-test/{}", unique("full"));
+    let first = Image::hello().build_version_in(&engine.at(), &id, "1").await;
+    let second = Image::hello().file("more", "", 0o644).build_version_in(&engine.at(), &id, "2").await;
+    for point in ["update/make/done", "update/retire"] {
+        let mut broker = Broker::start_with(engine.broker(BrokerOptions::default())).await;
+        broker.install(trusting(&first.reference)).await.unwrap();
+        broker.stop().await;
+        broker.set_failpoint(Some(point));
+        broker.restart().await;
+        broker.update(trusting_update(&second.reference)).await.unwrap_err();
+        broker.died().await;
+        engine.fill_disk();
+        broker.set_failpoint(None);
+        broker.restart().await;
+        // Whatever it can do by now, it is there.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(extension(&broker, &id).await.id, id);
+        engine.free_disk();
+        becomes_exactly(&broker, &id, if point == "update/retire" { "2" } else { "1" }).await;
+        broker.uninstall(&id, true).await.unwrap();
+        no_traces(&broker, &id).await;
+    }
+}
+
+/// Nobody was told that it is installed: what it made goes, its volume too.
+#[tokio::test]
+async fn an_install_that_is_half_done_is_removed_when_its_engine_returns() {
+    let mut engine = PrivateEngine::start().await;
+    let image = Image::hello().file("metadata.json", COMPOSE, 0o644).file("docker-compose.yml", FILE, 0o644);
+    let image = image.build_in(&engine.at()).await;
+    for (point, volumes) in [("install/make/done", false), ("install/make/done", true), ("install/make", true)] {
+        let mut broker = Broker::prepare(engine.broker(BrokerOptions::default()));
+        broker.set_failpoint(Some(point));
+        broker.restart().await;
+        broker.install(trusting(&image.reference)).await.unwrap_err();
+        broker.died().await;
+        broker.set_failpoint(None);
+        engine.kill();
+        broker.restart().await;
+        assert_eq!(extension(&broker, &image.id).await.state(), ExtensionState::Installing);
+        let removed = broker.uninstall(&image.id, volumes).await.unwrap();
+        assert!(removed.pending, "{removed:?}");
+        // Once more, for who is impatient.
+        assert!(broker.uninstall(&image.id, volumes).await.unwrap().pending);
+        assert_eq!(extension(&broker, &image.id).await.state(), ExtensionState::Uninstalling);
+        engine.launch().await;
+        let begun = Instant::now();
+        while broker.extension(&image.id).await.is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", broker.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        no_traces(&broker, &image.id).await;
+    }
 }

@@ -101,8 +101,11 @@ impl Broker {
         attempt = attempt.and(note("find what extensions made", self.settle_creates(None).await));
         attempt = attempt.and(note("restore process limits", self.restore_squeezed().await));
         for left in all.iter().filter(|installed| installed.change.is_some()) {
-            // A call of this very process that is at it holds the claim.
-            let Ok(_claim) = self.claims.take_aside(&left.id) else { continue };
+            // A call of this very process that is at it holds the claim; or somebody who will not make it good.
+            let Ok(_claim) = self.claims.take_aside(&left.id) else {
+                attempt = attempt.and(Attempt::Failed);
+                continue;
+            };
             attempt =
                 attempt.and(note(&format!("make good what broke off of {}", left.id), self.settle(&left.id).await));
         }

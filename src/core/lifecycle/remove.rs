@@ -69,7 +69,10 @@ impl Broker {
     /// well.
     pub(super) async fn remove_all(&self, installed: &mut Installed) -> Result<Removed> {
         let id = installed.id.clone();
-        let undone = installed.changing() == Some(ChangeKind::Install);
+        let change = installed.change.clone();
+        let notes = change.as_ref().map(|change| change.notes.clone()).unwrap_or_default();
+        let is_install = installed.changing() == Some(ChangeKind::Install);
+        let undone = is_install || notes.unfinished;
         self.sessions.end_of(&id);
         self.attached.end(&id);
         self.pools.close(&id);
@@ -83,17 +86,20 @@ impl Broker {
         if built || ledger.iter().any(|entry| !entry.keep) {
             self.remove_objects(&Goods::all(&generations, &ledger, !undone)).await?;
         }
-        if built && undone {
-            self.sweep_late_of(installed).await?;
+        // Generations that did not come to be the installed one; of these, what is made late goes as well.
+        let next = change.and_then(|change| change.next);
+        let is_current = |one: &Installed| one.generation == installed.generation;
+        let is_unfinished = |one: &&Installed| if is_current(one) { undone } else { Some(one.generation) == next };
+        let unfinished: Vec<&Installed> = generations.iter().filter(is_unfinished).collect();
+        for generation in &unfinished {
+            if generation.record.backend.as_ref().is_some_and(|backend| backend.built) {
+                self.sweep_late_of(generation).await?;
+            }
+            self.remove_made_volumes(generation).await?;
         }
-        if undone {
-            self.remove_made_volumes(installed).await?;
-        }
-        let wanted = installed.change.as_ref().is_some_and(|change| change.notes.remove_volumes);
         for volume in ledger.iter().filter(|entry| entry.kind == ResourceKind::Volume && entry.keep) {
-            let made_now = installed.record.made_volumes.contains(&volume.name);
-            let goes = if undone { made_now } else { wanted };
-            if goes && self.engine.remove_volume(&volume.id).await? {
+            let is_of_unfinished = unfinished.iter().any(|one| one.record.made_volumes.contains(&volume.name));
+            if (is_of_unfinished || notes.remove_volumes) && self.engine.remove_volume(&volume.id).await? {
                 self.store.strike(vec![(volume.kind, volume.id.clone())]).await?;
                 self.catalogue.forget([(volume.kind, volume.id.clone())]);
                 removed.removed_volumes.push(volume.name.clone());
@@ -101,7 +107,7 @@ impl Broker {
                 removed.kept_volumes.push(volume.name.clone());
             }
         }
-        if !undone {
+        if !is_install {
             self.step(installed, Step::UninstallFiles).await?;
         }
         self.remove_files(&id).await?;

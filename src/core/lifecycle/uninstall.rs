@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{super::Broker, broken_off, failpoint};
 use crate::model::{
     error::{Error, Reason, Result},
-    journal::{ChangeNotes, Step},
+    journal::{ChangeKind, ChangeNotes, Step},
     reference::Reference,
 };
 
@@ -40,7 +40,9 @@ impl Broker {
             let message = format!("{reference} is not installed; {} is", installed.record.reference);
             return Err(Error::new(Reason::ExtensionNotFound, id.as_str(), message));
         }
-        let notes = ChangeNotes { remove_volumes: volumes, ..ChangeNotes::default() };
+        let was_unfinished = installed.change.as_ref().is_some_and(|change| change.notes.unfinished);
+        let unfinished = was_unfinished || installed.changing() == Some(ChangeKind::Install);
+        let notes = ChangeNotes { remove_volumes: volumes, unfinished, ..ChangeNotes::default() };
         let mut installed = self.store.begin_uninstall(&installed, notes).await?;
         failpoint::begun(Step::UninstallObjects);
         let removed = self.remove_all(&mut installed).await;
