@@ -7,7 +7,10 @@ use crate::{
     core::{Repair, Surveyed},
     engine::Engine,
     files::layout::Layout,
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        extension::Installed,
+    },
 };
 
 /// Runs it.
@@ -59,12 +62,18 @@ fn list(surveyed: &Surveyed) -> String {
             text += &format!("{title}\n  {}\n\n", lines.join("\n  "));
         }
     };
+    let disabled = |one: &Installed| if one.enabled { "" } else { ", disabled" };
     section(
-        "Extensions to be on record again, without their grants (accept them with `longshore grants`):",
+        "Extensions to be on record again:",
         extensions
             .iter()
-            .map(|one| format!("{} {}, generation {}", one.id, one.record.version, one.generation))
+            .map(|one| format!("{} {}, generation {}{}", one.id, one.record.version, one.generation, disabled(one)))
             .collect(),
+    );
+    section(
+        "What was granted is not known any more. Until it is again, what needs it stands still. Look at each line, and \
+         grant it then:",
+        extensions.iter().filter_map(grant_again).collect(),
     );
     section(
         "Objects to be theirs again, as they bear the broker's signature:",
@@ -76,4 +85,15 @@ fn list(surveyed: &Surveyed) -> String {
     );
     section("Directories in which no extension is written down, and which stay:", unknown.clone());
     text
+}
+
+/// The command that gives an extension what it needs.
+fn grant_again(installed: &Installed) -> Option<String> {
+    let mut names: Vec<String> = installed.record.needs().iter().map(|need| need.grant.to_string()).collect();
+    names.sort();
+    names.dedup();
+    // A path may hold anything; it is not to be taken for more than one word.
+    let quoted = |name: &String| format!(" --allow '{}'", name.replace('\'', r"'\''"));
+    let options: String = names.iter().map(quoted).collect();
+    (!names.is_empty()).then(|| format!("longshore grants {}{options}", installed.id))
 }

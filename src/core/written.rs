@@ -15,8 +15,15 @@ use crate::{
 struct Written {
     extension: String,
     generation: i64,
+    /// Records of older brokers do not say.
+    #[serde(default = "enabled")]
+    enabled: bool,
     installed_at_ms: i64,
     record: Record,
+}
+
+fn enabled() -> bool {
+    true
 }
 
 /// Writes a generation down.
@@ -24,6 +31,7 @@ pub(super) fn write(files: &GenerationDir, installed: &Installed) -> Result<()> 
     let written = Written {
         extension: installed.id.to_string(),
         generation: installed.generation,
+        enabled: installed.enabled,
         installed_at_ms: installed.installed_at_ms,
         record: installed.record.clone(),
     };
@@ -37,7 +45,7 @@ pub(super) fn read(files: &GenerationDir) -> Option<Installed> {
     Some(Installed {
         id: written.extension.parse().ok()?,
         generation: written.generation,
-        enabled: true,
+        enabled: written.enabled,
         installed_at_ms: written.installed_at_ms,
         record: written.record,
         change: None,

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use longshore::pb::{self, ExtensionState, OwnershipSource};
@@ -124,6 +125,61 @@ async fn what_is_signed_is_taken_up_again_and_nothing_else() {
             assert_eq!(again.generation, 2, "a generation never comes twice");
             broker.uninstall(&image.id, true).await.unwrap();
         }
+    }
+}
+
+/// Waits until an extension does this, for this reason.
+async fn does(broker: &Broker, id: &str, wanted: (ExtensionState, &str)) -> pb::Extension {
+    let begun = Instant::now();
+    loop {
+        let found = broker.extension(id).await.unwrap();
+        if (found.state(), found.state_reason.as_str()) == wanted {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{found:#?}\n{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_granted_is_asked_for_again_and_what_was_disabled_stays_so() {
+    let manifest = COMPOSE.replacen('{', r#"{"host": {"binaries": [{"linux": [{"path": "/tool.sh"}]}]},"#, 1);
+    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    pid: host\n";
+    let needing = Image::hello().file("metadata.json", manifest, 0o644).file("docker-compose.yml", file, 0o644);
+    let needing = needing.file("tool.sh", "#!/bin/sh\necho up\n", 0o755).build().await;
+    let disabled = Image::hello().build().await;
+    let mut broker = Broker::start().await;
+    for image in [&needing, &disabled] {
+        broker.install(trusting(&image.reference)).await.unwrap();
+    }
+    broker.extensions().await.disable(pb::DisableRequest { extension: disabled.id.clone() }).await.unwrap();
+    broker.stop().await;
+    lose(&broker.data_dir().join("longshore.db"), false);
+    let listed = said(&repair(&broker, &["--yes"]));
+    let command = format!("longshore grants {} --allow 'backend.privileged' --allow 'host.exec:tool.sh'", needing.id);
+    for wanted in [command, format!("{} 1, generation 1, disabled", disabled.id)] {
+        assert!(listed.contains(&wanted), "{wanted:?} is not in\n{listed}");
+    }
+    broker.restart().await;
+    let stopped = does(&broker, &needing.id, (ExtensionState::Stopped, "GRANTS_REQUIRED")).await;
+    let begun = Instant::now();
+    let running = format!("id={}", stopped.backend.as_ref().unwrap().containers[0].id);
+    while !docker(&["ps", "-q", "--filter", &running]).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "what lacks its grant runs still");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    does(&broker, &disabled.id, (ExtensionState::Stopped, "DISABLED")).await;
+    let allow = |grant| broker.cli(&["grants", &needing.id, "--allow", grant]).output().unwrap();
+    assert!(allow("backend.privileged").status.success());
+    // Its backend runs again by itself, and what is lacking still is told.
+    let lacking = does(&broker, &needing.id, (ExtensionState::Degraded, "GRANTS_REQUIRED")).await;
+    assert!(lacking.state_message.contains("host.exec:tool.sh"), "{}", lacking.state_message);
+    assert_eq!(broker.get(&needing.id, "/hello").await.unwrap().status, 200);
+    assert!(allow("host.exec:tool.sh").status.success());
+    does(&broker, &needing.id, (ExtensionState::Ready, "")).await;
+    for image in [&needing, &disabled] {
+        broker.uninstall(&image.id, true).await.unwrap();
+        no_traces(&broker, &image.id).await;
     }
 }
 

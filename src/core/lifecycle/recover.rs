@@ -145,15 +145,16 @@ impl Broker {
             Step::DisableStop => {
                 self.stop_containers(id).await?;
                 self.store.finish_switch(id, false).await?;
+                self.write_down(id).await;
             }
         }
         tracing::info!(extension = %id, step = change.step.as_str(), "made good what broke off");
+        // What happened to its containers meanwhile was not looked into.
+        self.carer.some([id.clone()]);
         Ok(())
     }
 
     /// Gives containers back the process limits that a killed broker had squeezed.
-        // What happened to its containers meanwhile was not looked into.
-        self.carer.some([id.clone()]);
     async fn restore_squeezed(&self) -> Result<()> {
         for (container, limit) in self.store.left_squeezed(self.run.clone()).await? {
             restore_pids_limit(&self.engine.client()?, &container, limit).await?;

@@ -8,6 +8,7 @@ use super::{
     super::{
         Broker,
         view::{View, backend_needs},
+        written,
     },
     at_rest, broken_off, failpoint, grants_required,
 };
@@ -34,6 +35,8 @@ impl Broker {
             }
             failpoint::done(Step::EnableStart);
             broker.store.finish_switch(&id, true).await?;
+            broker.write_down(&id).await;
+            broker.carer.some([id.clone()]);
             broker.view(&id).await
         };
         self.tasks.spawn(work).await.map_err(broken_off)?
@@ -56,9 +59,24 @@ impl Broker {
             }
             failpoint::done(Step::DisableStop);
             broker.store.finish_switch(&id, false).await?;
+            broker.write_down(&id).await;
+            broker.carer.some([id.clone()]);
             broker.view(&id).await
         };
         self.tasks.spawn(work).await.map_err(broken_off)?
+    }
+
+    /// Has what is written down beside an extension's files say what the store says. It is for the day on which there is
+    /// no store; that it cannot be written now is no reason to fail.
+    pub(super) async fn write_down(&self, id: &ExtensionId) {
+        let written = async {
+            let installed = self.installed(id).await?;
+            let files = self.layout.extension(id).generation(installed.generation.unsigned_abs());
+            written::write(&files, &installed)
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, extension = %id, "what is written down of an extension is not up to date");
+        }
     }
 
     /// Ends an extension's programs and stops its containers.
@@ -66,6 +84,9 @@ impl Broker {
         self.pools.close(id);
         self.gateways.end_connections(id.as_str());
         self.hub.end_all_of(id.as_str()).await;
+        if let Some(installed) = self.store.extension(id).await? {
+            self.record_unknown(&installed).await?;
+        }
         let ledger = self.store.ledger(Some(id)).await?;
         let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);
         let stops = join_all(containers.map(|entry| self.engine.stop(&entry.id))).await;
@@ -73,6 +94,3 @@ impl Broker {
         Ok(())
     }
 }
-        if let Some(installed) = self.store.extension(id).await? {
-            self.record_unknown(&installed).await?;
-        }
