@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     process::{Command, Output},
     time::{Duration, Instant},
 };
@@ -15,8 +15,8 @@ use bollard::{
 use longshore::pb::{self, ExtensionState, InstallPhase};
 
 use crate::support::{
-    Broker, BrokerOptions, Image, PLAIN_UID, docker, engine, has_image, image_source, no_traces, read_store, trusting,
-    unique,
+    Broker, BrokerOptions, EngineAt, Image, PLAIN_UID, docker, engine, has_image, image_source, local, local_source,
+    no_traces, read_store, reason, trusting, unique,
 };
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
@@ -302,6 +302,96 @@ async fn a_data_directory_that_cannot_be_written_is_told() {
     std::os::unix::fs::chown(&data, Some(PLAIN_UID), None).unwrap();
     broker.restart().await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_lost() {
+    let mut broker = Broker::prepare(BrokerOptions::default());
+    broker.on_small_disk(8);
+    broker.restart().await;
+    let first = local(&broker).await;
+    let allow = |number: u32| pb::GrantServiceSetRequest {
+        extension: first.clone(),
+        allow: vec![format!("host.exec:tool-{number}")],
+        deny: vec![],
+    };
+    broker.disk().fill();
+    let is_full = |error: &tonic::Status| {
+        let text = error.message();
+        assert!(["FILE_FAILED", "STORE_UNWRITABLE"].contains(&reason(error).as_str()), "{error:?}");
+        assert!(text.contains("No space left") || text.contains("disk is full"), "{text}");
+    };
+    is_full(&broker.install(local_source(&broker)).await.unwrap_err());
+    // What is answered is written, and what is not written is not answered.
+    let mut written = vec![];
+    let error = loop {
+        match broker.grants().await.set(allow(written.len() as u32)).await {
+            Ok(set) => written = set.into_inner().grants,
+            Err(error) => break error,
+        }
+        assert!(written.len() < 100, "it is not full");
+    };
+    is_full(&error);
+    let holds = async |broker: &Broker, written: &[pb::Grant]| {
+        let listed = list(broker).await;
+        assert_eq!(listed.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [first.as_str()]);
+        let request = pb::GrantServiceGetRequest { extension: first.clone() };
+        let grants = broker.grants().await.get(request).await.unwrap().into_inner().grants;
+        assert_eq!(grants, written);
+    };
+    let written = match written.is_empty() {
+        true => {
+            let request = pb::GrantServiceGetRequest { extension: first.clone() };
+            broker.grants().await.get(request).await.unwrap().into_inner().grants
+        }
+        false => written,
+    };
+    holds(&broker, &written).await;
+    broker.kill();
+    broker.restart().await;
+    holds(&broker, &written).await;
+    broker.disk().free();
+    // What could not be undone is undone now.
+    let begun = Instant::now();
+    while list(&broker).await.len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", broker.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    broker.grants().await.set(allow(1)).await.unwrap();
+    local(&broker).await;
+    broker.stop().await;
+    broker.restart().await;
+    assert_eq!(list(&broker).await.len(), 2);
+}
+
+/// As brokers of every version left them: with everything under way, and no engine that answers.
+#[tokio::test]
+async fn a_store_of_every_schema_is_taken_up() {
+    let schemas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas");
+    let mut stored: Vec<_> = fs::read_dir(schemas).unwrap().map(|file| file.unwrap().path()).collect();
+    stored.sort();
+    assert!(stored.len() >= 5);
+    for path in stored {
+        let engine = Some(EngineAt::socket("/nonexistent/docker.sock"));
+        let mut broker = Broker::prepare(BrokerOptions { engine, ..Default::default() });
+        fs::DirBuilder::new().mode(0o700).create(broker.data_dir()).unwrap();
+        let database = rusqlite::Connection::open(broker.data_dir().join("longshore.db")).unwrap();
+        database.execute_batch(&fs::read_to_string(&path).unwrap()).unwrap();
+        drop(database);
+        broker.restart().await;
+        let listed = list(&broker).await;
+        let states: Vec<_> = listed.iter().map(|one| (one.id.as_str(), one.state())).collect();
+        let mut expected = vec![
+            ("a/b", ExtensionState::Degraded),
+            ("a/c", ExtensionState::Installing),
+            ("a/d", ExtensionState::Uninstalling),
+        ];
+        if path.file_stem().unwrap().to_str().unwrap().parse::<u32>().unwrap() >= 5 {
+            expected.push(("a/e", ExtensionState::Updating));
+        }
+        assert_eq!(states, expected, "{}", path.display());
+        assert!(broker.stop().await.success());
+    }
 }
 
 #[tokio::test]

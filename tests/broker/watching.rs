@@ -121,6 +121,31 @@ async fn a_token_outlives_a_kill_of_the_broker() {
 }
 
 #[tokio::test]
+async fn an_update_that_a_kill_broke_off_is_told_to_its_end() {
+    let id = format!("longshore-test/{}", unique("watch"));
+    let first = Image::hello().build_version(&id, "1").await;
+    let second = Image::hello().file("more", "", 0o644).build_version(&id, "2").await;
+    let mut broker = Broker::start().await;
+    broker.install(trusting(&first.reference)).await.unwrap();
+    broker.stop().await;
+    broker.set_failpoint(Some("update/wait"));
+    broker.restart().await;
+    let token = list_token(&broker).await;
+    broker.update(trusting_update(&second.reference)).await.unwrap_err();
+    broker.died().await;
+    broker.set_failpoint(None);
+    broker.restart().await;
+    let mut watcher = Watcher::from(&broker, &token).await;
+    let began = watcher.until(Kind::UpdateBegan).await;
+    assert_eq!((began.generation, began.observed_late), (2, true));
+    let undone = watcher.until(Kind::UpdateUndone).await;
+    assert_eq!((undone.generation, undone.version.as_str()), (1, "1"));
+    while watcher.until(Kind::State).await.state() != ExtensionState::Ready {}
+    broker.uninstall(&id, true).await.unwrap();
+    watcher.until(Kind::Uninstalled).await;
+}
+
+#[tokio::test]
 async fn a_token_of_nobodys_is_refused() {
     let broker = Broker::start().await;
     let token = list_token(&broker).await;

@@ -23,7 +23,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::EngineAt;
+use super::{EngineAt, small_disk::SmallDisk};
 
 /// The plain user of tests. It has no name on the machine and needs none.
 pub(crate) const PLAIN_UID: u32 = 64_321;
@@ -54,6 +54,7 @@ pub(crate) struct Broker {
     directory: TempDir,
     options: BrokerOptions,
     process: Option<Child>,
+    disk: Option<SmallDisk>,
 }
 
 impl Broker {
@@ -88,7 +89,7 @@ impl Broker {
         if options.plain {
             std::os::unix::fs::chown(&home, Some(PLAIN_UID), Some(PLAIN_UID)).unwrap();
         }
-        Broker { directory, options, process: None }
+        Broker { directory, options, process: None, disk: None }
     }
 
     /// Starts the process (again) on the same directories.
@@ -115,6 +116,10 @@ impl Broker {
             command.args([format!("--reuid={PLAIN_UID}"), format!("--regid={PLAIN_UID}")]);
             command.arg(format!("--groups={}", docker_gid())).arg(self.binary());
             command
+        } else if let Some(disk) = &self.disk {
+            let mut command = disk.command();
+            command.arg(self.binary());
+            command
         } else {
             Command::new(self.binary())
         };
@@ -128,6 +133,16 @@ impl Broker {
         command.env("LONGSHORE_LOG", "longshore=debug,info").envs(self.options.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         command
+    }
+
+    /// Has a broker that does not run yet keep its data on a disk of `mib` MiB.
+    pub(crate) fn on_small_disk(&mut self, mib: u32) {
+        self.disk = Some(SmallDisk::at(&self.data_dir(), mib));
+    }
+
+    /// The small disk under its data.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("it is on a small disk")
     }
 
     /// Lets it die at a step of the journal from its next start on, or no more.

@@ -8,6 +8,11 @@ use super::{Broker, unique};
 
 /// Installs an extension without a backend out of a directory, with all grants, and returns its id.
 pub(crate) async fn local(broker: &Broker) -> String {
+    broker.install(local_source(broker)).await.unwrap().id
+}
+
+/// The request that does so.
+pub(crate) fn local_source(broker: &Broker) -> pb::InstallRequest {
     let name = unique("dir");
     let root = broker.scratch().join(&name);
     fs::create_dir_all(root.join("ui")).unwrap();
@@ -19,6 +24,5 @@ pub(crate) async fn local(broker: &Broker) -> String {
     let source =
         pb::DirectorySource { path: root.display().to_string(), reference: format!("longshore-test/{name}:1") };
     let source = Some(pb::Source { source: Some(pb::source::Source::Directory(source)) });
-    let request = pb::InstallRequest { source, trust: true, ..Default::default() };
-    broker.install(request).await.unwrap().id
+    pb::InstallRequest { source, trust: true, ..Default::default() }
 }

@@ -6,11 +6,12 @@ mod engine;
 mod health;
 mod image;
 mod private_engine;
+mod small_disk;
 mod stage;
 mod traces;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
-pub(crate) use directory::local;
+pub(crate) use directory::{local, local_source};
 pub(crate) use engine::EngineAt;
 pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, hello_backend, metadata};
