@@ -21,6 +21,7 @@ mod installing;
 mod journal;
 mod layering;
 mod limits;
+mod many;
 mod ownership;
 mod passthrough;
 mod programs;

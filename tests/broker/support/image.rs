@@ -170,7 +170,7 @@ impl ImageBuilder {
 
     /// Makes the image under a name of its own, in this engine.
     pub(crate) async fn build_in(self, engine: &EngineAt) -> Image {
-        self.build_in_as(engine, &format!("longshore-test/{}", unique("ext")), "1").await
+        self.build_version_in(engine, &format!("longshore-test/{}", unique("ext")), "1").await
     }
 
     /// Makes the image as `id:1`.
@@ -180,10 +180,11 @@ impl ImageBuilder {
 
     /// Makes the image as `id:version`.
     pub(crate) async fn build_version(self, id: &str, version: &str) -> Image {
-        self.build_in_as(&EngineAt::default(), id, version).await
+        self.build_version_in(&EngineAt::default(), id, version).await
     }
 
-    async fn build_in_as(mut self, engine: &EngineAt, id: &str, version: &str) -> Image {
+    /// The same, in this engine.
+    pub(crate) async fn build_version_in(mut self, engine: &EngineAt, id: &str, version: &str) -> Image {
         self.pack();
         let labels = self.labels.iter().map(|(name, value)| format!("LABEL {name}={value:?}"));
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
