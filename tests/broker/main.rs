@@ -32,6 +32,7 @@ mod registry;
 mod repairing;
 mod serving;
 mod sessions;
+mod soak;
 mod stopping;
 mod support;
 mod terminals;
