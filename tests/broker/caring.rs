@@ -187,6 +187,27 @@ async fn an_engine_that_comes_back_is_taken_up_where_it_was_left() {
     broker.uninstall(&kept.id, true).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_was_removed_of_a_disabled_one_is_made_when_it_is_enabled() {
+    for (image, service) in [(Image::hello(), "service"), (composed(), "web")] {
+        let image = image.build().await;
+        let broker = Broker::start().await;
+        let installed = broker.install(trusting(&image.reference)).await.unwrap();
+        let names = engine_names(&image.id).await;
+        broker.extensions().await.disable(pb::DisableRequest { extension: image.id.clone() }).await.unwrap();
+        remove(&container(&installed, service)).await;
+        let enabled = broker.extensions().await.enable(pb::EnableRequest { extension: image.id.clone() }).await;
+        let enabled = enabled.unwrap().into_inner().extension.unwrap();
+        let backend = enabled.backend.as_ref().unwrap();
+        assert_eq!(backend.containers.len(), names.len(), "{enabled:#?}");
+        assert!(backend.containers.iter().all(|container| container.state != "missing"), "{enabled:#?}");
+        becomes(&broker, &image.id, is_ready).await;
+        assert_eq!(engine_names(&image.id).await, names);
+        broker.uninstall(&image.id, true).await.unwrap();
+        no_traces(&broker, &image.id).await;
+    }
+}
+
 /// A container in the place of another, as a start that broke off leaves it: of the same name and labels, and not on the
 /// ledger.
 async fn made_again(of: &str) -> String {

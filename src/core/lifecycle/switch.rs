@@ -29,7 +29,12 @@ impl Broker {
             }
             let installed = broker.store.begin_switch(&installed, Step::EnableStart, installed.enabled).await?;
             failpoint::begun(Step::EnableStart);
-            if let Err(error) = broker.start_built(&installed).await {
+            let started = async {
+                broker.start_built(&installed).await?;
+                // Others stand in the place of what was removed meanwhile.
+                broker.strike_gone(&id).await
+            };
+            if let Err(error) = started.await {
                 broker.make_good(&id).await;
                 return Err(error);
             }
