@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{Broker, State, View, state::LACKS_GRANTS, view::backend_needs};
 use crate::{
@@ -27,6 +31,8 @@ const STARTING: Duration = Duration::from_millis(500);
 const LOOK_LIMIT: Duration = Duration::from_secs(15);
 /// When one is looked at again that is being changed.
 const BUSY: Duration = Duration::from_secs(2);
+/// Extensions that are looked at, and brought in line, at once.
+const MAX_LOOKS: usize = 8;
 /// Time between two attempts to bring the same one in line, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 
@@ -72,6 +78,17 @@ impl Carer {
         due.some.extend(some);
         if !due.some.is_empty() {
             self.woken.notify_one();
+        }
+    }
+
+    /// Waits until somebody is to be looked at, at the latest then.
+    async fn come_due(&self, soonest: Option<Instant>) {
+        match soonest {
+            Some(at) => tokio::select! {
+                () = self.woken.notified() => {}
+                () = tokio::time::sleep_until(at) => {}
+            },
+            None => self.woken.notified().await,
         }
     }
 
@@ -141,47 +158,35 @@ impl Broker {
     pub fn spawn_carer(self: &Arc<Self>) {
         let broker = self.clone();
         self.tasks.spawn(async move {
-            let mut again: HashMap<ExtensionId, Instant> = HashMap::new();
-            let (mut patience, mut afresh) = (Patience::default(), HashSet::new());
+            let mut looks = Looks::default();
             loop {
-                let soonest = again.values().min().copied();
-                let woken = async {
-                    match soonest {
-                        Some(at) => tokio::select! {
-                            () = broker.carer.woken.notified() => {}
-                            () = tokio::time::sleep_until(at) => {}
-                        },
-                        None => broker.carer.woken.notified().await,
-                    }
-                };
+                let soonest = looks.again.values().min().copied();
                 tokio::select! {
-                    () = woken => {}
-                    () = broker.stopping.cancelled() => return,
+                    Some(ended) = looks.going.join_next() => looks.end(ended),
+                    () = broker.carer.come_due(soonest) => {
+                        let due = broker.due(&mut looks).await;
+                        looks.waiting.extend(due);
+                    }
+                    () = broker.stopping.cancelled() => break,
                 }
-                for id in broker.due(&mut again, &mut afresh).await {
-                    match broker.look_after(&id, &mut patience, &mut afresh).await {
-                        Some(pause) => again.insert(id, Instant::now() + pause),
-                        None => again.remove(&id),
-                    };
-                }
+                looks.begin(&broker);
             }
+            // Nothing is left half done.
+            while looks.going.join_next().await.is_some() {}
         });
     }
 
-    async fn due(
-        &self,
-        again: &mut HashMap<ExtensionId, Instant>,
-        afresh: &mut HashSet<ExtensionId>,
-    ) -> HashSet<ExtensionId> {
+    /// Who is to be looked at now.
+    async fn due(&self, looks: &mut Looks) -> HashSet<ExtensionId> {
         let Due { all, mut some, all_afresh, some_afresh } = self.carer.take();
-        afresh.extend(some_afresh);
+        looks.afresh.extend(some_afresh);
         let now = Instant::now();
-        some.extend(again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()));
+        some.extend(looks.again.extract_if(|_, at| *at <= now).map(|(id, _)| id));
         if all {
             match self.store.extensions("", usize::MAX).await {
                 Ok(known) => {
                     let ids: Vec<ExtensionId> = known.into_iter().map(|installed| installed.id).collect();
-                    afresh.extend(ids.iter().filter(|_| all_afresh).cloned());
+                    looks.afresh.extend(ids.iter().filter(|_| all_afresh).cloned());
                     some.extend(ids);
                 }
                 Err(error) => tracing::warn!(%error, "cannot read which extensions there are"),
@@ -190,52 +195,40 @@ impl Broker {
         some
     }
 
-    /// Looks at one extension and does what it needs; tells when to look again, where that will not be told by an event.
-    async fn look_after(
-        &self,
-        id: &ExtensionId,
-        patience: &mut Patience,
-        afresh: &mut HashSet<ExtensionId>,
-    ) -> Option<Duration> {
-        // One that cannot be looked at must not keep the others waiting.
+    /// Looks at one extension and does what it needs, if that is not to wait.
+    async fn look_after(&self, id: &ExtensionId, pause: Option<Duration>, afresh: bool) -> Look {
+        let of = |next| Look { next, ran_afresh: false };
+        // One that cannot be looked at is looked at again.
         let view = match tokio::time::timeout(LOOK_LIMIT, self.view(id)).await {
             Ok(Ok(view)) => view,
             // A label said so, and it lied, or it is somebody else's.
-            Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => {
-                patience.forget(id);
-                afresh.remove(id);
-                return None;
-            }
-            _ => return Some(BUSY),
+            Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => return of(Next::Gone),
+            _ => return of(Next::In(BUSY)),
         };
-        if let Some(pause) = patience.left(id) {
-            return Some(pause);
+        if let Some(pause) = pause {
+            return of(Next::In(pause));
         }
         let can_be = view.installed.change.is_none() && self.catalogue.is_current();
-        let brought = self.bring_in_line(&view, afresh.contains(id)).await;
-        if can_be && brought.is_ok() {
-            afresh.remove(id);
-        }
-        match brought {
-            Ok(true) => Some(patience.spent(id)),
+        let brought = self.bring_in_line(&view, afresh).await;
+        let ran_afresh = afresh && can_be && brought.is_ok();
+        let next = match brought {
+            Ok(true) => Next::Spent,
             Ok(false) => match view.observed.state {
-                State::Starting => Some(STARTING),
-                State::Installing | State::Updating | State::Uninstalling => None,
-                State::Degraded if view.observed.reason != LACKS_GRANTS => None,
-                State::Ready | State::Degraded => {
-                    patience.forget(id);
-                    self.note_lasting(&view).await
-                }
-                _ => None,
+                State::Starting => Next::In(STARTING),
+                State::Installing | State::Updating | State::Uninstalling => Next::Told,
+                State::Degraded if view.observed.reason != LACKS_GRANTS => Next::Told,
+                State::Ready | State::Degraded => Next::Well(self.note_lasting(&view).await),
+                _ => Next::Told,
             },
-            Err(error) if error.reason() == Reason::ExtensionBusy => Some(BUSY),
+            Err(error) if error.reason() == Reason::ExtensionBusy => Next::In(BUSY),
             // It is told when the engine answers again.
-            Err(error) if error.reason() == Reason::EngineUnavailable => None,
+            Err(error) if error.reason() == Reason::EngineUnavailable => Next::Told,
             Err(error) => {
                 tracing::warn!(%error, extension = %id, "an extension cannot be brought in line");
-                Some(patience.spent(id))
+                Next::Spent
             }
-        }
+        };
+        Look { next, ran_afresh }
     }
 
     /// Does what is to be done; true where there was anything.
@@ -331,6 +324,85 @@ impl Broker {
 fn found(details: ContainerDetails) -> Found {
     let ContainerDetails { name, state, always_restarts, .. } = details;
     Found { name, state, always_restarts }
+}
+
+/// The looks at extensions: several at once, so that one whose engine takes its time keeps no other waiting.
+#[derive(Debug, Default)]
+struct Looks {
+    going: JoinSet<(ExtensionId, Look)>,
+    /// At whom.
+    busy: HashSet<ExtensionId>,
+    /// Who comes next; of those that are being looked at, who is to be looked at once more.
+    waiting: HashSet<ExtensionId>,
+    again: HashMap<ExtensionId, Instant>,
+    patience: Patience,
+    /// What ran of them before runs again, whoever else would start it.
+    afresh: HashSet<ExtensionId>,
+}
+
+/// What came of a look.
+#[derive(Debug)]
+struct Look {
+    next: Next,
+    ran_afresh: bool,
+}
+
+/// When one is looked at again.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// Not at all: there is none.
+    Gone,
+    /// When something is told of it.
+    Told,
+    In(Duration),
+    /// All is well with it; perhaps there is something to be done yet.
+    Well(Option<Duration>),
+    /// Something was tried: after a while that grows.
+    Spent,
+}
+
+impl Looks {
+    /// Looks at those who wait, as many as may be at once.
+    fn begin(&mut self, broker: &Arc<Broker>) {
+        let free = self.waiting.iter().filter(|id| !self.busy.contains(*id));
+        let now: Vec<_> = free.take(MAX_LOOKS.saturating_sub(self.busy.len())).cloned().collect();
+        for id in now {
+            self.waiting.remove(&id);
+            self.again.remove(&id);
+            self.busy.insert(id.clone());
+            let (broker, pause, afresh) = (broker.clone(), self.patience.left(&id), self.afresh.contains(&id));
+            self.going.spawn(async move {
+                let look = broker.look_after(&id, pause, afresh).await;
+                (id, look)
+            });
+        }
+    }
+
+    fn end(&mut self, ended: Result<(ExtensionId, Look), JoinError>) {
+        let (id, look) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return tracing::error!(%error, "a look at an extension broke off"),
+        };
+        self.busy.remove(&id);
+        if look.ran_afresh {
+            self.afresh.remove(&id);
+        }
+        let pause = match look.next {
+            Next::Gone => {
+                self.patience.forget(&id);
+                self.afresh.remove(&id);
+                None
+            }
+            Next::Told => None,
+            Next::In(pause) => Some(pause),
+            Next::Well(pause) => {
+                self.patience.forget(&id);
+                pause
+            }
+            Next::Spent => Some(self.patience.spent(&id)),
+        };
+        self.again.extend(pause.map(|pause| (id, Instant::now() + pause)));
+    }
 }
 
 /// How soon an extension may be brought in line again: one that cannot be must not keep the engine busy.
