@@ -62,8 +62,10 @@ impl Broker {
         let limits = with_start(limits, start_wait);
         let ways = self.pools.of(id);
         let dial = || self.dial(id, start_wait);
-        proxy::Exchange::open(Route { backend: id.as_str(), pool: Some(&ways.http), dial }, head, upload, &limits, true)
-            .await
+        let route = Route { backend: id.as_str(), pool: Some(&ways.http), dial };
+        // Who asks for another protocol is told of nothing but the answer.
+        let with_interim = head.upgrade.is_none();
+        proxy::Exchange::open(route, head, upload, &limits, with_interim).await
     }
 
     /// Carries a gRPC call to an extension's backend as it is.

@@ -8,7 +8,9 @@ use super::{
     lines::{Lines, MAX_LINES},
 };
 
-/// Bytes that all extensions of one body may take together: nobody uses them.
+/// Most digits of a size: as many as a number of 64 bits has.
+const MAX_DIGITS: u32 = 16;
+/// Bytes that all extensions of one body, and blanks before them, may take together: nobody uses them.
 const MAX_EXTENSION_BYTES: usize = 16 << 10;
 
 /// Where in a chunked body its reader is.
@@ -88,13 +90,19 @@ impl Chunks {
     /// Where one byte leads.
     fn step(&mut self, byte: u8) -> Result<Place, Misframed> {
         Ok(match (&self.place, byte) {
+            (Place::Size { digits: MAX_DIGITS, .. }, _) if byte.is_ascii_hexdigit() => return Err(Misframed),
             (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                let size = size.checked_mul(16).ok_or(Misframed)? + u64::from(digit);
+                let size = size * 16 + u64::from(digit);
                 Place::Size { digits: digits + 1, size }
             }
             (Place::Size { digits: 0, .. }, _) => return Err(Misframed),
-            (&(Place::Size { size, .. } | Place::Blank { size }), b' ' | b'\t') => Place::Blank { size },
+            (&(Place::Size { size, .. } | Place::Blank { size }), b' ' | b'\t')
+                if self.extension_bytes < MAX_EXTENSION_BYTES =>
+            {
+                self.extension_bytes += 1;
+                Place::Blank { size }
+            }
             (&(Place::Size { size, .. } | Place::Blank { size }), b';') => Place::Extension { size },
             (&(Place::Size { size, .. } | Place::Blank { size } | Place::Extension { size }), b'\r') => {
                 Place::LineFeed { size }
@@ -165,6 +173,8 @@ mod tests {
     #[test]
     fn what_is_no_chunk_is_refused() {
         let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_EXTENSION_BYTES + 1));
+        let blank = format!("1{}\r\na\r\n0\r\n\r\n", " ".repeat(MAX_EXTENSION_BYTES + 1));
+        let zeros = format!("{}1\r\na\r\n0\r\n\r\n", "0".repeat(16));
         for body in [
             "\r\n",
             "g\r\n",
@@ -176,6 +186,8 @@ mod tests {
             "1;\n",
             "11111111111111111\r\n",
             &long,
+            &blank,
+            &zeros,
         ] {
             assert_eq!(read(body.as_bytes(), 7), Err(Misframed), "{body:?}");
         }

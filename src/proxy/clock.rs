@@ -97,10 +97,13 @@ impl Clock {
         }
     }
 
-    /// The error of a total that is used up, for where nothing is waited for. Costs nothing without such a limit.
+    /// The error of a total, or of the time to the head, that is used up, for where nothing is waited for.
     pub(super) fn spent(&self, backend: &str, progress: &Progress) -> Option<Error> {
-        let total = self.total.filter(|total| self.started.elapsed() >= *total)?;
-        Some(failure::too_slow(backend, total, progress))
+        let is_spent = |since: Instant, limit: &Duration| since.elapsed() >= *limit;
+        let total = self.total.filter(|total| is_spent(self.started, total));
+        let head = self.head.filter(|_| !progress.is_head_seen()).zip(self.connected);
+        let head = head.and_then(|(head, connected)| is_spent(connected, &head).then_some(head));
+        total.or(head).map(|limit| failure::too_slow(backend, limit, progress))
     }
 
     /// The limit that passes next unless something happens.

@@ -9,16 +9,12 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind, IoSlice},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-    time::Sleep,
-};
+use tokio::{io::AsyncWrite, net::UnixStream, time::Sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::progress::Progress;
@@ -147,17 +143,21 @@ impl Connection {
         is_gone(&self.stream)
     }
 
-    /// Whether the next request can be sent: nothing is on its way, and the backend has neither closed nor sent what
-    /// nobody asked for.
-    pub(super) fn is_idle(&mut self) -> bool {
-        let is_clean = self.unsent.is_empty() && self.received.is_empty() && !self.has_ended;
-        is_clean && !self.progress.is_write_broken() && self.is_silent()
+    /// Whether the backend sends no more; that it takes no more either is seen by [`Connection::is_gone`] alone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
-    fn is_silent(&mut self) -> bool {
-        let mut byte = [0];
-        let mut byte = ReadBuf::new(&mut byte);
-        Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending()
+    /// Whether the last exchange left nothing behind.
+    pub(super) fn is_clean(&self) -> bool {
+        let is_empty = self.unsent.is_empty() && self.received.is_empty();
+        is_empty && !self.has_ended && !self.progress.is_write_broken()
+    }
+
+    /// Whether the backend has neither closed nor sent what nobody asked for. The system is asked: what the runtime
+    /// knows of the socket may be older.
+    pub(super) fn is_silent(&self) -> bool {
+        events(&self.stream, PollFlags::IN | PollFlags::RDHUP).is_some_and(|events| events.is_empty())
     }
 
     /// Lets go of memory that is of no use while nothing is asked.
@@ -173,7 +173,12 @@ impl Connection {
 
 /// Whether the other end is closed for both directions.
 pub(super) fn is_gone(stream: &UnixStream) -> bool {
-    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0) && polled[0].revents().contains(PollFlags::HUP)
+    events(stream, PollFlags::OUT).is_some_and(|events| events.contains(PollFlags::HUP))
+}
+
+/// What the system says of a stream now; `None` where it does not.
+fn events(stream: &UnixStream, wanted: PollFlags) -> Option<PollFlags> {
+    let mut polled = [PollFd::new(stream, wanted)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?;
+    Some(polled[0].revents())
 }

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use super::{
     lines::Lines,
     progress::Progress,
     request::{self, Built},
-    response::{self, Answered, Asked, Body, Follows},
+    response::{self, Answered, Asked, Body, Follows, Unreadable},
     tunnel::Tunnel,
     upload::Upload,
 };
@@ -140,10 +140,10 @@ impl Exchange {
         };
         let mut begun = exchange.begin(is_reused).await;
         if is_reused && exchange.is_stale(&begun, &built) {
-            exchange.clock.disconnected();
-            let fresh = Box::pin(dial(&route, &mut exchange.clock, limits)).await?;
-            exchange.go_another_way(fresh, &built);
-            begun = exchange.begin(false).await;
+            let was_sent = exchange.was_sent();
+            begun = Box::pin(exchange.begin_anew(&route, limits, &built)).await;
+            // What left before has left.
+            begun = begun.map_err(|error| if was_sent { error.sent(true) } else { error });
         }
         begun.map(|()| exchange)
     }
@@ -161,7 +161,13 @@ impl Exchange {
     }
 
     /// Sends the request over a fresh connection: all that has not left yet, or all of one that is nothing but a head.
-    fn go_another_way(&mut self, mut fresh: Box<Connection>, built: &Built) {
+    async fn begin_anew<D, F>(&mut self, route: &Route<'_, D>, limits: &Limits, built: &Built) -> Result<()>
+    where
+        D: Fn() -> F,
+        F: Future<Output = Result<UnixStream>>,
+    {
+        self.clock.disconnected();
+        let mut fresh = dial(route, &mut self.clock, limits).await?;
         match self.connection.take() {
             Some(stale) if !stale.progress.sent() => fresh.unsent = stale.unsent,
             _ => fresh.unsent.push_back(built.head.clone()),
@@ -169,6 +175,12 @@ impl Exchange {
         self.clock.connected(None);
         self.connection = Some(fresh);
         (self.state, self.first, self.is_kept) = (State::Waiting(Lines::default()), None, false);
+        self.begin(false).await
+    }
+
+    /// Whether any of the request left.
+    fn was_sent(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.progress.sent())
     }
 
     /// Waits until there is something to tell, or until it is clear that nothing will come of a reused connection.
@@ -247,8 +259,7 @@ impl Exchange {
             State::Waiting(_) | State::Body(_) => {}
         }
         if let Err(error) = sent {
-            let was_sent = self.connection.as_ref().is_some_and(|connection| connection.progress.sent());
-            return Poll::Ready(Some(Err(error.sent(was_sent))));
+            return Poll::Ready(Some(Err(error.sent(self.was_sent()))));
         }
         self.poll_answer(cx).map(Some)
     }
@@ -285,12 +296,12 @@ impl Exchange {
 
     /// Reads on until there is something to tell, or a limit has passed.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part>> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
-        // An answer that always has more is never waited for.
-        if let Some(error) = self.clock.spent(&self.backend, &connection.progress) {
-            return Poll::Ready(Err(error));
-        }
         loop {
+            let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
+            // An answer that always has more is never waited for.
+            if let Some(error) = self.clock.spent(&self.backend, &connection.progress) {
+                return Poll::Ready(Err(error));
+            }
             if let Some(part) = self.take_part().transpose() {
                 return Poll::Ready(part);
             }
@@ -328,6 +339,11 @@ impl Exchange {
                                 true => return Ok(Some(Part::Interim(told(head)))),
                                 false => continue,
                             }
+                        }
+                        Follows::Switch if !connection.unsent.is_empty() => {
+                            let what =
+                                Unreadable::Wrong("the backend switches protocols before it has read the request");
+                            return Err(failure::bad_head(&self.backend, what, &connection.progress));
                         }
                         Follows::Switch => self.state = State::Over,
                         Follows::Body(body) => {
@@ -392,22 +408,28 @@ impl Exchange {
         if self.clock.poll_passed(&self.backend, &connection.progress, cx).is_ready() {
             return Poll::Ready(());
         }
-        if !connection.progress.write_pending() {
+        loop {
+            let is_blocked = connection.progress.write_pending();
+            // One that says no more is not heard when it goes: it is looked at again.
+            if !is_blocked && !connection.has_ended() {
+                *patience = None;
+                return Poll::Pending;
+            }
+            let moved_bytes = connection.progress.moved_bytes();
+            let waited = patience.take().filter(|patience| patience.moved_bytes == moved_bytes);
+            let waited = waited.unwrap_or_else(|| Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
+            ready!(patience.insert(waited).timer.as_mut().poll(cx));
+            if is_blocked || connection.is_gone() {
+                return Poll::Ready(());
+            }
             *patience = None;
-            return Poll::Pending;
         }
-        let moved_bytes = connection.progress.moved_bytes();
-        let is_moving = patience.as_ref().is_none_or(|patience| patience.moved_bytes != moved_bytes);
-        if is_moving {
-            *patience = Some(Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
-        }
-        patience.as_mut().map_or(Poll::Ready(()), |patience| patience.timer.as_mut().poll(cx))
     }
 
     /// Gives the connection back, where it can be used again.
     fn give_back(&mut self) {
         let (Some(mut connection), Some(pool)) = (self.connection.take(), &self.pool) else { return };
-        if self.is_kept && self.upload.is_over() && connection.is_idle() {
+        if self.is_kept && self.upload.is_over() && connection.is_clean() {
             connection.timer = self.clock.take_timer();
             connection.rest();
             pool.put(connection);

@@ -1,6 +1,6 @@
 //! Which header lines travel, in both directions.
 
-use bytes::Bytes;
+use std::collections::HashSet;
 
 use super::HeaderLine;
 use crate::model::error::{Error, Reason, Result};
@@ -96,9 +96,8 @@ pub(super) fn received(header: &httparse::Header<'_>) -> HeaderLine {
 /// The lines of an answer's head or trailers that travel on: all but the hop-by-hop ones and those that `Connection`
 /// names. Order is kept.
 pub fn forwardable(mut lines: Vec<HeaderLine>) -> Vec<HeaderLine> {
-    let named: Vec<Bytes> = lines.iter().filter(|line| line.name == "connection").flat_map(tokens).collect();
-    let is_named = |line: &HeaderLine| named.iter().any(|name| name.eq_ignore_ascii_case(line.name.as_bytes()));
-    lines.retain(|line| !HOP_BY_HOP.contains(&line.name.as_str()) && !is_named(line));
+    let named: HashSet<Vec<u8>> = lines.iter().filter(|line| line.name == "connection").flat_map(tokens).collect();
+    lines.retain(|line| !HOP_BY_HOP.contains(&line.name.as_str()) && !named.contains(line.name.as_bytes()));
     lines
 }
 
@@ -110,10 +109,10 @@ pub(super) fn forwardable_trailers(lines: Vec<HeaderLine>) -> Vec<HeaderLine> {
     lines
 }
 
-/// The names in a list.
-fn tokens(line: &HeaderLine) -> impl Iterator<Item = Bytes> {
+/// The names in a list, in lower case.
+fn tokens(line: &HeaderLine) -> impl Iterator<Item = Vec<u8>> {
     let names = line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    names.filter(|name| !name.is_empty()).map(|name| line.value.slice_ref(name))
+    names.filter(|name| !name.is_empty()).map(<[u8]>::to_ascii_lowercase)
 }
 
 /// Checks the name of a trailer, as it is announced.
@@ -292,6 +291,15 @@ mod tests {
             ("set-cookie", "b=2"),
         ]);
         assert_eq!(forwardable(came), lines(&[("set-cookie", "a=1"), ("x-kept", "1"), ("set-cookie", "b=2")]));
+    }
+
+    /// However many there are of both.
+    #[test]
+    fn many_names_in_many_lines_are_looked_up() {
+        let many = "a,".repeat(MAX_HEADER_BYTES / 2);
+        let mut came = lines(&[("connection", many.as_str()); 2]);
+        came.extend(lines(&[("x-kept", "1"), ("a", "1")]));
+        assert_eq!(forwardable(came), lines(&[("x-kept", "1")]));
     }
 
     proptest! {

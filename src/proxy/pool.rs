@@ -32,8 +32,8 @@ impl Pool {
     /// A connection that the backend has not closed; the last used first, so that a few stay warm and the rest go.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         loop {
-            let (_, mut connection) = self.lock().idle.pop_back()?;
-            if connection.is_idle() {
+            let (_, connection) = self.lock().idle.pop_back()?;
+            if connection.is_silent() {
                 return Some(connection);
             }
         }

@@ -9,6 +9,9 @@ use super::{
     lines::{Lines, MAX_LINES},
 };
 
+/// A head up to this size may lie in the same memory as the beginning of the body.
+const MAX_SHARED_HEAD_BYTES: usize = 4 << 10;
+
 /// What was asked for, as far as it decides how an answer is read (RFC 9112 6.3).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
@@ -60,6 +63,9 @@ pub(super) enum Unreadable {
 
 /// Takes a head out of what was read, when all of it is there.
 pub(super) fn take_head(received: &mut BytesMut, lines: &mut Lines) -> Result<Option<Answered>, Unreadable> {
+    // Empty lines before it mean nothing (RFC 9112 2.2), however many there are.
+    let empty = received.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    received.advance(empty);
     if !lines.may_be_whole(received) {
         return Ok(None);
     }
@@ -82,6 +88,10 @@ pub(super) fn parse_head(received: &mut BytesMut) -> Result<Option<Answered>, Un
     let is_1_1 = head.version == Some(1);
     let lines = head.headers.iter().map(headers::received).collect();
     received.advance(taken);
+    if taken > MAX_SHARED_HEAD_BYTES {
+        // What follows, however little, would keep the room of the head.
+        *received = BytesMut::from(&received[..]);
+    }
     if status < 100 {
         return Err(Unreadable::NotHttp(httparse::Error::Status));
     }

@@ -1,13 +1,19 @@
 //! Raw bytes both ways, after a backend switched protocols.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::{io::AsyncWrite, net::UnixStream};
+use tokio::{
+    io::AsyncWrite,
+    net::UnixStream,
+    time::{Sleep, sleep},
+};
 use tokio_util::io::poll_read_buf;
 
 use super::{
@@ -20,6 +26,8 @@ use crate::model::error::Result;
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 64 << 10;
+/// How often a backend that sends no more is looked at, whether it still reads.
+const LOOKOUT: Duration = Duration::from_millis(250);
 
 /// A stream to a backend whose one direction is fed from a [`Source`] while the other is read.
 pub struct Tunnel {
@@ -31,6 +39,7 @@ pub struct Tunnel {
     unsent: Bytes,
     sending: Sending,
     backend_ended: bool,
+    lookout: Option<Pin<Box<Sleep>>>,
     watch: Watch,
 }
 
@@ -62,6 +71,7 @@ impl Tunnel {
             unsent: Bytes::new(),
             sending: Sending::Over,
             backend_ended: false,
+            lookout: None,
             watch,
         }
     }
@@ -98,8 +108,17 @@ impl Tunnel {
         if !self.ahead.is_empty() {
             return Poll::Ready(Some(Ok(Tunnelled::Data(std::mem::take(&mut self.ahead)))));
         }
-        if self.backend_ended {
-            return if self.sending == Sending::Over { Poll::Ready(None) } else { Poll::Pending };
+        while self.backend_ended {
+            if self.sending == Sending::Over {
+                return Poll::Ready(None);
+            }
+            // One that says no more is not heard when it goes: it is looked at now and then.
+            let lookout = self.lookout.get_or_insert_with(|| Box::pin(sleep(LOOKOUT)));
+            ready!(lookout.as_mut().poll(cx));
+            self.lookout = None;
+            if is_gone(&self.stream) {
+                self.stop_sending();
+            }
         }
         match ready!(self.poll_read(cx)) {
             // A backend that is gone has ended as well; what it sent was delivered before.

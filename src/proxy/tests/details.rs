@@ -306,6 +306,26 @@ async fn empty_pieces_are_nothing() {
     backend.end().await;
 }
 
+/// One that says no more and goes later, while the caller is silent.
+#[tokio::test]
+async fn the_late_end_of_a_tunnel_is_noticed() {
+    let mut request = head("GET");
+    request.upgrade = Some("websocket".into());
+    let backend = Backend::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    });
+    let mut exchange = open(&backend, &request, Upload::whole(Bytes::new())).await.unwrap();
+    assert_eq!(told(&mut exchange).await, "head 101");
+    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(Box::pin(stream::pending()));
+    let mut next = async || timeout(PATIENCE, std::future::poll_fn(|cx| tunnel.poll_next(cx))).await.expect("it hangs");
+    assert_eq!(next().await.unwrap().unwrap(), Tunnelled::End);
+    assert!(next().await.is_none());
+    backend.end().await;
+}
+
 /// After a switch of protocols as well, and a backend that is gone for good is told from one that only says no more.
 #[tokio::test]
 async fn tunnels_have_limits_and_ends() {

@@ -220,6 +220,46 @@ async fn a_slow_reader_gets_the_rest_of_a_request_too() {
     assert_eq!(backend.end().await, PIECES * (64 << 10));
 }
 
+/// One that has answered, says no more, and goes later, while nobody sends it anything.
+#[tokio::test]
+async fn a_backend_that_goes_after_its_answer_is_noticed() {
+    let backend = Backend::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    });
+    let (sender, upload) = channel();
+    let mut exchange = open(&backend, &head("POST"), upload).await.unwrap();
+    for expected in ["head 200", "end 0", "over"] {
+        assert_eq!(told(&mut exchange).await, expected);
+    }
+    drop(sender);
+    backend.end().await;
+}
+
+/// Whoever promises an answer for ever does not give one.
+#[tokio::test]
+async fn interim_answers_are_no_answer_in_time() {
+    let limits = Limits { head: Some(Duration::from_millis(200)), ..Limits::default() };
+    let backend = Backend::start(|mut stream| async move {
+        while stream.write_all(&b"HTTP/1.1 103 E\r\n\r\n".repeat(2_000)).await.is_ok() {}
+    });
+    let socket = backend.socket();
+    let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+    let mut exchange =
+        Exchange::open(route(dial), &head("GET"), Upload::whole(Bytes::new()), &limits, true).await.unwrap();
+    let last = loop {
+        match next(&mut exchange).await {
+            Some(Ok(Part::Interim(_))) => {}
+            other => break other,
+        }
+    };
+    assert_failed(&last.unwrap().unwrap_err(), Reason::BackendTooSlow, true);
+    drop(exchange);
+    backend.end().await;
+}
+
 /// A backend that answered and reads no more does not hold the caller.
 #[tokio::test]
 async fn nobody_waits_for_a_backend_that_lost_interest() {
