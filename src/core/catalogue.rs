@@ -56,6 +56,8 @@ struct Held {
     /// Whether it is what there is: not before the engine was reached, nor while it is away.
     is_current: bool,
     objects: BTreeMap<Key, Object>,
+    /// Those that were added, and where the changes were then: a list that was asked for before does not have them.
+    added: HashMap<Key, u64>,
 }
 
 impl Default for Catalogue {
@@ -92,13 +94,14 @@ impl Catalogue {
         self.lock().is_current = false;
     }
 
-    /// Takes a whole list of some kinds in the place of what is held of them. Returns the objects that came, changed or
-    /// went.
-    pub(super) fn replace(&self, kinds: &[ResourceKind], now: Vec<(Key, Object)>) -> Vec<Object> {
+    /// Takes a whole list of some kinds, for which the engine was asked at `asked`, in the place of what is held of them.
+    /// Returns the objects that came, changed or went.
+    pub(super) fn replace(&self, kinds: &[ResourceKind], asked: u64, now: Vec<(Key, Object)>) -> Vec<Object> {
         let mut held = self.lock();
         let now: BTreeMap<Key, Object> = now.into_iter().collect();
-        let gone: Vec<Key> =
-            held.objects.keys().filter(|key| kinds.contains(&key.0) && !now.contains_key(*key)).cloned().collect();
+        held.added.retain(|key, at| !kinds.contains(&key.0) || *at > asked);
+        let is_gone = |key: &&Key| kinds.contains(&key.0) && !now.contains_key(*key) && !held.added.contains_key(*key);
+        let gone: Vec<Key> = held.objects.keys().filter(is_gone).cloned().collect();
         let mut touched: Vec<Object> = gone.into_iter().filter_map(|key| self.remove(&mut held, key)).collect();
         touched.extend(now.into_iter().filter_map(|(key, object)| self.insert(&mut held, key, object)));
         if kinds.len() == ResourceKind::OBJECTS.len() {
@@ -138,7 +141,8 @@ impl Catalogue {
         for (key, object) in found {
             // What the events said is newer.
             if !held.objects.contains_key(&key) {
-                self.insert(&mut held, key, object);
+                self.insert(&mut held, key.clone(), object);
+                held.added.insert(key, self.changes.newest());
             }
         }
     }
@@ -177,6 +181,7 @@ impl Catalogue {
     }
 
     fn remove(&self, held: &mut Held, key: Key) -> Option<Object> {
+        held.added.remove(&key);
         let object = held.objects.remove(&key)?;
         self.tell(key, object.clone(), true);
         Some(object)
@@ -252,10 +257,14 @@ mod tests {
     fn only_differences_are_told_and_a_list_counts_while_the_engine_is_there() {
         let catalogue = Catalogue::default();
         assert_eq!(catalogue.all(|_| true), None);
-        catalogue.replace(&ResourceKind::OBJECTS, vec![container("a", "running"), container("b", "exited")]);
+        let now = catalogue.now();
+        catalogue.replace(&ResourceKind::OBJECTS, now, vec![container("a", "running"), container("b", "exited")]);
         assert_eq!(catalogue.all(|_| true).unwrap().len(), 2);
-        let touched =
-            catalogue.replace(&ResourceKind::OBJECTS, vec![container("b", "running"), container("c", "created")]);
+        let touched = catalogue.replace(
+            &ResourceKind::OBJECTS,
+            catalogue.now(),
+            vec![container("b", "running"), container("c", "created")],
+        );
         assert_eq!(touched.len(), 3);
         let expected = [("a", "running", true), ("b", "running", false), ("c", "created", false)];
         assert_eq!(told(&catalogue, 2), expected.map(|(id, state, gone)| (id.to_owned(), state.to_owned(), gone)));
@@ -266,6 +275,13 @@ mod tests {
         catalogue.refresh(asked, vec![container("b", "exited")]);
         catalogue.refresh(asked, vec![container("b", "running")]);
         assert_eq!(catalogue.all(|_| true).unwrap()[0].1.state, "exited", "what was told later counts");
+        // A list that was asked for before something was added does not take it away; the next does.
+        let asked = catalogue.now();
+        catalogue.add(vec![container("d", "created")]);
+        catalogue.replace(&ResourceKind::OBJECTS, asked, vec![container("b", "exited")]);
+        assert_eq!(catalogue.all(|_| true).unwrap().len(), 2);
+        catalogue.replace(&ResourceKind::OBJECTS, catalogue.now(), vec![container("b", "exited")]);
+        assert_eq!(catalogue.all(|_| true).unwrap().len(), 1);
         catalogue.lost();
         assert_eq!(catalogue.all(|_| true), None);
     }

@@ -88,10 +88,11 @@ impl Broker {
 
     /// Reads everything.
     async fn read_all(&self) -> Result<()> {
+        let asked = self.catalogue.now();
         let mut all: Vec<(Key, Object)> = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
         all.extend(self.engine.networks().await?.into_iter().map(Into::into));
         all.extend(self.engine.volumes().await?.into_iter().map(Into::into));
-        self.catalogue.replace(&ResourceKind::OBJECTS, all);
+        self.catalogue.replace(&ResourceKind::OBJECTS, asked, all);
         self.carer.all();
         Ok(())
     }
@@ -100,12 +101,13 @@ impl Broker {
     async fn read_touched(&self, touched: HashSet<Key>) -> Result<()> {
         // They are looked at whether or not the list differs: it may lag behind what happened.
         let mut owners = self.catalogue.labels(&touched, EXTENSION_LABEL);
+        let asked = self.catalogue.now();
         let (containers, others): (Vec<Key>, Vec<Key>) =
             touched.into_iter().partition(|(kind, _)| *kind == ResourceKind::Container);
         let mut changed = vec![];
         if containers.len() > MAX_SINGLE {
             let all = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
-            changed.extend(self.catalogue.replace(&[ResourceKind::Container], all));
+            changed.extend(self.catalogue.replace(&[ResourceKind::Container], asked, all));
         } else if !containers.is_empty() {
             let ids: Vec<String> = containers.iter().map(|(_, id)| id.clone()).collect();
             let found: HashMap<Key, Object> =
@@ -114,11 +116,11 @@ impl Broker {
         }
         if others.iter().any(|(kind, _)| *kind == ResourceKind::Network) {
             let all = self.engine.networks().await?.into_iter().map(Into::into).collect();
-            self.catalogue.replace(&[ResourceKind::Network], all);
+            self.catalogue.replace(&[ResourceKind::Network], asked, all);
         }
         if others.iter().any(|(kind, _)| *kind == ResourceKind::Volume) {
             let all = self.engine.volumes().await?.into_iter().map(Into::into).collect();
-            self.catalogue.replace(&[ResourceKind::Volume], all);
+            self.catalogue.replace(&[ResourceKind::Volume], asked, all);
         }
         owners.extend(changed.iter().filter_map(|object| object.labels.get(EXTENSION_LABEL).cloned()));
         // A label may lie; then it is looked in vain.
