@@ -92,11 +92,16 @@ pub(crate) async fn wait_for(run: &mut Run, text: &str) {
 
 /// How many living processes on this machine have `marker` in their environment.
 pub(crate) fn count_marked(marker: &str) -> usize {
-    let marked = |pid: &str| {
+    marked(marker).len()
+}
+
+/// Those processes.
+pub(crate) fn marked(marker: &str) -> Vec<i32> {
+    let is_marked = |pid: &String| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.windows(marker.len()).any(|window| window == marker.as_bytes())
     };
-    pids().iter().filter(|pid| marked(pid)).count()
+    pids().iter().filter(|pid| is_marked(pid)).map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// A process in the middle of an `exec` has no environment for a moment.

@@ -77,10 +77,13 @@ impl Dev {
         let (socket, _directory) = self.socket()?;
         let socket_text = path_text(&socket)?;
         let broker = Broker::connect(options).await?;
-        let mut attachment = self.attach(&broker, &socket_text).await?;
-        report_attached(console, &self.extension, &socket_text).await?;
-        // Listened for before there is a process that would be left behind.
+        // Listened for before anybody can see that it is attached: from then on a signal ends it in order.
         let mut signals = EndSignals::listen()?;
+        let mut attachment = tokio::select! {
+            attachment = self.attach(&broker, &socket_text) => attachment?,
+            signal = signals.any() => return Ok(ExitCode::from(128_u8.saturating_add(signal))),
+        };
+        report_attached(console, &self.extension, &socket_text).await?;
         let mut child = self.start(console, &socket_text).await?;
         let end = wait(&mut signals, &mut attachment, child.as_mut()).await?;
         // Detached first, so that no call meets a process that is being ended.
