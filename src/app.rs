@@ -73,6 +73,8 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let run = format!("{:x}-{run:x}", std::process::id());
     let engine = Engine::new(engine, &store.broker_id().await?, &run).known_as(config.engine.to_string());
     let socket = ControlSocket::open(&config.socket)?;
+    let metrics = config.metrics_socket.as_deref().map(|path| ControlSocket::bind(path, "--metrics-socket"));
+    let metrics = metrics.transpose()?;
     let hub = Hub::new(HubOptions {
         max_open_files: open_files,
         is_subreaper: is_subreaper(),
@@ -81,17 +83,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     });
     let broker = Broker::new(Parts {
         places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
-        limits: Limits {
-            exchange: proxy::Limits {
-                connect: config.connect_timeout,
-                head: Some(config.head_timeout),
-                idle: config.idle_timeout,
-                total: config.total_timeout,
-                max_body_bytes: config.max_body_bytes,
-                memory: proxy::Memory::of(MAX_HELD_BYTES),
-            },
-            ready_timeout: config.ready_timeout,
-        },
+        limits: limits(&config),
         audit: config.audit,
         layout,
         store,
@@ -113,10 +105,22 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         engine_from = %config.engine_origin,
         "serving"
     );
-    let served = api::serve(broker.clone(), socket, config.drain_timeout, shutdown).await;
+    let served = api::serve(broker.clone(), socket, metrics, config.drain_timeout, shutdown).await;
     broker.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");
     served
+}
+
+fn limits(config: &Config) -> Limits {
+    let exchange = proxy::Limits {
+        connect: config.connect_timeout,
+        head: Some(config.head_timeout),
+        idle: config.idle_timeout,
+        total: config.total_timeout,
+        max_body_bytes: config.max_body_bytes,
+        memory: proxy::Memory::of(MAX_HELD_BYTES),
+    };
+    Limits { exchange, ready_timeout: config.ready_timeout }
 }
 
 /// The socket of the engine; where it is on TCP, one in the data directory that leads there while the value is held.

@@ -21,3 +21,4 @@ pub mod proxy;
 mod random;
 pub mod shim;
 pub mod store;
+pub mod tally;

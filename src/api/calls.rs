@@ -24,6 +24,8 @@ use super::{
     reply::{Chunk, Reply, refusal, trailers},
     session::InSession,
     status,
+    tally::Tally,
+    trace::{Subject, Trace},
 };
 use crate::{
     core::Session,
@@ -51,6 +53,10 @@ struct Open {
     ended: Notify,
     stopping: CancellationToken,
     cut: CancellationToken,
+    /// How many have begun.
+    begun: AtomicU64,
+    /// Where they are counted when they end, if anybody asks.
+    tally: Option<Arc<Tally>>,
 }
 
 /// How a call ends when the broker stops.
@@ -80,6 +86,7 @@ pub(super) struct Call {
     stopping: Waiting,
     ended: Waiting,
     is_answered: bool,
+    trace: Trace,
 }
 
 /// Made when it is first waited for.
@@ -100,11 +107,22 @@ pub(super) struct CountedBody {
 }
 
 impl Calls {
+    /// Calls that are counted when they end.
+    pub(super) fn counted(tally: Option<Arc<Tally>>) -> Self {
+        Calls(Arc::new(Open { tally, ..Open::default() }))
+    }
+
+    /// Begins to tell of a call.
+    pub(super) fn trace(&self, subject: &Subject<'_>) -> Trace {
+        let number = self.0.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        Trace::begin(number, subject, self.0.tally.clone())
+    }
+
     /// Counts a call from now on.
-    pub(super) fn begin(&self, terms: Terms) -> Call {
+    pub(super) fn begin(&self, terms: Terms, trace: Trace) -> Call {
         self.0.count.fetch_add(1, Ordering::AcqRel);
         let deadline = terms.deadline.map(|after| Box::pin(tokio::time::sleep(after)));
-        Call { calls: self.clone(), terms, deadline, stopping: None, ended: None, is_answered: false }
+        Call { calls: self.clone(), terms, deadline, stopping: None, ended: None, is_answered: false, trace }
     }
 
     /// Refuses new work while descriptors are short, so that accepted work goes on.
@@ -223,10 +241,11 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Answering { answer, call: open } = &mut *self;
         let Some(call) = open else { return Poll::Pending };
-        let response = match answer.as_mut().poll(cx) {
+        let mut response = match call.trace.span().in_scope(|| answer.as_mut().poll(cx)) {
             Poll::Ready(response) => response,
             Poll::Pending => refusal(ready!(call.poll_ended(cx))),
         };
+        call.trace.note(response.headers_mut());
         call.answered();
         let Some(call) = open.take() else { return Poll::Pending };
         Poll::Ready(Ok(response.map(|body| CountedBody { body, call })))
@@ -247,16 +266,21 @@ impl HttpBody for CountedBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Status>>> {
-        if !self.is_over() {
-            let frame = Pin::new(&mut self.body).poll_frame(cx);
-            if frame.is_ready() {
-                return frame;
+        let is_over = self.is_over();
+        let CountedBody { body, call } = &mut *self;
+        if !is_over && let Poll::Ready(mut frame) = call.trace.span().in_scope(|| Pin::new(body).poll_frame(cx)) {
+            if let Some(Ok(frame)) = &mut frame
+                && let Some(trailers) = frame.trailers_mut()
+            {
+                call.trace.note(trailers);
             }
+            return Poll::Ready(frame);
         }
-        let ended = ready!(self.call.poll_ended(cx));
+        let mut ended = trailers(ready!(call.poll_ended(cx)));
+        call.trace.note(&mut ended);
         // What the body holds, such as a program, ends now.
         self.body = Reply::Empty;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(ended)))))
+        Poll::Ready(Some(Ok(Frame::trailers(ended))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -276,7 +300,9 @@ mod tests {
     async fn idle_waits_for_the_last_call() {
         let calls = Calls::default();
         let terms = Terms { ending: Ending::CutOff, deadline: None, session: None };
-        let (first, second) = (calls.begin(terms.clone()), calls.begin(terms));
+        let subject = Subject { path: "/x", is_carried: false, is_passed: false, uid: 0 };
+        let begin = |terms| calls.begin(terms, calls.trace(&subject));
+        let (first, second) = (begin(terms.clone()), begin(terms));
         let waiting = tokio::spawn({
             let calls = calls.clone();
             async move { calls.idle().await }

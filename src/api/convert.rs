@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::trace;
 use crate::{
     core::{ContainerView, InstallPhase, Observed, Owner, Progress, PullPolicy, Resource, Source, State, View},
     model::{
@@ -28,7 +29,9 @@ pub(super) fn extension_id(text: &str) -> Result<ExtensionId> {
     if text.is_empty() {
         return Err(invalid("extension", "say which extension: its id, such as org/name"));
     }
-    text.parse()
+    let id = text.parse()?;
+    trace::note_extension(&id);
+    Ok(id)
 }
 
 /// A request that is wrong in one field.

@@ -17,8 +17,15 @@ use super::{
     reply::{Reply, answer, refusal},
     session,
     status::{self, status},
+    trace::{Subject, Trace},
 };
 use crate::{core::Broker, model::error::Result};
+
+/// Calls that are carried to backends.
+const FETCH: &str = "/longshore.v1.BackendService/Fetch";
+const STREAM: &str = "/longshore.v1.BackendService/Stream";
+const CONNECT: &str = "/longshore.v1.BackendService/Connect";
+const CARRIED: [&str; 3] = [FETCH, STREAM, CONNECT];
 
 /// What answers calls.
 #[derive(Clone)]
@@ -60,39 +67,48 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
         let broker = Arc::clone(&self.front.broker);
-        let session = match self.check().and_then(|()| session::admit(&broker, &request)) {
+        let trace = self.trace(&request);
+        let admitted = trace.span().in_scope(|| self.check().and_then(|()| session::admit(&broker, &request)));
+        let session = match admitted {
             Ok(session) => session,
             Err(refused) => {
                 let terms = Terms { ending: Ending::CutOff, deadline: None, session: None };
-                return self.counted(terms, std::future::ready(refusal(status(refused))));
+                return self.counted(terms, trace, std::future::ready(refusal(status(refused))));
             }
         };
+        if let Some(session) = &session {
+            trace.note_session(session);
+        }
         let deadline = deadline::of(request.headers());
         let terms = |ending| Terms { ending, deadline, session: session.clone() };
         match request.uri().path() {
-            "/longshore.v1.BackendService/Fetch" => {
+            FETCH => {
                 let fetched = carry::fetch(broker, session.clone(), Messages::new(request.into_body()));
-                self.counted(terms(Ending::CutOff), told(fetched))
+                self.counted(terms(Ending::CutOff), trace, told(fetched))
             }
-            "/longshore.v1.BackendService/Stream" => {
+            STREAM => {
                 let parts = carry::stream(broker, session.clone(), Messages::new(request.into_body()));
-                self.counted(terms(Ending::Stopped), std::future::ready(answer(Reply::Many(parts))))
+                self.counted(terms(Ending::Stopped), trace, std::future::ready(answer(Reply::Many(parts))))
             }
-            "/longshore.v1.BackendService/Connect" => {
+            CONNECT => {
                 let parts = carry::connect(broker, session.clone(), Messages::new(request.into_body()));
-                self.counted(terms(Ending::Stopped), std::future::ready(answer(Reply::Many(parts))))
+                self.counted(terms(Ending::Stopped), trace, std::future::ready(answer(Reply::Many(parts))))
             }
             "/longshore.v1.ExecService/Exec" => {
                 let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
                 let told = told(exec::exec(broker, caller, Messages::new(request.into_body())));
-                self.counted(terms(Ending::CutOff), told)
+                self.counted(terms(Ending::CutOff), trace, told)
             }
             "/longshore.v1.ExecService/Run" => {
                 let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
-                self.counted(terms(Ending::CutOff), told(exec::run(broker, caller, Messages::new(request.into_body()))))
+                self.counted(
+                    terms(Ending::CutOff),
+                    trace,
+                    told(exec::run(broker, caller, Messages::new(request.into_body()))),
+                )
             }
             _ if passthrough::passes(&request) => {
-                self.counted(terms(Ending::CutOff), told(passthrough::carry(broker, request)))
+                self.counted(terms(Ending::CutOff), trace, told(passthrough::carry(broker, request)))
             }
             path => {
                 let is_ours = passthrough::is_ours(path);
@@ -102,15 +118,26 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
                 if let Some(session) = session {
                     request.extensions_mut().insert(session);
                 }
-                self.counted(terms, routed(self.front.routes.clone(), request, is_ours))
+                self.counted(terms, trace, routed(self.front.routes.clone(), request, is_ours))
             }
         }
     }
 }
 
 impl Door {
-    fn counted(&self, terms: Terms, answer: impl Future<Output = http::Response<Reply>> + Send + 'static) -> Answering {
-        self.front.calls.begin(terms).answer(answer)
+    fn counted(
+        &self,
+        terms: Terms,
+        trace: Trace,
+        answer: impl Future<Output = http::Response<Reply>> + Send + 'static,
+    ) -> Answering {
+        self.front.calls.begin(terms, trace).answer(answer)
+    }
+
+    fn trace<B>(&self, request: &http::Request<B>) -> Trace {
+        let (path, is_passed) = (request.uri().path(), passthrough::passes(request));
+        let is_carried = is_passed || CARRIED.contains(&path);
+        self.front.calls.trace(&Subject { path, is_carried, is_passed, uid: self.peer.uid })
     }
 }
 

@@ -56,7 +56,14 @@ impl ControlSocket {
             let listener = listener.map_err(|e| failed(&passed_path, "taking it over", e))?;
             return Ok(ControlSocket { listener, path: passed_path, bound: None });
         }
-        check_length(path)?;
+        Self::bind(path, "--socket")
+    }
+
+    /// Binds `path`, which an argument chooses, in the same way, whatever systemd passed.
+    ///
+    /// Errors: those of [`ControlSocket::open`].
+    pub fn bind(path: &Path, argument: &str) -> Result<Self> {
+        check_length(path, argument)?;
         let directory = prepare_directory(path)?;
         // Brokers that start at the same time would take each other's new socket for a stale one.
         let _turn = take_turn(&directory)?;
@@ -96,14 +103,14 @@ fn take_turn(directory: &Path) -> Result<Option<File>> {
     taken.map_err(|e| failed(directory, "locking the directory", e))
 }
 
-fn check_length(path: &Path) -> Result<()> {
+fn check_length(path: &Path, argument: &str) -> Result<()> {
     let length = path.as_os_str().len();
     if length <= MAX_SOCKET_PATH_BYTES {
         return Ok(());
     }
     let message = format!(
         "the socket's path has {length} bytes and the system allows {MAX_SOCKET_PATH_BYTES}: {}; choose a shorter one \
-         with --socket",
+         with {argument}",
         path.display()
     );
     Err(Error::new(Reason::ConfigInvalid, "socket", message))
@@ -121,7 +128,7 @@ fn prepare_directory(path: &Path) -> Result<PathBuf> {
     let sticky = found.mode() & 0o1000 != 0;
     if !ours || (writable_by_others && !sticky) {
         let message = format!(
-            "{} can be changed by other users; the control socket needs a directory of your own, mode 0700",
+            "{} can be changed by other users; the broker's sockets need a directory of your own, mode 0700",
             directory.display()
         );
         return Err(Error::new(Reason::ConfigInvalid, "socket", message));
@@ -149,7 +156,7 @@ fn remove_stale(path: &Path) -> Result<()> {
 }
 
 fn already_running(path: &Path) -> Error {
-    let message = format!("a broker is listening on {} already; use it, or choose another --socket", path.display());
+    let message = format!("a broker is listening on {} already; use it, or choose another socket", path.display());
     Error::new(Reason::AlreadyRunning, path.display().to_string(), message)
 }
 

@@ -19,6 +19,7 @@ mod grant;
 mod heartbeat;
 pub mod listener;
 mod messages;
+mod metrics;
 mod ownership;
 mod page;
 mod passthrough;
@@ -28,6 +29,8 @@ mod server;
 mod session;
 mod status;
 mod system;
+mod tally;
+mod trace;
 
 use std::{
     future::Future,
@@ -39,7 +42,7 @@ use std::{
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -50,6 +53,7 @@ use crate::{
 };
 use calls::Calls;
 use front::Front;
+use tally::Tally;
 
 /// Largest message that the broker reads: a body for a backend, and some room.
 pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
@@ -87,10 +91,13 @@ where
 
 /// Serves the API until `shutdown`, then stops within `drain`: health says so, streams end, calls get that long.
 ///
+/// Metrics are told on `metrics`, where it is there, until everything has ended.
+///
 /// Connections are closed by the end of the runtime: a silent client cannot hold it (lessons 1.1).
 pub async fn serve(
     broker: Arc<Broker>,
     socket: listener::ControlSocket,
+    metrics: Option<listener::ControlSocket>,
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -98,12 +105,17 @@ pub async fn serve(
     // It begins as serving, and nothing is until the first accept below (lessons 1.3).
     health.set_service_status("", ServingStatus::NotServing).await;
     health.set_service_status(ENGINE_HEALTH, ServingStatus::NotServing).await;
-    let calls = Calls::default();
+    let tally = metrics.as_ref().map(|_| Tally::new()).transpose()?.map(Arc::new);
+    let calls = Calls::counted(tally.clone());
     let stop_accepting = CancellationToken::new();
     let is_ours: peer::IsOurs = {
         let broker = Arc::downgrade(&broker);
         Arc::new(move |pid| broker.upgrade().is_some_and(|broker| broker.is_extension_program(pid)))
     };
+    let _metrics = metrics.zip(tally).map(|(socket, tally)| {
+        let sources = metrics::Sources { broker: broker.clone(), calls: calls.clone(), tally };
+        AbortOnDropHandle::new(tokio::spawn(metrics::serve(socket, is_ours.clone(), sources)))
+    });
     let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);
     let mut server = std::pin::pin!(server::serve(&socket.listener, is_ours, front, stop_accepting.clone()));
     health.set_service_status("", ServingStatus::Serving).await;

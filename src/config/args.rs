@@ -37,6 +37,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
 
+    /// Socket on which metrics are told over HTTP, in the text form of Prometheus [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub metrics_socket: Option<PathBuf>,
+
     /// How long open calls may go on after a stop was asked for [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,

@@ -23,6 +23,7 @@ const KEYS: &[&str] = &[
     "ready_timeout",
     "max_body_bytes",
     "audit",
+    "metrics_socket",
     "log",
 ];
 /// Keys below `[log]`.

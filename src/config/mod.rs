@@ -47,6 +47,8 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// What the audit keeps of a command line. Default names.
     pub audit: Audit,
+    /// Where metrics are told. Default: nowhere. Absolute, at most 107 bytes.
+    pub metrics_socket: Option<PathBuf>,
     /// What is logged and how.
     pub log: Log,
 }

@@ -36,7 +36,9 @@ fn defaults() {
     assert_eq!(config.engine, EngineAddress::Unix("/var/run/docker.sock".into()));
     assert_eq!((config.drain_timeout, config.max_body_bytes), (Duration::from_secs(10), 3 << 20));
     assert_eq!(config.log, Log { filter: "info".into(), format: LogFormat::Text });
-    assert_eq!(config.audit, Audit::Names);
+    assert_eq!((config.audit, &config.metrics_socket), (Audit::Names, &None));
+    let metrics = run(&["--metrics-socket", "/m"], &[("LONGSHORE_METRICS_SOCKET", "/n")], "metrics_socket = \"/o\"");
+    assert_eq!(metrics.unwrap().metrics_socket, Some("/m".into()));
     assert_eq!(run(&[], &[("LONGSHORE_AUDIT", "argv")], "").unwrap().audit, Audit::Argv);
     assert_eq!(
         run(&[], &[], "audit = \"all\"").unwrap_err(),

@@ -84,6 +84,11 @@ impl Events {
         Ok(events)
     }
 
+    /// How many watch.
+    pub(super) fn watchers(&self) -> usize {
+        self.told.watchers()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{
     Broker,
     audit::{ALLOWED, DONE},
@@ -49,12 +51,13 @@ impl Broker {
     ) -> Result<Vec<StoredGrant>> {
         let broker = self.clone();
         // By itself: a caller who goes away shall not keep what is denied running.
-        let work = self.tasks.spawn(async move {
+        let work = async move {
             let set = broker.set_grants_now(&id, decisions, uid).await;
             // What stood still without a grant runs with it.
             broker.carer.one_afresh(id);
             set
-        });
+        };
+        let work = self.tasks.spawn(work.in_current_span());
         work.await.map_err(|e| Error::bug("a change of grants broke off").caused_by(e))?
     }
 

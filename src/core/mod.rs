@@ -31,6 +31,7 @@ mod sessions;
 mod stage;
 mod start;
 mod state;
+mod stats;
 mod sweep;
 mod validate;
 mod view;
@@ -77,6 +78,7 @@ pub use repair::{Claimed, Repair, Surveyed};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
+pub use stats::Stats;
 pub use validate::{Inspected, Subject};
 pub use view::{ContainerView, UiView, View};
 

@@ -5,20 +5,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     model::reference::ExtensionId,
-    proxy::{Lanes, Pool},
+    proxy::{Lanes, Pool, Traffic},
 };
 
 /// The open connections of all extensions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pools(Arc<Mutex<HashMap<ExtensionId, Arc<Ways>>>>);
+pub(super) struct Pools {
+    ways: Arc<Mutex<HashMap<ExtensionId, Arc<Ways>>>>,
+    traffic: Arc<Traffic>,
+}
 
 /// The open connections of one extension's backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ways {
     /// For HTTP/1.1.
     pub(super) http: Arc<Pool>,
@@ -27,30 +30,47 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    fn is_empty(&self) -> bool {
-        self.http.idle() == 0 && self.grpc.open() == 0
+    /// How many connections are open: those for HTTP/1.1 that are idle, those for gRPC in any case.
+    fn open(&self) -> usize {
+        self.http.idle() + self.grpc.open()
     }
 }
 
 impl Pools {
     /// Those of an extension; taken before it is looked where its calls go.
     pub(super) fn of(&self, id: &ExtensionId) -> Arc<Ways> {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.lock();
         match pools.get(id) {
             Some(ways) => Arc::clone(ways),
             None => {
                 // Calls can name what is not there: nothing is kept for those.
-                pools.retain(|_, ways| Arc::strong_count(ways) > 1 || !ways.is_empty());
-                Arc::clone(pools.entry(id.clone()).or_default())
+                pools.retain(|_, ways| Arc::strong_count(ways) > 1 || ways.open() > 0);
+                let (http, grpc) = (Pool::counted(self.traffic.clone()), Lanes::counted(self.traffic.clone()));
+                let ways = Arc::new(Ways { http: Arc::new(http), grpc });
+                Arc::clone(pools.entry(id.clone()).or_insert(ways))
             }
         }
     }
 
     /// Calls go elsewhere from now on, or nowhere.
     pub(super) fn close(&self, id: &ExtensionId) {
-        if let Some(ways) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+        if let Some(ways) = self.lock().remove(id) {
             ways.http.close();
             ways.grpc.close();
         }
+    }
+
+    /// How many connections wait for calls.
+    pub(super) fn open(&self) -> usize {
+        self.lock().values().map(|ways| ways.open()).sum()
+    }
+
+    /// The bytes on all connections, past ones included.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Arc<Ways>>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,6 +21,11 @@ impl Default for Presence {
 }
 
 impl Presence {
+    /// Whether the engine answers.
+    pub(super) fn is_there(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Completes when the engine answers; at once where it does. What fails all the same is tried again after `pause`.
     pub(super) async fn back(&self, pause: Duration) {
         let mut answers = self.0.subscribe();

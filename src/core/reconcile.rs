@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
+use tracing::Instrument;
 
 use super::{Broker, State, View, state::LACKS_GRANTS, view::backend_needs};
 use crate::{
@@ -41,6 +45,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_sec
 pub(super) struct Carer {
     due: Mutex<Due>,
     woken: Notify,
+    /// How often it looked at an extension.
+    pub(super) looks: AtomicU64,
+    /// How much it did of itself.
+    pub(super) acts: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -253,6 +261,7 @@ impl Broker {
         let acts = acts(self.is_wanted(&installed).await?, afresh, &seen);
         for act in &acts {
             tracing::info!(extension = %id, ?act, "bringing an extension in line");
+            self.carer.acts.fetch_add(1, Relaxed);
             match act {
                 Act::Make => {
                     self.start_built(&installed).await?;
@@ -371,10 +380,13 @@ impl Looks {
             self.again.remove(&id);
             self.busy.insert(id.clone());
             let (broker, pause, afresh) = (broker.clone(), self.patience.left(&id), self.afresh.contains(&id));
-            self.going.spawn(async move {
+            broker.carer.looks.fetch_add(1, Relaxed);
+            let span = tracing::info_span!("look", extension = %id);
+            let look = async move {
                 let look = broker.look_after(&id, pause, afresh).await;
                 (id, look)
-            });
+            };
+            self.going.spawn(look.instrument(span));
         }
     }
 

@@ -42,6 +42,11 @@ impl<T> Ring<T> {
         *self.newest.borrow()
     }
 
+    /// How many are told.
+    pub(super) fn watchers(&self) -> usize {
+        self.newest.receiver_count()
+    }
+
     /// Tells whenever there is a new one.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::{
     Broker, Report, Source, UiView,
@@ -128,6 +129,6 @@ impl Broker {
             result
         };
         let stopped = Error::new(Reason::ShuttingDown, "", "the broker stops");
-        self.tasks.spawn(work).await.map_err(|e| stopped.caused_by(e))?
+        self.tasks.spawn(work.in_current_span()).await.map_err(|e| stopped.caused_by(e))?
     }
 }

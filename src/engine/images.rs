@@ -14,6 +14,7 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio_util::io::ReaderStream;
+use tracing::Instrument;
 
 use super::{Engine, credentials, found};
 use crate::model::{
@@ -215,7 +216,8 @@ impl Engine {
     pub async fn read_image(&self, image_id: &str) -> Result<ImageReader> {
         let (engine, image_id) = (self.clone(), image_id.to_owned());
         // By itself: a caller who goes away in the middle would leave a container that nobody knows of.
-        let made = tokio::spawn(async move { engine.make_reader(&image_id).await }).await;
+        let make = async move { engine.make_reader(&image_id).await };
+        let made = tokio::spawn(make.in_current_span()).await;
         made.map_err(|e| Error::bug("opening an image broke off").caused_by(e))?
     }
 

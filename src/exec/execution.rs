@@ -14,6 +14,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     channel::Channel,
@@ -253,7 +254,10 @@ impl Execution {
                     self.note_vanished(heard, "only the engine runs it, which cannot end it");
                 } else {
                     let (id, owner, count) = (&self.info.id, &self.info.owner, ended.survivors);
-                    tracing::warn!(exec = id, owner, count, "processes cannot be killed");
+                    tracing::warn!(exec = id, extension = owner, count, "processes cannot be killed");
+                    if let Some(living) = self.living.upgrade() {
+                        living.note_survivors(count.into());
+                    }
                     self.note_vanished(heard, "it cannot be killed");
                 }
             }
@@ -332,6 +336,9 @@ impl Execution {
             heard.cause.get_or_insert(cause);
             is_first
         };
+        if is_first && let Some(living) = self.living.upgrade() {
+            living.note_ended();
+        }
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let frame = Message::End { grace_ms }.to_frame();
         let is_said = self.channel.try_send(&frame, &[]).is_ok_and(|sent| sent == frame.len());
@@ -341,7 +348,7 @@ impl Execution {
             self.channel.kill();
         }
         if is_first && let Ok(runtime) = runtime {
-            runtime.spawn(self.clone().see_to_its_end(grace + END_BOUND));
+            runtime.spawn(self.clone().see_to_its_end(grace + END_BOUND).in_current_span());
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     link::{ExecIds, Link, Target},
-    living::{ExecFilter, Left, Life, Living},
+    living::{ExecCounts, ExecFilter, Left, Life, Living},
     orphans,
     program::{Cause, Containment, Program},
     run::Run,
@@ -321,6 +321,11 @@ impl Hub {
     /// program ended is shown at once.
     pub fn execs(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
         self.living.list(filter)
+    }
+
+    /// How many execs there were and are.
+    pub fn counts(&self) -> ExecCounts {
+        self.living.counts()
     }
 
     /// A living exec by its id.

@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tracing::Instrument;
+
 use super::{
     execution::{Execution, KeeperState},
     output::Output,
@@ -29,11 +31,11 @@ impl LeftOver {
         }
         if execution.count_left_over() > MAX_LEFT_OVER {
             let (exec, owner) = (&execution.info.id, &execution.info.owner);
-            tracing::warn!(exec, owner, "too many left-over programs: ended");
+            tracing::warn!(exec, extension = owner, "too many left-over programs: ended");
             execution.end(Cause::LeftOver);
             return;
         }
-        tokio::spawn(LeftOver { execution, outputs });
+        tokio::spawn(LeftOver { execution, outputs }.in_current_span());
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use futures_util::future::join_all;
@@ -18,6 +21,23 @@ use super::{
 pub(super) struct Living {
     executions: Mutex<HashMap<String, Arc<Execution>>>,
     listener: OnceLock<Listener>,
+    begun: AtomicU64,
+    /// Those whose tree was told to end.
+    ended: AtomicU64,
+    survivors: AtomicU64,
+}
+
+/// How many execs there were and are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExecCounts {
+    /// That began.
+    pub begun: u64,
+    /// That live: their call goes on, or their tree outlived it.
+    pub living: usize,
+    /// Whose tree was told to end, whatever the cause.
+    pub ended: u64,
+    /// Processes that could not be killed.
+    pub survivors: u64,
 }
 
 /// Is told of an exec that came, or that is gone.
@@ -62,6 +82,7 @@ impl Living {
 
     pub(super) fn enter(&self, execution: &Arc<Execution>) {
         self.lock().insert(execution.info.id.clone(), execution.clone());
+        self.begun.fetch_add(1, Relaxed);
         self.tell(&execution.info, Life::Begun);
     }
 
@@ -74,6 +95,25 @@ impl Living {
     fn tell(&self, info: &ExecInfo, life: Life<'_>) {
         if let Some(listener) = self.listener.get() {
             listener(info, life);
+        }
+    }
+
+    /// Notes that a tree was told to end.
+    pub(super) fn note_ended(&self) {
+        self.ended.fetch_add(1, Relaxed);
+    }
+
+    /// Notes processes that could not be killed.
+    pub(super) fn note_survivors(&self, count: u64) {
+        self.survivors.fetch_add(count, Relaxed);
+    }
+
+    pub(super) fn counts(&self) -> ExecCounts {
+        ExecCounts {
+            begun: self.begun.load(Relaxed),
+            living: self.lock().len(),
+            ended: self.ended.load(Relaxed),
+            survivors: self.survivors.load(Relaxed),
         }
     }
 

@@ -36,7 +36,7 @@ pub use handle::ExecHandle;
 pub use hub::{Hub, HubOptions, InContainer};
 pub use input::InputClosed;
 pub use link::{DialError, DialErrorKind, Link};
-pub use living::{ExecFilter, Left, Life};
+pub use living::{ExecCounts, ExecFilter, Left, Life};
 pub use program::{
     Cause, Containment, Cut, DEFAULT_DRAIN_TIMEOUT, DEFAULT_GRACE, Drained, EnvSpec, Event, Exit, MAX_GRACE, Outcome,
     OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,

@@ -442,7 +442,7 @@ where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
 {
-    let mut progress = Progress::default();
+    let mut progress = route.pool.map(|pool| Progress::counted(pool.traffic())).unwrap_or_default();
     let dialled = async {
         let stream = timeout(limits.connect, (route.dial)())
             .await

@@ -95,6 +95,11 @@ impl Memory {
         self.lock().most
     }
 
+    /// How many bytes there are now.
+    pub fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
     /// Whether there is room for an answer of so many bytes now. It is not kept: who sends nothing takes nothing.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{failure, progress::Progress, wire::Wire};
+use super::{failure, progress::Progress, traffic::Traffic, wire::Wire};
 use crate::model::error::{Error, Reason, Result};
 
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
@@ -65,6 +65,7 @@ pub struct Lanes {
     shelf: Arc<Mutex<Shelf>>,
     /// One connection is made at a time: calls that come at once share it.
     opening: AsyncMutex<()>,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Default)]
@@ -106,6 +107,11 @@ pub struct Answer {
 }
 
 impl Lanes {
+    /// Those whose bytes are counted there.
+    pub fn counted(traffic: Arc<Traffic>) -> Lanes {
+        Lanes { traffic, ..Lanes::default() }
+    }
+
     /// No new calls; those that are open go on.
     pub fn close(&self) {
         let mut shelf = self.lock();
@@ -212,13 +218,13 @@ where
     if let Some((lane, place)) = lanes.take() {
         return Ok((lane, place, true));
     }
-    let lane = open(backend, dial, connect).await?;
+    let lane = open(backend, &lanes.traffic, dial, connect).await?;
     let place = lane.load.enter_anyway();
     lanes.put(&lane);
     Ok((lane, place, false))
 }
 
-async fn open<D, F>(backend: &str, dial: &D, connect: Duration) -> Result<Lane>
+async fn open<D, F>(backend: &str, traffic: &Arc<Traffic>, dial: &D, connect: Duration) -> Result<Lane>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
@@ -227,7 +233,7 @@ where
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
     let stream = dialled.map_err(|error| error.sent(false))?;
     let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
-    let stream = Listening { wire: Wire::new(stream), load: Arc::clone(&load), heard: false };
+    let stream = Listening { wire: Wire::new(stream, Arc::clone(traffic)), load: Arc::clone(&load), heard: false };
     let (sender, driver) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(CALL_WINDOW_BYTES)

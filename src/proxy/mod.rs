@@ -25,6 +25,7 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod tunnel;
 mod upload;
 mod wire;
@@ -34,6 +35,7 @@ pub use fetch::fetch;
 pub use held::{Body, Memory};
 pub use lanes::{Answer, CarriedBody, Lanes, forward};
 pub use pool::Pool;
+pub use traffic::Traffic;
 pub use tunnel::{Tunnel, Tunnelled};
 pub use upload::{Length, Piece, Source, Upload};
 

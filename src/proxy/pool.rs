@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use super::connection::Connection;
+use super::{connection::Connection, traffic::Traffic};
 
 /// How many wait at most; more are closed.
 const MAX_IDLE: usize = 64;
@@ -18,7 +18,10 @@ const IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// The idle connections of one backend: of one start of it, as it is closed when that is over.
 #[derive(Default)]
-pub struct Pool(Mutex<Shelf>);
+pub struct Pool {
+    shelf: Mutex<Shelf>,
+    traffic: Arc<Traffic>,
+}
 
 #[derive(Default)]
 struct Shelf {
@@ -29,6 +32,15 @@ struct Shelf {
 }
 
 impl Pool {
+    /// One whose bytes are counted there.
+    pub fn counted(traffic: Arc<Traffic>) -> Pool {
+        Pool { traffic, ..Pool::default() }
+    }
+
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
     /// A connection that the backend has not closed; the last used first, so that a few stay warm and the rest go.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
         loop {
@@ -76,7 +88,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

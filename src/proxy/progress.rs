@@ -1,5 +1,9 @@
 //! How far one request came, told by the connection and read when something fails.
 
+use std::sync::Arc;
+
+use super::traffic::Traffic;
+
 /// What moved on a connection since the last request on it began.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -13,9 +17,16 @@ pub(super) struct Progress {
     /// For good: the backend closed without reading all that it was sent.
     left_unread: bool,
     switched: bool,
+    /// Where bytes are counted for all connections.
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl Progress {
+    /// On a connection whose bytes are counted.
+    pub(super) fn counted(traffic: Arc<Traffic>) -> Progress {
+        Progress { traffic: Some(traffic), ..Progress::default() }
+    }
+
     /// The next request begins on the same connection.
     pub(super) fn begin(&mut self) {
         (self.sent_bytes, self.read_bytes, self.write_pending, self.head_seen) = (0, 0, false, false);
@@ -24,12 +35,18 @@ impl Progress {
     /// The backend's kernel took `bytes`; `all` says whether that was everything there was to write.
     pub(super) fn wrote(&mut self, bytes: usize, all: bool) {
         self.sent_bytes += bytes as u64;
+        if let Some(traffic) = &self.traffic {
+            traffic.add_sent(bytes);
+        }
         self.write_pending = !all;
     }
 
     /// The backend sent `bytes`.
     pub(super) fn read(&mut self, bytes: usize) {
         self.read_bytes += bytes as u64;
+        if let Some(traffic) = &self.traffic {
+            traffic.add_received(bytes);
+        }
     }
 
     /// The backend takes nothing any more; what is written from now on goes nowhere.

@@ -9,15 +9,19 @@
 use std::{
     io::{self, ErrorKind, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::traffic::Traffic;
+
 /// A stream to a backend.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     stream: S,
+    traffic: Arc<Traffic>,
     /// Something was written, or writing failed.
     opened: bool,
     /// The backend takes nothing any more.
@@ -26,16 +30,22 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Wire { stream, opened: false, is_deaf: false, early_reader: None }
+    pub(super) fn new(stream: S, traffic: Arc<Traffic>) -> Self {
+        Wire { stream, traffic, opened: false, is_deaf: false, early_reader: None }
     }
 
     /// Takes note of a write of `len` bytes; a failed one counts as swallowed.
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
-        let taken = ready!(outcome).unwrap_or_else(|_| {
-            self.is_deaf = true;
-            len
-        });
+        let taken = match ready!(outcome) {
+            Ok(bytes) => {
+                self.traffic.add_sent(bytes);
+                bytes
+            }
+            Err(_) => {
+                self.is_deaf = true;
+                len
+            }
+        };
         self.opened = true;
         if let Some(reader) = self.early_reader.take() {
             reader.wake();
@@ -50,7 +60,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             self.early_reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.traffic.add_received(buf.filled().len() - before);
+        match read {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
         }

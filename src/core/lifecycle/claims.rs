@@ -63,6 +63,8 @@ impl Claims {
             return Err(*other);
         }
         held.insert(id.clone(), holder);
+        // From here on it is known whom the call is about, or the care.
+        tracing::Span::current().record("extension", id.as_str());
         Ok(Claim { claims: self.clone(), id: id.clone() })
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 use super::{super::Broker, failpoint};
 use crate::{
@@ -106,8 +107,9 @@ impl Broker {
                 attempt = attempt.and(Attempt::Failed);
                 continue;
             };
-            attempt =
-                attempt.and(note(&format!("make good what broke off of {}", left.id), self.settle(&left.id).await));
+            let span = tracing::info_span!("mend", extension = %left.id);
+            let settled = self.settle(&left.id).instrument(span).await;
+            attempt = attempt.and(note(&format!("make good what broke off of {}", left.id), settled));
         }
         attempt
     }

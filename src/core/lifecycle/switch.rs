@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tracing::Instrument;
 
 use super::{
     super::{
@@ -44,7 +45,7 @@ impl Broker {
             broker.carer.some([id.clone()]);
             broker.view(&id).await
         };
-        self.tasks.spawn(work).await.map_err(broken_off)?
+        self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?
     }
 
     /// Stops the containers of an extension and ends its programs. Errors: EXTENSION_BUSY, ENGINE_UNAVAILABLE; then the
@@ -68,7 +69,7 @@ impl Broker {
             broker.carer.some([id.clone()]);
             broker.view(&id).await
         };
-        self.tasks.spawn(work).await.map_err(broken_off)?
+        self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?
     }
 
     /// Has what is written down beside an extension's files say what the store says. It is for the day on which there is

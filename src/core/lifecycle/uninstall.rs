@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{super::Broker, broken_off, failpoint};
 use crate::model::{
     error::{Error, Reason, Result},
@@ -28,7 +30,8 @@ impl Broker {
     /// Errors: EXTENSION_NOT_FOUND, EXTENSION_BUSY.
     pub async fn uninstall(self: Arc<Self>, reference: Reference, volumes: bool, uid: Option<u32>) -> Result<Removed> {
         let broker = self.clone();
-        let work = self.tasks.spawn(async move { broker.uninstall_now(&reference, volumes, uid).await });
+        let work = async move { broker.uninstall_now(&reference, volumes, uid).await };
+        let work = self.tasks.spawn(work.in_current_span());
         work.await.map_err(broken_off)?
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{FutureExt, future::Shared};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
 
 use super::super::Broker;
 use crate::model::error::{Error, Reason, Result};
@@ -35,10 +36,11 @@ impl<T: Clone + Send + Sync + 'static> Work<T> {
         let cancel = CancellationToken::new();
         let (done, finished) = oneshot::channel();
         let work = work(cancel.clone());
-        broker.tasks.spawn(async move {
+        let to_its_end = async move {
             let result = work.await;
             let _ = done.send(Arc::new(result.map_err(|error| Failure(Mutex::new(Some(error))))));
-        });
+        };
+        broker.tasks.spawn(to_its_end.in_current_span());
         Work { finished: finished.shared(), cancel }
     }
 

@@ -1,0 +1,41 @@
+// A minimal front end: lists extensions, opens a view of one, calls its backend, runs its program, tells what happens.
+// Usage, in the checkout: node examples/node-frontend/main.js [EXTENSION [--watch]]
+const { Broker } = require('./broker');
+
+async function main([extension = 'longshore/hello-extension', ...flags]) {
+  const broker = new Broker();
+  const { extensions, watchToken } = await broker.list();
+  for (const { id, version, state, ui } of extensions) {
+    // Titles are written by strangers: a page shows them as text, never as HTML.
+    console.log(`${id} ${version}: ${state.replace('EXTENSION_STATE_', '').toLowerCase()}, ${ui?.title ?? 'no UI'}`);
+  }
+  // From where the list is at, so that nothing is missed in between.
+  const watch = broker.watch(watchToken, told, fail);
+
+  const view = await broker.openView(extension);
+  const { status, body } = await view.fetch('/hello?name=front%20end');
+  console.log(`fetch: ${status} ${body.toString().trim()}`);
+  const exited = await view.run('EXEC_TARGET_HOST', ['hello.sh', 'you'], ({ data }) => process.stdout.write(data));
+  console.log(`run: exit code ${exited.code}`);
+
+  if (flags.includes('--watch')) {
+    process.once('SIGINT', () => view.close());
+    const why = await view.ended;
+    console.log(`view: ${why?.reason ?? 'closed'}`);
+  }
+  view.close();
+  watch.close();
+}
+
+function told({ extension, kind, state, state_reason: reason }) {
+  const what = kind.replace('EXTENSION_EVENT_KIND_', '').toLowerCase();
+  const now = kind.endsWith('_STATE') ? ` ${state.replace('EXTENSION_STATE_', '')} ${reason}`.trimEnd() : '';
+  console.log(`event: ${extension} ${what}${now}`);
+}
+
+function fail(error) {
+  console.error(`${error.reason ?? error.code}: ${error.message}${error.retry ? ' (try again)' : ''}`);
+  process.exitCode = 1;
+}
+
+main(process.argv.slice(2)).catch(fail).finally(() => process.exit());

@@ -1,0 +1,66 @@
+//! How much there is of everything, for metrics.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use super::{Broker, State};
+use crate::{exec::ExecCounts, tally::Counted};
+
+/// How long the states of all extensions may take to be seen.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much there is, and was.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// How many extensions are in each state; `None` where they could not be seen in time.
+    pub states: Option<[(State, usize); State::ALL.len()]>,
+    /// Whether the engine answers, as it was last seen.
+    pub is_engine_there: bool,
+    /// Looks of the reconciler at single extensions.
+    pub looks: u64,
+    /// What it did of itself to bring them in line.
+    pub acts: u64,
+    /// Who watches events.
+    pub event_watchers: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Connections to backends that wait for calls.
+    pub pooled: usize,
+    /// Bytes that backends were sent.
+    pub sent_bytes: u64,
+    /// Bytes that backends sent.
+    pub received_bytes: u64,
+    /// Programs.
+    pub execs: ExecCounts,
+    /// Bytes of answers that are held whole, and how many there may be.
+    pub held_bytes: (u64, u64),
+    /// Writes of the store.
+    pub writes: Counted,
+}
+
+impl Broker {
+    /// How much there is now.
+    pub async fn stats(&self) -> Stats {
+        let traffic = self.pools.traffic();
+        Stats {
+            states: self.count_states().await,
+            is_engine_there: self.presence.is_there(),
+            looks: self.carer.looks.load(Relaxed),
+            acts: self.carer.acts.load(Relaxed),
+            event_watchers: self.events.watchers(),
+            sessions: self.open_sessions(None).len(),
+            pooled: self.pools.open(),
+            sent_bytes: traffic.sent(),
+            received_bytes: traffic.received(),
+            execs: self.hub.counts(),
+            held_bytes: (self.limits.exchange.memory.taken(), self.limits.exchange.memory.most()),
+            writes: self.store.writes(),
+        }
+    }
+
+    async fn count_states(&self) -> Option<[(State, usize); State::ALL.len()]> {
+        let seen = tokio::time::timeout(LOOK_LIMIT, self.views("", usize::MAX)).await;
+        let views = seen.ok()?.ok()?;
+        let count = |state| views.iter().filter(|view| view.observed.state == state).count();
+        Some(State::ALL.map(|state| (state, count(state))))
+    }
+}
