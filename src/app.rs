@@ -85,6 +85,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
         limits: limits(&config),
         audit: config.audit,
+        host_programs: config.host_programs,
         layout,
         store,
         engine,

@@ -39,6 +39,7 @@ const TABLE: &[(&str, &str)] = &[
     ("ALREADY_ATTACHED", "end the other `longshore dev` first"),
     ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
     ("EXEC_NOT_FOUND", "it may have ended; see what runs with: longshore execs"),
+    ("HOST_PROGRAMS_OFF", "ask who runs the broker; `longshore info` shows what works there"),
     ("DOCKER_CLI_NOT_FOUND", "install the docker CLI, where the broker's PATH finds it"),
     ("SHIM_UNAVAILABLE", "see what works on this machine with: longshore info"),
     ("CALLER_REFUSED", "run this as the user that the broker runs as"),

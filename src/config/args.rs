@@ -44,6 +44,10 @@ pub struct ServeArgs {
     /// How long open calls may go on after a stop was asked for [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
+
+    /// Run no programs of extensions on this machine, whatever was granted; in their containers they run as ever
+    #[arg(long)]
+    pub no_host_programs: bool,
 }
 
 /// Arguments of `longshore repair`.

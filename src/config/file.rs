@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "max_body_bytes",
     "audit",
     "metrics_socket",
+    "host_programs",
     "log",
 ];
 /// Keys below `[log]`.
@@ -81,15 +82,20 @@ impl Reader<'_> {
     }
 
     fn scalar(&mut self, key: String, at: usize, value: &Spanned<DeValue<'_>>) {
-        let is_number = key == "max_body_bytes";
+        let (is_number, is_switch) = (key == "max_body_bytes", key == "host_programs");
         let text = match value.get_ref() {
-            DeValue::String(text) if !is_number => text.to_string(),
+            DeValue::String(text) if !is_number && !is_switch => text.to_string(),
+            DeValue::Boolean(on) if is_switch => on.to_string(),
             DeValue::Integer(number) if is_number && number.radix() == 10 => number.as_str().to_owned(),
             DeValue::Integer(number) if key.ends_with("_timeout") => {
                 return self.mistake(at, format!("{key} needs a unit; write \"{}s\"", number.as_str()));
             }
             other => {
-                let wanted = if is_number { "a whole decimal number" } else { "a string in quotes" };
+                let wanted = match (is_number, is_switch) {
+                    (true, _) => "a whole decimal number",
+                    (_, true) => "true or false",
+                    _ => "a string in quotes",
+                };
                 return self.mistake(at, format!("{key} is {}; write {wanted}", type_name(other)));
             }
         };

@@ -49,6 +49,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where metrics are told. Default: nowhere. Absolute, at most 107 bytes.
     pub metrics_socket: Option<PathBuf>,
+    /// Whether extensions may run programs on this machine at all. Default true.
+    pub host_programs: bool,
     /// What is logged and how.
     pub log: Log,
 }

@@ -32,6 +32,7 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_MAX_BODY_BYTES",
     "LONGSHORE_AUDIT",
     "LONGSHORE_METRICS_SOCKET",
+    "LONGSHORE_HOST_PROGRAMS",
 ];
 
 /// Variables that programs of extensions are given. A broker that one of them starts, as an author's test may, inherits
@@ -89,6 +90,8 @@ pub fn resolve(
     let max_body = sources.pick("max_body_bytes", None, value::body_bytes);
     let audit = sources.pick("audit", None, value::audit);
     let metrics = sources.pick("metrics_socket", path(&args.metrics_socket), value::socket);
+    let off = args.no_host_programs.then(|| "false".to_owned());
+    let host_programs = sources.pick("host_programs", off, value::switch);
     let filter = sources.pick("log.filter", args.log.clone(), value::log_filter);
     let format = sources.pick("log.format", args.log_format.clone(), value::log_format);
     if !sources.mistakes.is_empty() {
@@ -109,6 +112,7 @@ pub fn resolve(
         max_body_bytes: max_body.map_or(3 << 20, |found| found.0),
         audit: audit.map_or(Audit::Names, |found| found.0),
         metrics_socket: metrics.map(|found| found.0),
+        host_programs: host_programs.is_none_or(|found| found.0),
         log: Log {
             filter: filter.map_or_else(|| "info".to_owned(), |found| found.0),
             format: format.map_or(LogFormat::Text, |found| found.0),

@@ -49,6 +49,21 @@ fn defaults() {
 }
 
 #[test]
+fn programs_on_the_host_can_be_switched_off() {
+    assert!(run(&[], &[], "").unwrap().host_programs);
+    assert!(!run(&["--no-host-programs"], &[("LONGSHORE_HOST_PROGRAMS", "true")], "").unwrap().host_programs);
+    assert!(!run(&[], &[("LONGSHORE_HOST_PROGRAMS", "false")], "host_programs = true").unwrap().host_programs);
+    assert!(!run(&[], &[], "host_programs = false").unwrap().host_programs);
+    assert_eq!(
+        run(&[], &[("LONGSHORE_HOST_PROGRAMS", "no")], "host_programs = \"false\"").unwrap_err(),
+        [
+            "/c.toml:1: host_programs is a string; write true or false",
+            "LONGSHORE_HOST_PROGRAMS: \"no\" is neither yes nor no; write true or false"
+        ]
+    );
+}
+
+#[test]
 fn the_runtime_directory_without_xdg() {
     let at = |uid, found: &'static str| {
         let machine = Machine { uid, temp_dir: "/tmp".into(), exists: &|path| path == Path::new(found) };

@@ -131,6 +131,11 @@ pub(super) fn audit(text: &str) -> Result<Audit, String> {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither yes nor no; write true or false"))
+}
+
 /// `text` or `json`.
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {

@@ -77,6 +77,10 @@ impl Broker {
             Ok(()) => (false, "without an engine only where a local process stands in for the backend".to_owned()),
             Err(why) => (false, why.to_string()),
         };
-        vec![("exec.backend", available, detail), ("exec.host", true, "one process tree per program".to_owned())]
+        let host = match self.host_programs {
+            true => "one process tree per program",
+            false => "this broker is set up to run no programs on its machine (host_programs)",
+        };
+        vec![("exec.backend", available, detail), ("exec.host", self.host_programs, host.to_owned())]
     }
 }

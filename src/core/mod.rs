@@ -115,6 +115,7 @@ pub struct Broker {
     places: Places,
     limits: Limits,
     audit: Audit,
+    host_programs: bool,
     audited: Arc<audit::Audited>,
     layout: Layout,
     store: Store,
@@ -151,6 +152,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What its audit keeps of command lines.
     pub audit: Audit,
+    /// Whether extensions may run programs on this machine at all.
+    pub host_programs: bool,
     /// Its data directory, locked.
     pub layout: Layout,
     /// Its store.
@@ -166,7 +169,7 @@ pub struct Parts {
 impl Broker {
     /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
-        let Parts { places, limits, audit, layout, store, engine, run, hub } = parts;
+        let Parts { places, limits, audit, host_programs, layout, store, engine, run, hub } = parts;
         let key = layout.key(random::bytes)?;
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
@@ -187,6 +190,7 @@ impl Broker {
             places,
             limits,
             audit,
+            host_programs,
             audited,
             layout,
             gateways: Gateways::new(engine.socket()),

@@ -93,7 +93,7 @@ impl Broker {
     /// Starts a program of an extension. Dropping what is returned kills it.
     ///
     /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
-    /// CONTAINER_PAUSED, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
+    /// CONTAINER_PAUSED, HOST_PROGRAMS_OFF, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
     pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
         let known = self.known(id).await?;
         let Known { installed, decisions } = &*known;
@@ -106,6 +106,7 @@ impl Broker {
             (Target::Host, _) => self.run_on_host(installed, decisions, request).await,
             (Target::Docker, _) => self.run_docker(installed, decisions, request).await,
             (Target::Backend, None) => self.run_in_container(installed, request).await,
+            (Target::Backend, Some(_)) if !self.host_programs => Err(host_programs_off(id)),
             (Target::Backend, Some(stand_in)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
                 let directory = stand_in.directory.map_or(home, |path| path.to_string_lossy().into_owned());
@@ -130,7 +131,11 @@ impl Broker {
         let name = request.argv.first().cloned().unwrap_or_default();
         let declared = find_declared(installed, &name);
         let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
-        let allowed = decisions.allows(&grant);
+        let refused = match (self.host_programs, decisions.allows(&grant)) {
+            (false, _) => Some(host_programs_off(&installed.id)),
+            (true, false) => Some(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }])),
+            (true, true) => None,
+        };
         let audit = self.store.audit(AuditEntry {
             extension: installed.id.to_string(),
             session: request.session.clone(),
@@ -140,12 +145,12 @@ impl Broker {
                 Audit::Names => name,
                 Audit::Argv => audit::masked(request.argv.iter().map(String::as_str)),
             },
-            decision: if allowed { ALLOWED } else { Reason::GrantsRequired.as_str() }.into(),
+            decision: refused.as_ref().map_or(ALLOWED, |refused| refused.reason().as_str()).into(),
             result: String::new(),
         });
-        if !allowed {
+        if let Some(refused) = refused {
             audit.await?;
-            return Err(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }]));
+            return Err(refused);
         }
         let directory = files.host();
         match declared {
@@ -188,6 +193,12 @@ impl Broker {
         let place = InContainer { docker, socket, container: &container.id, user: None, broker_dir: &broker_dir };
         self.hub.run_in_container(place, &program).await
     }
+}
+
+/// Programs on the broker's machine are switched off, whatever was granted.
+fn host_programs_off(id: &ExtensionId) -> Error {
+    let message = "this broker runs no programs on its machine: host_programs is off in its configuration";
+    Error::new(Reason::HostProgramsOff, id.as_str(), message)
 }
 
 /// The program that is asked for, in an environment whose base is `env`.

@@ -167,6 +167,8 @@ reasons! {
     ExecNotFound = "EXEC_NOT_FOUND" => NotFound;
     /// There is no signal of that name.
     SignalInvalid = "SIGNAL_INVALID" => Invalid;
+    /// This broker is set up to run no programs on its machine (`host_programs`).
+    HostProgramsOff = "HOST_PROGRAMS_OFF" => State;
     /// There is no docker command line on the broker's machine.
     DockerCliNotFound = "DOCKER_CLI_NOT_FOUND" => State;
     /// The broker's helper cannot run in that container.

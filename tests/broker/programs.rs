@@ -12,7 +12,8 @@ use prost::Message;
 use tonic::{Status, Streaming};
 
 use crate::support::{
-    Broker, BrokerOptions, Image, ImageBuilder, Stage, as_both, docker, fact, image_source, metadata, reason, unique,
+    Broker, BrokerOptions, Image, ImageBuilder, Stage, as_both, docker, fact, image_source, local, metadata, reason,
+    unique,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -592,4 +593,18 @@ async fn a_slow_reader_gets_every_byte(options: BrokerOptions) {
         assert_eq!((read, drained.stdout_bytes, drained.cut), (ALL, ALL, false));
         assert!(most < before + 48 * 1024, "{target:?}: {before} KiB before, {most} KiB while it was read");
     }
+}
+
+#[tokio::test]
+async fn programs_on_the_host_are_switched_off_for_all_and_the_docker_command_line_is_not() {
+    let args = vec!["--no-host-programs".into()];
+    let broker = Broker::start_with(BrokerOptions { args, ..BrokerOptions::default() }).await;
+    let id = local(&broker).await;
+    let refused = broker.cli(&["exec", &id, "--host", "--json", "--", "true"]).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(125) && told.contains("HOST_PROGRAMS_OFF"), "{refused:?}");
+    let audit = broker.cli(&["audit", &id]).output().unwrap();
+    assert!(String::from_utf8_lossy(&audit.stdout).contains("HOST_PROGRAMS_OFF"), "{audit:?}");
+    let docker = broker.cli(&["exec", &id, "--docker", "--", "version"]).output().unwrap();
+    assert!(docker.status.success(), "{docker:?}");
 }
