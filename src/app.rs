@@ -1,5 +1,6 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
+pub mod doctor;
 pub mod repair;
 
 use std::{future::Future, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};

@@ -19,6 +19,11 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => app::main(&args),
         Command::Repair(args) => app::repair::main(&args),
+        Command::Doctor(args) => {
+            let checkup = app::doctor::examine(&args, cli.options.socket.as_deref());
+            cli::doctor::main(&cli.options, checkup)
+        }
+        Command::Completions(args) => cli::completions::main(&args),
         Command::Client(command) => cli::main(cli.options, command),
         // Only the process itself asks for it, by its first argument.
         Command::Shim(_) => ExitCode::FAILURE,

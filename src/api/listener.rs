@@ -121,6 +121,14 @@ fn prepare_directory(path: &Path) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|e| failed(directory, "making the directory", e))?;
+    check_directory(directory)?;
+    Ok(directory.to_owned())
+}
+
+/// Whether a directory may hold the control socket: it is ours, and closed to writing by others.
+///
+/// Errors: CONFIG_INVALID, FILE_FAILED.
+pub fn check_directory(directory: &Path) -> Result<()> {
     let found = fs::metadata(directory).map_err(|e| failed(directory, "looking at the directory", e))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0;
     let writable_by_others = found.mode() & 0o022 != 0;
@@ -133,7 +141,7 @@ fn prepare_directory(path: &Path) -> Result<PathBuf> {
         );
         return Err(Error::new(Reason::ConfigInvalid, "socket", message));
     }
-    Ok(directory.to_owned())
+    Ok(())
 }
 
 /// Removes a socket that nobody listens on; anything else at that place is left alone.

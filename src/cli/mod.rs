@@ -1,13 +1,15 @@
 //! The command line: a client of the API and of nothing else.
 //!
-//! [`parse`] reads the arguments, [`run`] carries out every command that is a call to the broker. `serve`, `repair` and
-//! `shim` are parsed here as well, and run by whoever called [`parse`].
+//! [`parse`] reads the arguments, [`run`] carries out every command that is a call to the broker. `serve`, `repair`, `doctor`,
+//! `completions` and `shim` are parsed here as well, and run by whoever called [`parse`].
 
 mod advice;
 mod command;
+pub mod completions;
 mod connect;
 mod consent;
 mod console;
+pub mod doctor;
 mod failure;
 mod progress;
 mod signals;
@@ -23,7 +25,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{RepairArgs, ServeArgs};
+use crate::config::{DoctorArgs, RepairArgs, ServeArgs};
 
 pub use self::command::ClientCommand;
 use self::{console::Console, failure::Failure};
@@ -77,6 +79,10 @@ pub enum Command {
     Serve(ServeArgs),
     /// List what a lost or damaged store held and can be found again; no broker may run meanwhile
     Repair(RepairArgs),
+    /// Look what is wrong on this machine and say what to do; changes nothing, and needs neither broker nor engine
+    Doctor(DoctorArgs),
+    /// Print what makes a shell complete the command line
+    Completions(completions::Completions),
     /// Stand between the broker and its programs
     #[command(hide = true)]
     Shim(ShimArgs),

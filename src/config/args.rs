@@ -70,6 +70,33 @@ pub struct RepairArgs {
     pub yes: bool,
 }
 
+/// Arguments of `longshore doctor`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct DoctorArgs {
+    /// Directory for everything that lasts [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory for the control socket [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+
+    /// Container engine [default: as for `serve`]
+    #[arg(long, value_name = "URL")]
+    pub engine: Option<String>,
+
+    /// Configuration file [default: as for `serve`]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl From<&DoctorArgs> for ServeArgs {
+    fn from(DoctorArgs { data_dir, runtime_dir, engine, config }: &DoctorArgs) -> Self {
+        let (data_dir, runtime_dir) = (data_dir.clone(), runtime_dir.clone());
+        ServeArgs { data_dir, runtime_dir, engine: engine.clone(), config: config.clone(), ..ServeArgs::default() }
+    }
+}
+
 impl From<&RepairArgs> for ServeArgs {
     fn from(RepairArgs { data_dir, engine, config, .. }: &RepairArgs) -> Self {
         let (data_dir, engine, config) = (data_dir.clone(), engine.clone(), config.clone());

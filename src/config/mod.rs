@@ -10,7 +10,7 @@ mod value;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use args::{RepairArgs, ServeArgs};
+pub use args::{DoctorArgs, RepairArgs, ServeArgs};
 pub use gather::{default_socket, load};
 pub use resolve::resolve;
 

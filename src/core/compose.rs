@@ -162,13 +162,7 @@ impl Broker {
 
     /// Compose v2 on this machine.
     pub(super) async fn compose(&self) -> Result<Compose> {
-        let variable = |name: &str| std::env::var_os(name);
-        let search = Search {
-            program: None,
-            docker_config: variable("DOCKER_CONFIG").map(Into::into),
-            home: variable("HOME").map(Into::into),
-            path: variable("PATH"),
-        };
+        let search = Search::of_environment();
         let known = self.found_compose.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found = Compose::find_again(&search, known.as_ref()).await?;
         *self.found_compose.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());

@@ -148,6 +148,12 @@ impl Engine {
         })
     }
 
+    /// The release of the kernel that its containers run on. Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED.
+    pub async fn kernel(&self) -> Result<String> {
+        let info = self.client()?.info().await.map_err(|e| self.refused("", e))?;
+        Ok(info.kernel_version.unwrap_or_default())
+    }
+
     /// Watches from now on whether its socket appears.
     pub fn arrival(&self) -> Arrival {
         Arrival::of(&self.socket)

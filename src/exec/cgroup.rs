@@ -46,10 +46,7 @@ impl Base {
     /// What the system says about why there can be none.
     pub(super) fn make() -> io::Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let own_path = own_path(&fs::read_to_string("/proc/self/cgroup")?).ok_or(io::ErrorKind::NotFound)?;
-        let above = open_own(&own_path)?;
-        // Who is moved between cgroups needs this of the one above both.
-        accessat(&above, "cgroup.procs", Access::WRITE_OK, AtFlags::EACCESS)?;
+        let (own_path, above) = above()?;
         let namespace = fs::metadata("/proc/self/ns/pid")?.ino();
         remove_dead(&above, namespace);
         let own = Process::of(std::process::id().cast_signed()).ok_or(io::ErrorKind::NotFound)?;
@@ -104,6 +101,26 @@ impl Base {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// The cgroup that this process is in, where others may be made in it.
+fn above() -> io::Result<(String, OwnedFd)> {
+    let own_path = own_path(&fs::read_to_string("/proc/self/cgroup")?).ok_or(io::ErrorKind::NotFound)?;
+    let above = open_own(&own_path)?;
+    // Who is moved between cgroups needs this of the one above both.
+    accessat(&above, "cgroup.procs", Access::WRITE_OK, AtFlags::EACCESS)?;
+    Ok((own_path, above))
+}
+
+/// Whether programs on the host would get cgroups of their own from a broker that is started where this process runs.
+/// Makes none.
+///
+/// # Errors
+///
+/// What the system says about why they would not.
+pub fn check_cgroups() -> io::Result<()> {
+    let (_, above) = above()?;
+    Ok(accessat(&above, ".", Access::WRITE_OK, AtFlags::EACCESS)?)
 }
 
 /// The path in the one line that is about version 2.

@@ -30,6 +30,7 @@ mod squeeze;
 mod terminal;
 mod watch;
 
+pub use cgroup::check_cgroups;
 pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;

@@ -86,7 +86,7 @@ impl Layout {
 
     /// The database.
     pub fn database(&self) -> PathBuf {
-        self.root.join("longshore.db")
+        database_of(&self.root)
     }
 
     /// The key that signs labels. `fresh` is taken where there is none yet.
@@ -161,11 +161,7 @@ impl Layout {
     /// # Errors
     /// `FILE_FAILED`.
     pub fn extensions(&self) -> Result<Vec<(String, ExtensionDir)>> {
-        let root = self.root.join("extensions");
-        let mut found: Vec<_> =
-            names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir::at(root.join(n)))).collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(found)
+        extensions_of(&self.root)
     }
 
     /// A new, empty, private directory.
@@ -191,12 +187,51 @@ impl Layout {
     }
 }
 
+/// The database in a data directory.
+pub fn database_of(data: &Path) -> PathBuf {
+    data.join("longshore.db")
+}
+
+/// Slugs and directories of the extensions in a data directory, in order.
+///
+/// # Errors
+/// `FILE_FAILED`.
+pub fn extensions_of(data: &Path) -> Result<Vec<(String, ExtensionDir)>> {
+    let root = data.join("extensions");
+    let mut found: Vec<_> = names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir::at(root.join(n)))).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// The process that holds a data directory, as the kernel lists locks; asks for none.
+pub fn holder_of(data: &Path) -> Option<i32> {
+    let inode = fs::metadata(data.join("lock")).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().filter_map(|line| flock_of(line, inode)).find(|pid| {
+        // Inodes of other disks have the same numbers.
+        let of = format!("/proc/{pid}/comm");
+        fs::read_to_string(of).is_ok_and(|name| name.trim_end() == "longshore")
+    })
+}
+
+/// The process of a line such as `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`, where it is about that inode.
+fn flock_of(line: &str, inode: u64) -> Option<i32> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else { return None };
+    let (_, found) = place.rsplit_once(':')?;
+    (found.parse() == Ok(inode)).then(|| pid.parse().ok())?
+}
+
 /// Makes a directory that only its owner may look into; one that is there stays as it is.
 fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("create", path, error))
 }
 
-fn check_owner(path: &Path) -> Result<()> {
+/// Whether a directory may hold the broker's data.
+///
+/// # Errors
+/// `CONFIG_INVALID` for one of another user or one that others may write to; `FILE_FAILED`.
+pub fn check_owner(path: &Path) -> Result<()> {
     let found = fs::metadata(path).map_err(|error| failed("open", path, error))?;
     let (shown, own) = (path.display().to_string(), geteuid().as_raw());
     let refused = |why: String| Err(Error::new(Reason::ConfigInvalid, shown.clone(), why));
@@ -280,6 +315,12 @@ mod tests {
         let layout = Layout::open(&data).unwrap();
         assert_eq!((mode(&data), mode(&data.join("lock"))), (0o700, 0o600));
         assert_eq!(Layout::open(&data).unwrap_err().reason(), Reason::AlreadyRunning);
+        let locks =
+            format!("1: FLOCK  ADVISORY  WRITE 7 08:01:{} 0 EOF", fs::metadata(data.join("lock")).unwrap().ino());
+        assert_eq!(flock_of(&locks, fs::metadata(data.join("lock")).unwrap().ino()), Some(7));
+        assert_eq!(flock_of(&locks, 1), None);
+        // This process holds it, and is no broker.
+        assert_eq!(holder_of(&data), None);
         fs::create_dir_all(data.join("staging/old/deep")).unwrap();
         drop(layout);
         Layout::open(&data).unwrap();

@@ -2,6 +2,7 @@
 //! files. Nothing here opens a file or a socket.
 
 pub mod audit;
+pub mod checkup;
 pub mod compose;
 pub mod docker;
 pub mod error;

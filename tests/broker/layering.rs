@@ -45,6 +45,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("prost", &["api", "cli"]),
     ("prost_types", &["api", "cli"]),
     ("clap", &["cli", "config/args.rs"]),
+    ("clap_complete", &["cli"]),
     ("rusqlite", &["store"]),
     ("prometheus_client", &["api"]),
     ("hyper", &["api", "engine", "exec/engine", "proxy"]),

@@ -1,6 +1,7 @@
 //! The command line as a process of its own: signals, pipes and exit codes, which a test within it cannot see.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod completions;
 mod pty;
 mod terminals;
 

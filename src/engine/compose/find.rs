@@ -35,6 +35,17 @@ pub struct Search {
 }
 
 impl Search {
+    /// Where the user that this process runs as would find it.
+    pub fn of_environment() -> Self {
+        let variable = |name: &str| std::env::var_os(name);
+        Search {
+            program: None,
+            docker_config: variable("DOCKER_CONFIG").map(Into::into),
+            home: variable("HOME").map(Into::into),
+            path: variable("PATH"),
+        }
+    }
+
     /// The programs to try, in order.
     fn candidates(&self) -> Vec<PathBuf> {
         if let Some(program) = &self.program {

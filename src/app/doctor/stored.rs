@@ -1,0 +1,107 @@
+//! The store: whether it is sound, and what a broker that died left undone. A copy is looked at, because even to read a
+//! database SQLite lays files beside it.
+
+use std::{fs, io, path::Path};
+
+use tokio::time::timeout;
+
+use super::BOUND;
+use crate::{
+    files::layout::{database_of, extensions_of, holder_of},
+    model::{
+        checkup::Check,
+        error::{Error, Reason, Result},
+    },
+    store::Store,
+};
+
+/// Larger ones take too long to copy.
+const MOST_BYTES: u64 = 256 << 20;
+/// The name of what is said of the store.
+const STORE: &str = "store";
+/// What a damaged store needs.
+const REPAIR: &str = "restore a copy of it, or see what can be found again with: longshore repair";
+
+/// How the store is. Where a broker runs it is the broker's, which looked at it when it started.
+pub(super) async fn check(data_dir: &Path, is_listening: bool) -> Check {
+    let database = database_of(data_dir);
+    let shown = database.display().to_string();
+    if let Some(pid) = holder_of(data_dir) {
+        return Check::ok(STORE, format!("{shown} is in use by the broker with process id {pid}"));
+    }
+    if is_listening {
+        return Check::ok(STORE, format!("{shown} is in use by the broker, or will be"));
+    }
+    match fs::metadata(&database) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match extensions_of(data_dir) {
+                Ok(found) if found.is_empty() => Check::ok(STORE, "none yet; the first start makes it"),
+                Ok(_) => Check::problem(STORE, format!("{shown} is not there, though extensions are"), REPAIR),
+                Err(error) => Check::problem(STORE, error.message(), "run this as the user that the broker runs as"),
+            };
+        }
+        Err(error) => {
+            let found = format!("{shown} cannot be looked at: {error}");
+            return Check::problem(STORE, found, "run this as the user that the broker runs as");
+        }
+        Ok(found) if found.len() > MOST_BYTES => {
+            let found = format!("{shown} has {} MiB, which takes too long to look through here", found.len() >> 20);
+            return Check::warning(STORE, found, "a broker looks at it when it starts; its log says what is wrong");
+        }
+        Ok(_) => {}
+    }
+    match timeout(BOUND, look_through(&database)).await {
+        Ok(Ok(unfinished)) if unfinished.is_empty() => Check::ok(STORE, format!("{shown} is sound")),
+        Ok(Ok(unfinished)) => {
+            let found = format!("{shown} is sound; a broker that died left undone: {}", unfinished.join(", "));
+            Check::warning(STORE, found, "start a broker: it finishes that or undoes it")
+        }
+        Ok(Err(error)) => {
+            let advice = match error.reason() {
+                Reason::StoreDamaged => REPAIR,
+                _ => "mend what the message says",
+            };
+            Check::problem(STORE, error.message(), advice)
+        }
+        Err(_) => {
+            let found = format!("{shown} was not looked through within {BOUND:?}");
+            Check::warning(STORE, found, "a broker looks at it when it starts; its log says what is wrong")
+        }
+    }
+}
+
+/// What is undone in it. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
+async fn look_through(database: &Path) -> Result<Vec<String>> {
+    let shown = database.display().to_string();
+    let failed = |error: io::Error| {
+        let message = format!("{shown} cannot be copied to be looked at: {error}");
+        Error::new(Reason::FileFailed, shown.clone(), message).caused_by(error)
+    };
+    let scratch = tempfile::tempdir().map_err(failed)?;
+    let copy = scratch.path().join("longshore.db");
+    // With what was written last and is not in the file itself yet.
+    for suffix in ["", "-wal"] {
+        let with = |path: &Path| format!("{}{suffix}", path.display());
+        match fs::copy(with(database), with(&copy)) {
+            Err(error) if !suffix.is_empty() && error.kind() == io::ErrorKind::NotFound => {}
+            copied => drop(copied.map_err(failed)?),
+        }
+    }
+    unfinished(&copy).await.map_err(|error| {
+        let message = error.message().replace(&copy.display().to_string(), &shown);
+        Error::new(error.reason(), shown.clone(), message)
+    })
+}
+
+async fn unfinished(copy: &Path) -> Result<Vec<String>> {
+    let store = Store::open(copy)?;
+    store.check().await?;
+    let extensions = store.extensions("", usize::MAX).await?;
+    let mut undone: Vec<String> = extensions
+        .iter()
+        .filter_map(|one| Some(format!("{} ({})", one.id, one.change.as_ref()?.step.as_str())))
+        .collect();
+    let squeezed = store.left_squeezed(String::new()).await?;
+    undone.extend(squeezed.iter().map(|(container, _)| format!("the process limit of container {container:.12}")));
+    Ok(undone)
+}
