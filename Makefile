@@ -13,13 +13,16 @@ ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_broug
 PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
+.PHONY: help build deb demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build the release binary
 	cargo build --release
+
+deb: ## build the Debian package into target/deploy
+	deploy/deb.sh
 
 demo: ## show the broker at work, from nothing to a call
 	./examples/demo.sh

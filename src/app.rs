@@ -1,6 +1,7 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
 pub mod doctor;
+mod notify;
 pub mod repair;
 
 use std::{future::Future, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
@@ -107,6 +108,11 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         engine_from = %config.engine_origin,
         "serving"
     );
+    notify::ready();
+    let shutdown = async {
+        shutdown.await;
+        notify::stopping();
+    };
     let served = api::serve(broker.clone(), socket, metrics, config.drain_timeout, shutdown).await;
     broker.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");

@@ -26,6 +26,43 @@ fn its_examples_are_those_that_are_tested() {
 }
 
 #[test]
+fn the_example_configuration_has_every_key_with_its_default() {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use longshore::config::{ServeArgs, keys, resolve, resolve::Machine};
+
+    let example = read("deploy/config.toml");
+    // A key that is commented out has no blank before it; what is said of one has.
+    let is_key = |line: &str| line.starts_with('#') && line.as_bytes().get(1).is_some_and(u8::is_ascii_lowercase);
+    let active: String = example.lines().map(|line| line[usize::from(is_key(line))..].to_owned() + "\n").collect();
+    let (mut table, mut named) = ("", BTreeSet::new());
+    for line in active.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        match (line.strip_prefix('['), line.split_once(" = ")) {
+            (Some(name), _) => table = name.trim_end_matches(']'),
+            (None, Some((key, _))) if table.is_empty() => _ = named.insert(key.to_owned()),
+            (None, Some((key, _))) => _ = named.insert(format!("{table}.{key}")),
+            (None, None) => panic!("{line}"),
+        }
+    }
+    assert_eq!(named, keys().collect());
+
+    let env = BTreeMap::from([("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1000")]);
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let machine = Machine { uid: 1000, temp_dir: "/tmp".into(), exists: &|_| false };
+    let load = |content: &str| {
+        let file = Some(("/config.toml".into(), content.to_owned()));
+        resolve(&ServeArgs::default(), &env, file, &machine).unwrap()
+    };
+    let mut with = load(&active);
+    // These have no default that could be written.
+    assert!(with.idle_timeout.take().is_some() && with.total_timeout.take().is_some());
+    assert!(with.metrics_socket.take().is_some());
+    with.engine_origin = "default".into();
+    let without = load(&example);
+    assert_eq!(with, without);
+}
+
+#[test]
 fn its_table_names_every_setting() {
     let readme = read("README.md");
     for variable in longshore::config::resolve::VARIABLES {

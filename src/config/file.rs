@@ -30,6 +30,12 @@ const KEYS: &[&str] = &[
 /// Keys below `[log]`.
 const LOG_KEYS: &[&str] = &["filter", "format"];
 
+/// Every key, those below `[log]` as `log.format`.
+pub fn keys() -> impl Iterator<Item = String> {
+    let at_top = KEYS.iter().filter(|key| **key != "log").map(|key| (*key).to_owned());
+    at_top.chain(LOG_KEYS.iter().map(|key| format!("log.{key}")))
+}
+
 /// One setting out of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Setting {

@@ -11,6 +11,7 @@ mod value;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use args::{DoctorArgs, RepairArgs, ServeArgs};
+pub use file::keys;
 pub use gather::{default_socket, load};
 pub use resolve::resolve;
 

@@ -11,6 +11,7 @@ mod caring;
 mod carrying;
 mod client_library;
 mod clients;
+mod deploying;
 mod doctor;
 mod documented;
 mod execs;

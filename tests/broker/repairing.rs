@@ -33,7 +33,8 @@ fn refusal(broker: &Broker) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn damage(database: &Path) {
+/// Makes garbage of a database that no broker uses.
+pub(crate) fn damage(database: &Path) {
     // What is still in the log of writes would mend the file.
     rusqlite::Connection::open(database).unwrap().pragma_update(None, "journal_mode", "DELETE").unwrap();
     let len = fs::read(database).unwrap().len();

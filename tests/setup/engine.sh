@@ -27,7 +27,7 @@ engine_version() {
 # --- packages -------------------------------------------------------------------------
 
 # Small programs: a registry to push to, its bcrypt password file, and the one program
-# that FROM-scratch test images hold.
+# that FROM-scratch test images hold. What checks and makes the things in deploy.
 small_programs() {
 	local missing=()
 	command -v docker-registry >/dev/null || missing+=(docker-registry)
@@ -35,6 +35,10 @@ small_programs() {
 	# Only the static build runs in an image that holds nothing else.
 	dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 	command -v setpriv >/dev/null || missing+=(util-linux)
+	# Checks the units in deploy/systemd. It is not started.
+	command -v systemd-analyze >/dev/null || missing+=(systemd)
+	# Reads what the Debian package is made of (deploy/deb.sh).
+	command -v python3 >/dev/null || missing+=(python3)
 	[ ${#missing[@]} -gt 0 ] || return 0
 	apt_lists
 	apt_install "${missing[@]}"

@@ -86,14 +86,19 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.broker.cli(&["rm", "--volumes", &self.image.id]).output();
         // Where the broker is gone or broken.
-        let own = format!("label=dev.longshore.extension={}", self.image.id);
-        for (list, remove) in
-            [(&["ps", "-aq"][..], &["rm", "-fv"][..]), (&["network", "ls", "-q"][..], &["network", "rm"][..])]
-        {
-            let listed = self.broker.engine().cli(list).args(["--filter", &own]).output().unwrap().stdout;
-            for id in String::from_utf8_lossy(&listed).lines() {
-                let _ = self.broker.engine().cli(remove).arg(id).output();
-            }
+        clear(&self.broker.engine(), &self.image.id);
+    }
+}
+
+/// Removes the containers and networks of an extension.
+pub(crate) fn clear(engine: &EngineAt, extension: &str) {
+    let own = format!("label=dev.longshore.extension={extension}");
+    for (list, remove) in
+        [(&["ps", "-aq"][..], &["rm", "-fv"][..]), (&["network", "ls", "-q"][..], &["network", "rm"][..])]
+    {
+        let listed = engine.cli(list).args(["--filter", &own]).output().unwrap().stdout;
+        for id in String::from_utf8_lossy(&listed).lines() {
+            let _ = engine.cli(remove).arg(id).output();
         }
     }
 }
