@@ -473,6 +473,9 @@ impl Broker {
                 let kept = entry(installed, ResourceKind::Volume, &volume.name, &volume.name, "");
                 made.push(LedgerEntry { keep: true, ..kept });
                 there.push(volume.into());
+            } else if made.iter().any(|made| made.kind == ResourceKind::Volume && made.id == volume.name) {
+                // Podman tells of the anonymous ones late.
+                there.push(volume.into());
             }
         }
         let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
