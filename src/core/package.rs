@@ -329,12 +329,18 @@ impl Package {
                 .await
             }
             Files::Image(reader) => {
-                let archive = match reader.archive(&path.to_string_lossy()).await {
-                    Err(error) if error.reason() == Reason::ResourceNotFound => return Ok(None),
-                    other => other?,
+                let read = async {
+                    let archive = match reader.archive(&path.to_string_lossy()).await {
+                        Err(error) if error.reason() == Reason::ResourceNotFound => return Ok(None),
+                        other => other?,
+                    };
+                    let archive = SyncIoBridge::new(StreamReader::new(archive.map_err(std::io::Error::other)));
+                    blocking(move || unpacker.unpack(archive, &open_dir(&destination)?).map(Some)).await
                 };
-                let archive = SyncIoBridge::new(StreamReader::new(archive.map_err(std::io::Error::other)));
-                blocking(move || unpacker.unpack(archive, &open_dir(&destination)?).map(Some)).await
+                let read = read.await;
+                // Whatever came of it: it may be only what was left of an image on its way out.
+                reader.is_whole().await?;
+                read
             }
         }
     }

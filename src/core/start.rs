@@ -398,7 +398,7 @@ impl Broker {
         labels.insert(labels::RESTART.into(), labels::RESTART_DEFAULT.into());
         let spec = BackendSpec {
             name,
-            image,
+            image: image.clone(),
             labels,
             network,
             service: IMAGE_SERVICE.into(),
@@ -414,7 +414,7 @@ impl Broker {
         if !installed.is_wanted() {
             return Ok(());
         }
-        self.engine.start(&container).await
+        self.engine.with_image(&image, self.engine.start(&container).await).await
     }
 
     /// A socket file that a stopped backend left would make one that does not unlink it fail.

@@ -168,16 +168,9 @@ impl Engine {
         };
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
         let image = body.image.clone().unwrap_or_default();
-        match self.client()?.create_container(Some(options), body).await {
-            Ok(created) => Ok(created.id),
-            Err(error) => match self.refused(&spec.name, error) {
-                error if error.reason() == Reason::ResourceNotFound && self.image(&image).await?.is_none() => {
-                    let message = format!("the image {image} is not there: it was removed meanwhile");
-                    Err(Error::new(Reason::ImageNotFound, image, message).caused_by(error))
-                }
-                error => Err(error),
-            },
-        }
+        let created = self.client()?.create_container(Some(options), body).await;
+        let created = created.map_err(|e| self.refused(&spec.name, e));
+        Ok(self.with_image(&image, created).await?.id)
     }
 
     /// Starts a container; one that runs is left alone.

@@ -221,6 +221,22 @@ impl Engine {
         made.map_err(|e| Error::bug("opening an image broke off").caused_by(e))?
     }
 
+    /// What the engine refused to do with an image, or with a container of it, it refused because somebody removed the image
+    /// meanwhile, where that is so: each engine says something else then, and Podman's containers go with their image.
+    ///
+    /// Errors: as they were, or IMAGE_NOT_FOUND.
+    pub async fn with_image<T>(&self, image: &str, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error)
+                if matches!(error.reason(), Reason::ResourceNotFound | Reason::EngineRefused)
+                    && self.image(image).await?.is_none() =>
+            {
+                Err(removed_meanwhile(image).caused_by(error))
+            }
+            other => other,
+        }
+    }
+
     async fn make_reader(&self, image_id: &str) -> Result<ImageReader> {
         let options = CreateContainerOptionsBuilder::default().build();
         let body = ContainerCreateBody {
@@ -231,15 +247,22 @@ impl Engine {
             ..Default::default()
         };
         let created = self.client()?.create_container(Some(options), body).await;
-        let container = created.map_err(|e| self.refused(image_id, e))?.id;
-        Ok(ImageReader { engine: self.clone(), container })
+        let created = self.with_image(image_id, created.map_err(|e| self.refused(image_id, e))).await?;
+        let container = created.id;
+        Ok(ImageReader { engine: self.clone(), image_id: image_id.to_owned(), container })
     }
+}
+
+/// An image that was there is not any more.
+fn removed_meanwhile(image: &str) -> Error {
+    Error::new(Reason::ImageNotFound, image, format!("the image {image} is not there: it was removed meanwhile"))
 }
 
 /// An image open for reading. Close it; one that is dropped is closed in the background.
 #[derive(Debug)]
 pub struct ImageReader {
     engine: Engine,
+    image_id: String,
     container: String,
 }
 
@@ -262,6 +285,17 @@ impl ImageReader {
                 }
             },
             Some(Ok(_)) => Ok(chunks),
+        }
+    }
+
+    /// Whether the image can still be read. With Podman its container goes when somebody removes the image by force: then
+    /// nothing is found in it, and what was being read ends short.
+    ///
+    /// Errors: IMAGE_NOT_FOUND, ENGINE_UNAVAILABLE.
+    pub async fn is_whole(&self) -> Result<()> {
+        match self.engine.container(&self.container).await? {
+            Some(container) if container.state != "removing" => Ok(()),
+            _ => Err(removed_meanwhile(&self.image_id)),
         }
     }
 

@@ -9,6 +9,11 @@ use std::{
 #[derive(Debug, Clone)]
 pub(crate) struct EngineAt(PathBuf);
 
+/// Whether the tests run on Podman, see tests/setup/on-engine.sh: what it has no word for, it cannot be asked.
+pub(crate) fn on_podman() -> bool {
+    std::env::var_os("LONGSHORE_TEST_ENGINE").is_some_and(|engine| engine == "podman")
+}
+
 impl Default for EngineAt {
     fn default() -> Self {
         EngineAt("/var/run/docker.sock".into())

@@ -12,13 +12,13 @@ mod traces;
 
 pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
 pub(crate) use directory::{local, local_source};
-pub(crate) use engine::EngineAt;
+pub(crate) use engine::{EngineAt, on_podman};
 pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
 pub(crate) use private_engine::PrivateEngine;
 pub(crate) use stage::{Stage, as_both, clear, docker};
 pub(crate) use traces::{
-    appears, engine_names, engine_traces, has_image, images_of, no_traces, project, read_store, traces,
+    appears, engine_names, engine_traces, has_image, images_of, listed, no_traces, project, read_store, traces,
 };
 
 use std::time::Duration;
