@@ -81,6 +81,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
         max_open_files: open_files,
         is_subreaper: is_subreaper(),
         squeeze_journal: Some(squeeze_journal(&store, &run)),
+        engine_socket: Some(engine.socket().to_owned()),
         ..HubOptions::default()
     });
     let broker = Broker::new(Parts {

@@ -57,6 +57,8 @@ pub struct HubOptions {
     /// Where squeezed process limits are written down; without one, a broker that is killed at that moment leaves a
     /// container squeezed.
     pub squeeze_journal: Option<SqueezeJournal>,
+    /// The engine's socket, for what is not in Docker's API; without it no process limit is squeezed on Podman.
+    pub engine_socket: Option<PathBuf>,
 }
 
 impl Default for HubOptions {
@@ -68,6 +70,7 @@ impl Default for HubOptions {
             is_subreaper: false,
             cgroups: true,
             squeeze_journal: None,
+            engine_socket: None,
         }
     }
 }
@@ -285,7 +288,12 @@ impl Hub {
         if let Some(squeeze) = squeezes.get(container).and_then(Weak::upgrade) {
             return squeeze;
         }
-        let squeeze = Arc::new(Squeeze::new(docker.clone(), container.to_owned(), self.journal.clone()));
+        let squeeze = Arc::new(Squeeze::new(
+            docker.clone(),
+            self.options.engine_socket.clone(),
+            container.to_owned(),
+            self.journal.clone(),
+        ));
         squeezes.insert(container.to_owned(), Arc::downgrade(&squeeze));
         squeeze
     }

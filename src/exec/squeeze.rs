@@ -3,7 +3,12 @@
 //! A tree that forks faster than it can be walked ends that way, and no other. What the limit was is written down before
 //! it is changed, so that the next start of a killed broker restores it ([`restore_pids_limit`]).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bollard::{Docker, models::ContainerUpdateBody};
 use futures_util::future::BoxFuture;
@@ -12,6 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::engine::podman_pids_limit;
 use crate::model::error::{Error, Reason, Result};
 
 /// Below any number of processes that a container with a shim has: no fork succeeds.
@@ -43,6 +49,8 @@ impl fmt::Debug for SqueezeJournal {
 #[derive(Debug)]
 pub(super) struct Squeeze {
     docker: Docker,
+    /// The engine's socket, where it is known.
+    socket: Option<PathBuf>,
     container: String,
     journal: Option<Arc<SqueezeJournal>>,
     state: Mutex<State>,
@@ -61,8 +69,13 @@ struct State {
 pub(super) struct Held<'a>(&'a Squeeze);
 
 impl Squeeze {
-    pub(super) fn new(docker: Docker, container: String, journal: Option<Arc<SqueezeJournal>>) -> Self {
-        Squeeze { docker, container, journal, state: Mutex::default(), is_free: watch::Sender::new(true) }
+    pub(super) fn new(
+        docker: Docker,
+        socket: Option<PathBuf>,
+        container: String,
+        journal: Option<Arc<SqueezeJournal>>,
+    ) -> Self {
+        Squeeze { docker, socket, container, journal, state: Mutex::default(), is_free: watch::Sender::new(true) }
     }
 
     /// Squeezes, or joins those who do; `None` where the engine does not.
@@ -90,7 +103,7 @@ impl Squeeze {
             (journal.note)(self.container.clone(), limit).await?;
         }
         self.is_free.send_replace(false);
-        let squeezed = set_limit(&self.docker, &self.container, SQUEEZED).await;
+        let squeezed = set_limit(&self.docker, self.socket.as_deref(), &self.container, SQUEEZED).await;
         if squeezed.is_err() {
             // It may have been done all the same.
             self.restore(limit).await;
@@ -99,7 +112,7 @@ impl Squeeze {
     }
 
     async fn restore(&self, limit: i64) {
-        match restore_pids_limit(&self.docker, &self.container, limit).await {
+        match restore_pids_limit(&self.docker, self.socket.as_deref(), &self.container, limit).await {
             Ok(()) => {
                 let settled = match &self.journal {
                     Some(journal) => (journal.settle)(self.container.clone()).await,
@@ -137,18 +150,18 @@ impl Held<'_> {
 }
 
 /// Gives a container back the process limit that it had before it was squeezed; 0 is none. A container that is gone needs
-/// none.
+/// none. The engine's socket is for what the client cannot ask.
 ///
 /// # Errors
 ///
 /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`: to be tried again.
-pub async fn restore_pids_limit(docker: &Docker, container: &str, limit: i64) -> Result<()> {
-    let mut last = set_limit(docker, container, limit).await;
+pub async fn restore_pids_limit(docker: &Docker, socket: Option<&Path>, container: &str, limit: i64) -> Result<()> {
+    let mut last = set_limit(docker, socket, container, limit).await;
     for _ in 1..RESTORE_TRIES {
         match last {
             Err(error) if error.reason() != Reason::ResourceNotFound => {
                 sleep(RESTORE_PAUSE).await;
-                last = set_limit(docker, container, limit).await;
+                last = set_limit(docker, socket, container, limit).await;
             }
             _ => break,
         }
@@ -159,10 +172,20 @@ pub async fn restore_pids_limit(docker: &Docker, container: &str, limit: i64) ->
     }
 }
 
-async fn set_limit(docker: &Docker, container: &str, limit: i64) -> Result<()> {
+async fn set_limit(docker: &Docker, socket: Option<&Path>, container: &str, limit: i64) -> Result<()> {
     let change = ContainerUpdateBody { pids_limit: Some(limit), ..ContainerUpdateBody::default() };
     let changed = timeout(UPDATE_BOUND, docker.update_container(container, change)).await;
-    changed.map_err(|_| too_slow(container))?.map_err(|error| refused(container, &error)).map(drop)
+    match (changed.map_err(|_| too_slow(container))?.map_err(|error| refused(container, &error)), socket) {
+        // The container is gone, or the engine is Podman.
+        (Err(error), Some(socket)) if error.reason() == Reason::ResourceNotFound => {
+            let changed = timeout(UPDATE_BOUND, podman_pids_limit(socket, container, limit)).await;
+            match changed.map_err(|_| too_slow(container))? {
+                Err(again) if again.reason() == Reason::ResourceNotFound => Err(error),
+                other => other,
+            }
+        }
+        (changed, _) => changed.map(drop),
+    }
 }
 
 fn refused(container: &str, error: &bollard::errors::Error) -> Error {

@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use longshore::exec::{Cause, Containment, ExecHandle, Hub, HubOptions, Link, Outcome, Run, SqueezeJournal};
 
 use crate::{
-    container::{Container, busybox, docker, in_container},
+    container::{Container, busybox, in_container},
     support::*,
 };
 
@@ -363,9 +363,15 @@ async fn a_tree_that_outlasts_walking_is_squeezed() {
             Box::pin(async { Ok(()) })
         }),
     };
-    let hub = Hub::new(HubOptions { shim: SHIM.into(), squeeze_journal: Some(journaling), ..HubOptions::default() });
+    let hub = Hub::new(HubOptions {
+        shim: SHIM.into(),
+        squeeze_journal: Some(journaling),
+        engine_socket: Some("/var/run/docker.sock".into()),
+        ..HubOptions::default()
+    });
     let link = container.link(&hub, None).await.unwrap();
-    let limit = || docker(&["inspect", "-f", "{{.HostConfig.PidsLimit}}", &container.id]);
+    let file = container.pids_limit();
+    let limit = || fs::read_to_string(&file).unwrap().trim().to_owned();
     let marker = marker();
     let mut lasting = in_container(with_env(shell("setsid sleep 300 & echo up; sleep 300"), "MARK", &marker));
     lasting.grace = Duration::ZERO;
@@ -427,7 +433,12 @@ impl Drop for Traced {
 #[ignore = "started by the tests above"]
 async fn broker_of_its_own() {
     let Ok(shim) = std::env::var("LONGSHORE_TEST_SHIM") else { return };
-    let hub = Hub::new(HubOptions { shim: shim.into(), max_open_files: Some(1024), ..HubOptions::default() });
+    let hub = Hub::new(HubOptions {
+        shim: shim.into(),
+        max_open_files: Some(1024),
+        engine_socket: Some("/var/run/docker.sock".into()),
+        ..HubOptions::default()
+    });
     let link = match std::env::var("LONGSHORE_TEST_CONTAINER") {
         Err(_) => {
             let expected = std::env::var("LONGSHORE_TEST_CONTAINMENT").unwrap();

@@ -150,6 +150,19 @@ pub(crate) fn zombies_below(ancestor: i32) -> Vec<i32> {
     pids.filter(|pid| stat(*pid).is_some_and(|(state, _)| state == "Z") && descends(*pid)).collect()
 }
 
+/// States and command lines of all processes that share a process namespace, zombies too; that of `init` must be there.
+pub(crate) fn in_namespace_of(init: i32) -> Vec<(String, String)> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(&init.to_string()).expect("its first process runs");
+    let told = |pid: String| -> Option<(String, String)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let state = stat.rsplit_once(')')?.1.split_ascii_whitespace().next()?.to_owned();
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((state, String::from_utf8_lossy(&command).replace('\0', " ")))
+    };
+    pids().into_iter().filter(|pid| namespace(pid).as_ref() == Some(&wanted)).filter_map(told).collect()
+}
+
 fn pids() -> Vec<String> {
     let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect()

@@ -17,6 +17,8 @@ use crate::model::error::{Error, Reason, Result};
 
 /// The version of the API where the engine does not say its own; every engine of today has it.
 const DEFAULT_VERSION: &str = "1.41";
+/// Where Podman's own API begins, in the oldest version that can change a container.
+const PODMAN_PREFIX: &str = "/v4.3.0/libpod";
 /// How long the engine may take to answer.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
 /// How much of an answer is read, in bytes.
@@ -58,7 +60,16 @@ impl Client {
     /// Posts `body`: the answer. `subject` is what it is about.
     pub(super) async fn post(&mut self, path: &str, body: &Value, subject: &str) -> Result<Value> {
         let path = format!("{}{path}", self.prefix);
-        let answer = self.send(Method::POST, &path, Some(body)).await?;
+        self.post_at(&path, body, subject).await
+    }
+
+    /// Posts `body` to Podman's own API, which no other engine has.
+    pub(super) async fn post_to_podman(&mut self, path: &str, body: &Value) -> Result<()> {
+        self.post_at(&format!("{PODMAN_PREFIX}{path}"), body, "").await.map(drop)
+    }
+
+    async fn post_at(&mut self, path: &str, body: &Value, subject: &str) -> Result<Value> {
+        let answer = self.send(Method::POST, path, Some(body)).await?;
         let status = answer.status();
         let value = read(answer).await?;
         if status.is_success() { Ok(value) } else { Err(refused(status, &value, subject)) }
