@@ -7,7 +7,7 @@ CLIENTS := $(TARGET)/clients
 RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 # The tests whose outcome depends on the engine, by parts of their names: installs, calls, programs, ownership, crashes.
 ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_brought_up backends::as_root guest::as_plain_user \
-	programs::as_root programs::as_plain_user
+	programs::as_root programs::as_plain_user is_squeezed
 
 # What Podman's API never says, so that no test can see it: the README lists it under the engines.
 PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting

@@ -65,7 +65,7 @@ pub(crate) struct Image {
     /// The id of the extension in it.
     pub(crate) id: String,
     /// Its content id, which it keeps when another image takes its name.
-    content: String,
+    pub(crate) content: String,
 }
 
 impl Image {
@@ -190,7 +190,8 @@ impl ImageBuilder {
         let changes: Vec<String> = self.changes.iter().cloned().chain(labels).collect();
         // By the CLI: bollard joins the changes into one, which only Docker takes apart again.
         let reference = format!("{id}:{version}");
-        let mut import = engine.cli(&["import"]);
+        // Podman's would be one image with another test's of the same content and second, and removed with that by force.
+        let mut import = engine.cli(&["import", "--message", &unique("made")]);
         for change in &changes {
             import.args(["--change", change]);
         }

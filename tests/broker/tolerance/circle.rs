@@ -1,10 +1,13 @@
 //! The whole life of one extension, with a look at the machine before and after.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 use longshore::pb::{self, run_response::Event};
 
-use crate::support::{Broker, Image, engine, image_source, reason};
+use crate::support::{Broker, Image, docker, engine, image_source, listed, reason};
 
 /// What an extension should do once it is installed.
 pub(super) struct Expected<'a> {
@@ -93,7 +96,8 @@ async fn look(broker: &Broker, image: &Image, expected: &Expected<'_>) {
     let project = format!("{}-desktop-extension", id.replace('/', "_"));
     for container in &containers {
         // What extensions' code filters by.
-        let found = engine().inspect_container(&container.id, None).await.unwrap().config.unwrap().labels.unwrap();
+        let found = docker(&["inspect", "-f", "{{json .Config.Labels}}", &container.id]);
+        let found: HashMap<String, String> = serde_json::from_str(&found).unwrap();
         assert_eq!(found.get("com.docker.compose.project"), Some(&project));
         assert_eq!(found.get("com.docker.desktop.extension").map(String::as_str), Some("true"));
         assert_eq!(found.get("com.docker.desktop.extension.name").map(String::as_str), Some("Test"));
@@ -151,9 +155,8 @@ async fn end(broker: &Broker, image: &Image, expected: &Expected<'_>) {
 async fn machine(broker: &Broker, id: &str) -> BTreeSet<String> {
     let name = id.rsplit('/').next().unwrap();
     let engine = engine();
-    let all = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build();
     let mut found: Vec<String> = Vec::new();
-    for container in engine.list_containers(Some(all)).await.unwrap() {
+    for container in listed(&engine, HashMap::new()).await {
         found.push(format!("container {container:?}"));
     }
     for network in engine.list_networks(None).await.unwrap() {
