@@ -1,17 +1,23 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
 pub mod doctor;
+mod log;
 mod notify;
 pub mod repair;
+mod spans;
 
-use std::{future::Future, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
-    api::{self, listener::ControlSocket},
-    config::{self, Config, EngineAddress, LogFormat, ServeArgs},
+    api::{self, MetricsAt, listener::ControlSocket},
+    config::{self, Config, EngineAddress, ServeArgs},
     core::{Broker, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::{Engine, Relay},
     exec::{Hub, HubOptions, SqueezeJournal},
@@ -19,6 +25,7 @@ use crate::{
     model::error::{Error, Reason, Result},
     proxy,
     store::Store,
+    tally::Spans,
 };
 
 /// Freed memory that is kept for the next pieces of bodies: to have it from the kernel anew costs more than to fill it.
@@ -29,9 +36,6 @@ const RUNTIME_END: std::time::Duration = std::time::Duration::from_millis(500);
 /// `longshore serve`: runs until SIGTERM or SIGINT.
 pub fn main(args: &ServeArgs) -> ExitCode {
     let result = config::load(args).and_then(|config| {
-        start_log(&config)?;
-        let open_files = raise_descriptor_limit();
-        adopt_orphans();
         keep_memory();
         // One thread: a call passes many tasks, and handing it from thread to thread costs more than a second one gives.
         // What takes long, such as the store, has threads of its own.
@@ -39,8 +43,16 @@ pub fn main(args: &ServeArgs) -> ExitCode {
         let runtime =
             runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
         let result = runtime.block_on(async {
+            let sender = log::start(&config)?;
+            let open_files = raise_descriptor_limit();
+            adopt_orphans();
             let shutdown = stop_signal()?;
-            run(config, open_files, shutdown).await
+            let spans = sender.as_ref().map(spans::Sender::counts).unwrap_or_default();
+            let result = run(config, open_files, spans, shutdown).await;
+            if let Some(sender) = sender {
+                sender.stop().await;
+            }
+            result
         });
         // Connections of clients that say nothing end here (lessons 1.1).
         runtime.shutdown_timeout(RUNTIME_END);
@@ -55,12 +67,18 @@ pub fn main(args: &ServeArgs) -> ExitCode {
     }
 }
 
-/// Runs a broker until `shutdown`. `open_files` is the soft limit of descriptors that programs on the host get.
+/// Runs a broker until `shutdown`. `open_files` is the soft limit of descriptors that programs on the host get; `spans`
+/// is what became of spans, to be told.
 ///
 /// # Errors
 ///
 /// `ALREADY_RUNNING`, `CONFIG_INVALID`, `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
-pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(
+    config: Config,
+    open_files: Option<u64>,
+    spans: Arc<Spans>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let layout = Layout::open(&config.data_dir)?;
     if !layout.database().exists() && !layout.extensions()?.is_empty() {
@@ -75,8 +93,7 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     let run = format!("{:x}-{run:x}", std::process::id());
     let engine = Engine::new(engine, &store.broker_id().await?, &run).known_as(config.engine.to_string());
     let socket = ControlSocket::open(&config.socket)?;
-    let metrics = config.metrics_socket.as_deref().map(|path| ControlSocket::bind(path, "--metrics-socket"));
-    let metrics = metrics.transpose()?;
+    let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
     let hub = Hub::new(HubOptions {
         max_open_files: open_files,
         is_subreaper: is_subreaper(),
@@ -118,6 +135,10 @@ pub async fn run(config: Config, open_files: Option<u64>, shutdown: impl Future<
     broker.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");
     served
+}
+
+fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
+    Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket")?, spans })
 }
 
 fn limits(config: &Config) -> Limits {
@@ -202,16 +223,4 @@ fn raise_descriptor_limit() -> Option<u64> {
         tracing::warn!(%error, "the limit of open descriptors stays as it is");
     }
     before.current
-}
-
-fn start_log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| {
-        Error::new(Reason::ConfigInvalid, "log", format!("log: {:?} is no filter: {e}", config.log.filter))
-    })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }

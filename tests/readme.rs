@@ -56,7 +56,7 @@ fn the_example_configuration_has_every_key_with_its_default() {
     let mut with = load(&active);
     // These have no default that could be written.
     assert!(with.idle_timeout.take().is_some() && with.total_timeout.take().is_some());
-    assert!(with.metrics_socket.take().is_some());
+    assert!(with.metrics_socket.take().is_some() && with.otlp_endpoint.take().is_some());
     with.engine_origin = "default".into();
     let without = load(&example);
     assert_eq!(with, without);

@@ -50,6 +50,7 @@ use crate::{
     core::Broker,
     model::error::{Error, Result},
     pb,
+    tally::Spans,
 };
 use calls::Calls;
 use front::Front;
@@ -63,6 +64,15 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const FLUSH: Duration = Duration::from_millis(100);
 /// The service name under which health tells about the engine.
 const ENGINE_HEALTH: &str = "longshore.engine";
+
+/// Where metrics are told, and what is told beside what the API knows itself.
+#[derive(Debug)]
+pub struct MetricsAt {
+    /// Where.
+    pub socket: listener::ControlSocket,
+    /// What became of spans.
+    pub spans: Arc<Spans>,
+}
 
 /// A response stream.
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -97,7 +107,7 @@ where
 pub async fn serve(
     broker: Arc<Broker>,
     socket: listener::ControlSocket,
-    metrics: Option<listener::ControlSocket>,
+    metrics: Option<MetricsAt>,
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -112,8 +122,8 @@ pub async fn serve(
         let broker = Arc::downgrade(&broker);
         Arc::new(move |pid| broker.upgrade().is_some_and(|broker| broker.is_extension_program(pid)))
     };
-    let _metrics = metrics.zip(tally).map(|(socket, tally)| {
-        let sources = metrics::Sources { broker: broker.clone(), calls: calls.clone(), tally };
+    let _metrics = metrics.zip(tally).map(|(MetricsAt { socket, spans }, tally)| {
+        let sources = metrics::Sources { broker: broker.clone(), calls: calls.clone(), tally, spans };
         AbortOnDropHandle::new(tokio::spawn(metrics::serve(socket, is_ours.clone(), sources)))
     });
     let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);

@@ -55,7 +55,8 @@ impl Trace {
                     method,
                     uid,
                     extension = field::Empty,
-                    session = field::Empty
+                    session = field::Empty,
+                    code = field::Empty
                 )
             };
         }
@@ -101,8 +102,9 @@ impl Drop for Trace {
         if let Some((tally, place)) = &self.tally {
             tally.count(*place, code, took);
         }
+        self.span.record("code", CODES[code]);
         let _entered = self.span.enter();
-        tracing::debug!(code = CODES[code], took_ms = millis(took), "the call ended");
+        tracing::debug!(took_ms = millis(took), "the call ended");
     }
 }
 

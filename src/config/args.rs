@@ -41,6 +41,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub metrics_socket: Option<PathBuf>,
 
+    /// Collector of OpenTelemetry that spans of calls are sent to, such as http://127.0.0.1:4317
+    /// [default: none]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
     /// How long open calls may go on after a stop was asked for [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,

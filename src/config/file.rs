@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "audit",
     "metrics_socket",
     "host_programs",
+    "otlp_endpoint",
     "log",
 ];
 /// Keys below `[log]`.

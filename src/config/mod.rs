@@ -52,6 +52,8 @@ pub struct Config {
     pub metrics_socket: Option<PathBuf>,
     /// Whether extensions may run programs on this machine at all. Default true.
     pub host_programs: bool,
+    /// The collector that spans are sent to, over gRPC without TLS. Default: none.
+    pub otlp_endpoint: Option<String>,
     /// What is logged and how.
     pub log: Log,
 }

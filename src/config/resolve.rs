@@ -33,6 +33,7 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_AUDIT",
     "LONGSHORE_METRICS_SOCKET",
     "LONGSHORE_HOST_PROGRAMS",
+    "LONGSHORE_OTLP_ENDPOINT",
 ];
 
 /// Variables that programs of extensions are given. A broker that one of them starts, as an author's test may, inherits
@@ -92,6 +93,7 @@ pub fn resolve(
     let metrics = sources.pick("metrics_socket", path(&args.metrics_socket), value::socket);
     let off = args.no_host_programs.then(|| "false".to_owned());
     let host_programs = sources.pick("host_programs", off, value::switch);
+    let otlp = sources.pick("otlp_endpoint", args.otlp_endpoint.clone(), value::collector);
     let filter = sources.pick("log.filter", args.log.clone(), value::log_filter);
     let format = sources.pick("log.format", args.log_format.clone(), value::log_format);
     if !sources.mistakes.is_empty() {
@@ -113,6 +115,7 @@ pub fn resolve(
         audit: audit.map_or(Audit::Names, |found| found.0),
         metrics_socket: metrics.map(|found| found.0),
         host_programs: host_programs.is_none_or(|found| found.0),
+        otlp_endpoint: otlp.map(|found| found.0),
         log: Log {
             filter: filter.map_or_else(|| "info".to_owned(), |found| found.0),
             format: format.map_or(LogFormat::Text, |found| found.0),

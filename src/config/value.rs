@@ -110,6 +110,18 @@ pub(super) fn body_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `http://host:port`, where a collector of OpenTelemetry takes gRPC.
+pub(super) fn collector(text: &str) -> Result<String, String> {
+    let is_collector = text.parse::<http::Uri>().is_ok_and(|uri| {
+        let is_bare = matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("" | "/"));
+        uri.scheme_str() == Some("http") && uri.port_u16().is_some() && is_bare
+    });
+    match is_collector {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no collector's address; write one like http://127.0.0.1:4317")),
+    }
+}
+
 /// Log directives.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     // The library cuts text that is not ASCII between characters, and panics.
@@ -205,6 +217,18 @@ mod tests {
     fn a_socket_has_107_bytes() {
         assert!(socket(&format!("/{}", "x".repeat(106))).is_ok());
         assert!(socket(&format!("/{}", "x".repeat(107))).unwrap_err().contains("107"));
+    }
+
+    #[test]
+    fn a_collector_is_named_by_scheme_host_and_port() {
+        for right in ["http://127.0.0.1:4317", "http://[::1]:4317/", "http://collector:4317"] {
+            assert!(collector(right).is_ok(), "{right}");
+        }
+        for wrong in
+            ["", "127.0.0.1:4317", "https://collector:4317", "http://collector", "http://collector:1/v1/traces"]
+        {
+            assert!(collector(wrong).unwrap_err().contains("http://127.0.0.1:4317"), "{wrong}");
+        }
     }
 
     #[test]

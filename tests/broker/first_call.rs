@@ -122,3 +122,15 @@ async fn the_front_end_in_node_works() {
     let left = sessions().await.unwrap().into_inner().sessions;
     assert_eq!(left, []);
 }
+
+#[tokio::test]
+async fn the_front_end_in_rust_works() {
+    let stage = Stage::install(hello_extension(), BrokerOptions::default()).await;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--quiet", "--offline", "--example", "rust-frontend", "--", &stage.id()]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("LONGSHORE_SOCKET", stage.broker.socket());
+    let output = cargo.output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(shown.contains("fetch: 200 Hello, Rust!\n1: hello, Rust, from Linux on the host\n"), "{shown}");
+}

@@ -48,6 +48,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("rusqlite", &["store"]),
     ("prometheus_client", &["api"]),
+    ("opentelemetry", &["app"]),
+    ("opentelemetry_otlp", &["app"]),
+    ("opentelemetry_sdk", &["app"]),
+    ("tracing_opentelemetry", &["app"]),
     ("hyper", &["api", "engine", "exec/engine", "proxy"]),
 ];
 

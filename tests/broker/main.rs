@@ -15,6 +15,7 @@ mod deploying;
 mod doctor;
 mod documented;
 mod execs;
+mod exporting;
 mod faults;
 mod first_call;
 mod gateway;

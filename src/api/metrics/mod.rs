@@ -18,7 +18,7 @@ use super::{
     peer::{IsOurs, PeerStream},
     tally::Tally,
 };
-use crate::{core::Broker, model::error::Result};
+use crate::{core::Broker, model::error::Result, tally::Spans};
 use process::Process;
 use text::Now;
 
@@ -36,6 +36,7 @@ pub(super) struct Sources {
     pub(super) broker: Arc<Broker>,
     pub(super) calls: Calls,
     pub(super) tally: Arc<Tally>,
+    pub(super) spans: Arc<Spans>,
 }
 
 /// Tells whoever asks, for good; the socket goes with it. Who may not call may not ask either.
@@ -84,6 +85,7 @@ impl Sources {
             stats: self.broker.stats().await,
             in_flight: self.calls.open(),
             tally: Arc::clone(&self.tally),
+            spans: Arc::clone(&self.spans),
             process: Process::now(),
         };
         text::of(now)

@@ -13,7 +13,7 @@ use super::{super::tally::Tally, process::Process};
 use crate::{
     core::Stats,
     model::error::{Error, Result},
-    tally::Counted,
+    tally::{Counted, Spans},
 };
 
 /// All that is told, at one moment.
@@ -22,6 +22,7 @@ pub(super) struct Now {
     pub(super) stats: Stats,
     pub(super) in_flight: usize,
     pub(super) tally: Arc<Tally>,
+    pub(super) spans: Arc<Spans>,
     pub(super) process: Process,
 }
 
@@ -52,7 +53,10 @@ impl Now {
         all.counters("longshore_calls", "Calls that ended, by what came of them", counts)?;
         let times = self.tally.called().map(|method| ([("method", method.name.as_str())], method.times.counted()));
         all.times("longshore_call_duration", "How long calls took, streams to their end", times)?;
-        all.gauge("longshore_calls_in_flight", "Calls that are open", self.in_flight)
+        all.gauge("longshore_calls_in_flight", "Calls that are open", self.in_flight)?;
+        all.counter("longshore_spans_sent", "Spans that the collector took", None, self.spans.sent())?;
+        let dropped = self.spans.dropped().map(|(why, count)| ([("why", why)], count));
+        all.counters("longshore_spans_dropped", "Spans that were dropped", dropped.into_iter())
     }
 
     fn write_backends(&self, all: &mut Writer<'_>) -> fmt::Result {
