@@ -114,7 +114,7 @@ class View {
 
   /** An HTTP request to the extension's backend. Any status is an answer. */
   fetch(path, { method = 'GET', headers = {}, body } = {}) {
-    const lines = Object.entries(headers).map(([name, value]) => ({ name, value: Buffer.from(value) }));
+    const lines = Object.entries(headers).map(([name, value]) => ({ name, value }));
     return call(this.#broker.backends, 'Fetch', { path, method, headers: lines, body }, this.#metadata);
   }
 

@@ -15,6 +15,10 @@ async function main([extension = 'longshore/hello-extension', ...flags]) {
   const view = await broker.openView(extension);
   const { status, body } = await view.fetch('/hello?name=front%20end');
   console.log(`fetch: ${status} ${body.toString().trim()}`);
+  const headers = { 'content-type': 'text/x-greeting' };
+  const echoed = await view.fetch('/echo', { method: 'POST', headers, body: Buffer.from('ahoy') });
+  const type = echoed.headers.find(({ name }) => name === 'content-type')?.value;
+  console.log(`echo: ${type} ${echoed.body}`);
   const exited = await view.run('EXEC_TARGET_HOST', ['hello.sh', 'you'], ({ data }) => process.stdout.write(data));
   console.log(`run: exit code ${exited.code}`);
 

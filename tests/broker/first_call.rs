@@ -112,6 +112,7 @@ async fn the_front_end_in_node_works() {
     for line in [
         format!("{id} 1: ready, Hello"),
         "fetch: 200 Hello, front end!".into(),
+        "echo: text/x-greeting ahoy".into(),
         "5: hello, you, from Linux on the host".into(),
         "run: exit code 0".into(),
         "view: SESSION_ENDED".into(),

@@ -182,6 +182,19 @@ async fn metrics_are_for_the_user_alone_and_go_with_the_broker() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o700));
     assert_eq!(metrics.read("/").1, "404 text/plain; charset=utf-8");
+    // A program of an extension has the user's rights, and is refused all the same.
+    let script = format!("curl -s -w ' %{{http_code}}' --unix-socket {} http://localhost/metrics", socket.display());
+    let argv = ["/bin/sh", "-c", &script].map(ToOwned::to_owned).to_vec();
+    let extension = local(&broker).await;
+    let request = pb::RunRequest { extension, target: ExecTarget::Host.into(), argv, ..Default::default() };
+    let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
+    let mut said = String::new();
+    while let Some(event) = run.message().await.unwrap() {
+        if let Some(pb::run_response::Event::Output(output)) = event.event {
+            said += &String::from_utf8_lossy(&output.data);
+        }
+    }
+    assert_eq!(said, "metrics are for the user of this broker\n 403");
     // Readers that say nothing hold up neither others nor the end.
     let silent: Vec<_> = (0..4).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     assert!(metrics.read("/metrics").1.starts_with("200 "));
@@ -203,13 +216,18 @@ pub(crate) fn call_id(metadata: &tonic::metadata::MetadataMap) -> Option<String>
 
 #[tokio::test]
 async fn what_is_logged_of_a_call_bears_the_id_that_its_caller_is_told() {
-    let args = ["--log-format", "json"].map(Into::into).to_vec();
+    // With all that the libraries log as well.
+    let args = ["--log-format", "json", "--log", "trace"].map(Into::into).to_vec();
     let stage = Stage::install(hello_extension(), BrokerOptions { args, ..Default::default() }).await;
     let (broker, extension) = (&stage.broker, stage.id());
     let open = pb::OpenRequest { extension: extension.clone() };
     let mut stream = broker.sessions().await.open(open).await.unwrap().into_inner();
     let session = stream.message().await.unwrap().unwrap();
-    let mut request = Request::new(pb::FetchRequest { path: "/hello".into(), ..Default::default() });
+    let content = Some(pb::header::Content::Value("a-secret-header".into()));
+    let headers = vec![pb::Header { name: "x-secret".into(), content }];
+    let body = b"a-secret-body".to_vec().into();
+    let fetch = pb::FetchRequest { path: "/echo".into(), method: "POST".into(), headers, body, ..Default::default() };
+    let mut request = Request::new(fetch);
     request.metadata_mut().insert("longshore-session", session.token.parse().unwrap());
     let answer = broker.backends().await.fetch(request).await.unwrap();
     let id = call_id(answer.metadata()).expect("a call that is logged says its id");
@@ -228,7 +246,9 @@ async fn what_is_logged_of_a_call_bears_the_id_that_its_caller_is_told() {
     ] {
         assert_eq!(span[field], value, "{field} of {span}");
     }
-    assert!(!broker.log().contains(&session.token), "a token is never logged");
+    for secret in [&*session.token, "a-secret-header", "a-secret-body"] {
+        assert!(!broker.log().contains(secret), "{secret:?} is logged");
+    }
 
     // What goes on behind a call belongs to it.
     let request = pb::UninstallRequest { extension: extension.clone(), volumes: true };
