@@ -113,7 +113,6 @@ async fn a_volume_that_is_in_use_when_an_install_is_undone_goes_later() {
     no_traces(&broker, &image.id).await;
 }
 
-/// What a tree in a container was being killed with is taken back.
 /// Where the kernel has the process limit of a container.
 fn pids_limit(container: &str) -> PathBuf {
     let init = docker(&["inspect", "-f", "{{.State.Pid}}", container]);
@@ -126,12 +125,15 @@ fn pids_limit(container: &str) -> PathBuf {
     .into()
 }
 
+/// What a tree in a container was being killed with is taken back.
 #[tokio::test]
 async fn a_process_limit_that_a_killed_broker_squeezed_is_restored() {
     const LIMIT: &str = "77";
-    let image = Image::hello().build().await;
+    // A backend that is called meanwhile and cannot start a thread may end.
+    let image = Image::sleeping().build().await;
     let mut broker = Broker::start().await;
-    broker.install(trusting(&image.reference)).await.unwrap();
+    let ready_timeout = Some(prost_types::Duration::default());
+    broker.install(pb::InstallRequest { ready_timeout, ..trusting(&image.reference) }).await.unwrap();
     let container = list(&broker).await.remove(0).backend.unwrap().containers.remove(0).id;
     broker.kill();
     let database = rusqlite::Connection::open(broker.data_dir().join("longshore.db")).unwrap();
