@@ -64,7 +64,7 @@ async fn placed(args: &ServeArgs) -> (Checkup, bool) {
     let mut checks = vec![
         Check::ok(CONFIGURATION, "without mistakes"),
         places::data_dir(data_dir),
-        places::socket_path(socket),
+        places::socket_path(socket, reached.is_listening),
         reached.check,
         stored::check(data_dir, reached.is_listening).await,
     ];

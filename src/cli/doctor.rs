@@ -5,9 +5,16 @@ use std::{process::ExitCode, time::Duration};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::info::InfoView};
+use super::{
+    Options,
+    connect::Broker,
+    console::Console,
+    failure::Failure,
+    table::Table,
+    view::info::{HostContainmentView, InfoView},
+};
 use crate::{
-    model::checkup::{Check, Checkup, Expected, Verdict},
+    model::checkup::{CGROUP, Check, Checkup, Expected, Verdict},
     pb,
 };
 
@@ -38,7 +45,13 @@ pub fn main(options: &Options, checkup: Checkup) -> ExitCode {
 async fn run(console: &mut Console, checkup: Checkup) -> ExitCode {
     let Checkup { mut checks, expected } = checkup;
     if let Some(expected) = expected.filter(|expected| expected.is_listening) {
-        checks.push(broker(&expected).await);
+        match ask(&expected).await {
+            Ok(info) => {
+                checks.retain(|check| check.name != CGROUP);
+                checks.extend([cgroup(&info), judge(&info, &expected)]);
+            }
+            Err(check) => checks.push(check),
+        }
     }
     let is_healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     let printed = match console.wants_json() {
@@ -51,28 +64,29 @@ async fn run(console: &mut Console, checkup: Checkup) -> ExitCode {
     if printed.is_ok() && is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the broker says, and whether it is the one that the configuration means.
-async fn broker(expected: &Expected) -> Check {
+/// What the broker says of itself, or what is wrong with its answer.
+async fn ask(expected: &Expected) -> Result<InfoView, Check> {
     let options = Options { socket: Some(expected.socket.clone()), json: false };
     let ask =
         async { Ok::<_, Failure>(Broker::connect(&options).await?.system().get_info(pb::GetInfoRequest {}).await?) };
-    let info = match tokio::time::timeout(BOUND, ask).await {
-        Ok(Ok(response)) => InfoView::from(response.into_inner()),
+    match tokio::time::timeout(BOUND, ask).await {
+        Ok(Ok(response)) => Ok(InfoView::from(response.into_inner())),
         Ok(Err(failure)) => {
-            return Check::problem(
-                BROKER,
-                failure.to_string().trim_start_matches("longshore: "),
-                "end what listens there, and start a broker",
-            );
+            let found = failure.to_string();
+            let advice = "end what listens there, and start a broker";
+            Err(Check::problem(BROKER, found.trim_start_matches("longshore: "), advice))
         }
         Err(_) => {
             let found = format!("does not say what it is within {BOUND:?}; its engine may hang");
-            return Check::warning(BROKER, found, "see what its log says");
+            Err(Check::warning(BROKER, found, "see what its log says"))
         }
-    };
+    }
+}
+
+/// Whether it is the broker that the configuration means.
+fn judge(info: &InfoView, expected: &Expected) -> Check {
     let found = format!("{} (pid {}, uid {})", info.version, info.pid, info.uid);
     let own = env!("CARGO_PKG_VERSION");
-    let has_host = info.capabilities.iter().any(|one| one.name == "exec.host" && one.available);
     let data_dir = expected.data_dir.display().to_string();
     let (what, advice) = if info.version != own {
         (format!("this program is {own}"), "start the broker again, with this program")
@@ -80,12 +94,24 @@ async fn broker(expected: &Expected) -> Check {
         (format!("it keeps its data in {}, not in {data_dir}", info.data_dir), DIFFERENT)
     } else if info.engine.url != expected.engine {
         (format!("it uses the engine {}, not {}", info.engine.url, expected.engine), DIFFERENT)
-    } else if has_host && info.host_containment.containment == "WALK" {
-        (info.host_containment.reason.clone(), "run it as a systemd unit with Delegate=yes, as in deploy/systemd")
     } else {
         return Check::ok(BROKER, found);
     };
     Check::warning(BROKER, format!("{found}: {what}"), advice)
+}
+
+/// What holds its programs on the host together; what can be seen from here is about a broker that is started here.
+fn cgroup(info: &InfoView) -> Check {
+    let has_host = info.capabilities.iter().any(|one| one.name == "exec.host" && one.available);
+    let HostContainmentView { containment, reason } = &info.host_containment;
+    match containment.as_str() {
+        _ if !has_host => Check::ok(CGROUP, "not needed: the broker runs no programs on the host"),
+        "CGROUP" => Check::ok(CGROUP, "the broker gives each program on the host one, which is killed as a whole"),
+        _ => {
+            let advice = "run the broker as a systemd unit with Delegate=yes, as in deploy/systemd";
+            Check::warning(CGROUP, format!("what programs on the host start is followed: {reason}"), advice)
+        }
+    }
 }
 
 const DIFFERENT: &str = "it was started with other settings than this command has; see `longshore info`";

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// The name of what is said of cgroups, which a running broker knows better.
+pub const CGROUP: &str = "cgroup";
+
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {

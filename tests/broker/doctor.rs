@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     repairing::damage,
-    support::{Broker, BrokerOptions, PLAIN_UID, docker_gid, local, local_source},
+    support::{Broker, BrokerOptions, PLAIN_UID, PrivateEngine, docker_gid, local, local_source},
 };
 
 /// Longest time that a look may take on a busy machine, whatever hangs.
@@ -164,6 +164,36 @@ async fn who_may_not_use_the_engine_is_told_the_group() {
     let group = groups.lines().find(|line| line.split(':').nth(2) == Some(&gid)).unwrap().split(':').next().unwrap();
     let advice = format!("usermod -aG {group} ");
     Checkup::by(&mut command(&broker, asked, &[])).is_sick_by("engine", "you may not use", &advice);
+    // In the group all is well, but for what only root can see.
+    let mut asked = Command::new("setpriv");
+    asked.args([format!("--reuid={PLAIN_UID}"), format!("--regid={PLAIN_UID}"), format!("--groups={gid}")]);
+    asked.arg(broker.binary());
+    let checkup = Checkup::by(&mut command(&broker, asked, &[]));
+    checkup.is_healthy();
+    assert_eq!(checkup.check("engine").0, "ok");
+}
+
+#[tokio::test]
+async fn an_engine_that_sees_other_directories_is_told() {
+    let engine = PrivateEngine::start().await;
+    // What is in memory for the machine is for that engine another place in memory.
+    let place = tempfile::tempdir_in("/run").unwrap();
+    let broker = Broker::prepare(BrokerOptions::default());
+    let mut asked = Command::new(broker.binary());
+    asked.arg("doctor").arg("--data-dir").arg(place.path()).arg("--runtime-dir").arg(broker.runtime_dir());
+    asked.arg("--engine").arg(engine.at().url()).env_clear().env("HOME", broker.home());
+    Checkup::by(&mut asked).is_sick_by("engine's machine", "does not see", "under the same path");
+}
+
+#[tokio::test]
+async fn what_runs_under_systemd_needs_no_directory_of_its_own_for_the_socket() {
+    let broker = Broker::start().await;
+    let directory = broker.runtime_dir();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let checkup = Checkup::of(&broker, &[]);
+    checkup.is_healthy();
+    assert!(checkup.check("runtime directory").1.contains("the socket is there"));
+    assert!(checkup.check("cgroup").1.contains("the broker") || checkup.check("cgroup").0 == "warning");
 }
 
 #[tokio::test]

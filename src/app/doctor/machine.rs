@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     exec::{Hub, HubOptions, check_cgroups},
-    model::checkup::Check,
+    model::checkup::{CGROUP, Check},
 };
 
 /// Descriptors below which a broker with a few extensions runs short.
@@ -17,7 +17,7 @@ const GOOD_DESCRIPTORS: u64 = 4096;
 /// What holds programs on the host together. A broker that a service manager starts is in a cgroup of its own; what it
 /// has is in `longshore info`.
 pub(super) fn cgroup(has_host: bool) -> Check {
-    const NAME: &str = "cgroup";
+    const NAME: &str = CGROUP;
     if !has_host {
         return Check::ok(NAME, "not needed: programs on the host are switched off (host_programs)");
     }

@@ -49,10 +49,12 @@ pub(super) fn data_dir(path: &Path) -> Check {
     }
 }
 
-/// The directory of the control socket and the length of the socket's path.
-pub(super) fn socket_path(socket: &Path) -> Check {
+/// The directory of the control socket and the length of the socket's path. Where somebody listens the socket is there,
+/// perhaps systemd's, and nothing has to be made.
+pub(super) fn socket_path(socket: &Path, is_listening: bool) -> Check {
     let directory = socket.parent().unwrap_or(Path::new("/"));
     match usable(directory, check_directory) {
+        Err(why) if is_listening => Check::ok(RUNTIME, format!("{why}; the socket is there, so it need not be")),
         Ok(()) => {
             let length = socket.as_os_str().len();
             let path = directory.display();
