@@ -113,7 +113,7 @@ pub async fn run(
         hub: Arc::new(hub),
     })
     .await?;
-    broker.open_gateways().await?;
+    broker.open_all_sockets().await?;
     broker.spawn_presence();
     broker.spawn_recovery();
     broker.spawn_feed();

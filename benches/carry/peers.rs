@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use longshore::pb::{self, backend_service_client::BackendServiceClient};
-use rustix::process::{Pid, Signal, kill_process};
-use tonic::{
-    Streaming,
-    transport::{Channel, Endpoint},
+use longshore::{
+    backend::{self, Backend, Registration},
+    pb::{self, extension_service_client::ExtensionServiceClient},
 };
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     Outcome,
@@ -44,8 +44,8 @@ pub(crate) struct Contender {
 pub(crate) struct Broker {
     process: Process,
     pub(crate) socket: PathBuf,
-    /// Held: the attachment ends with it.
-    _attachment: Streaming<pb::AttachResponse>,
+    /// Held: the backend is its own again when it ends.
+    _registration: Registration,
 }
 
 impl Process {
@@ -198,14 +198,17 @@ impl Broker {
         let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
         let channel = channel(&socket).await?;
         install_page(channel.clone(), &home, EXTENSION).await?;
-        let request = pb::AttachRequest {
-            extension: EXTENSION.into(),
-            socket: backend.display().to_string(),
-            ..Default::default()
-        };
-        let mut attachment = BackendServiceClient::new(channel).attach(request).await?.into_inner();
-        attachment.message().await?;
-        Ok(Broker { process, socket, _attachment: attachment })
+        let request = pb::ExtensionServiceGetRequest { extension: EXTENSION.into() };
+        let extension = ExtensionServiceClient::new(channel).get(request).await?.into_inner().extension;
+        let registration_socket = extension.unwrap_or_default().registration_socket;
+        let socket_of_backend = backend.display().to_string();
+        let registration = Backend::new("bench")
+            .at(registration_socket)
+            .offering(backend::Endpoint::http1("http", socket_of_backend.clone()))
+            .offering(backend::Endpoint::grpc("grpc", socket_of_backend))
+            .register();
+        registration.registered().await?;
+        Ok(Broker { process, socket, _registration: registration })
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,8 +1,8 @@
 //! `BackendService`, but for the calls to backends themselves, which [`super::carry`] serves.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
 use super::{Streamed, convert, session, status::status, until_stopped};
@@ -47,26 +47,5 @@ impl BackendService for Backends {
             })
         });
         Ok(Response::new(until_stopped(stream, self.0.stopping())))
-    }
-
-    type AttachStream = Streamed<pb::AttachResponse>;
-
-    async fn attach(&self, request: Request<pb::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
-        let request = request.into_inner();
-        let id = convert::extension_id(&request.extension).map_err(status)?;
-        let socket = convert::absolute_path("socket", &request.socket).map_err(status)?;
-        let directory = match request.directory.as_str() {
-            "" => None,
-            text => Some(convert::absolute_path("directory", text).map_err(status)?),
-        };
-        let attachment = self.0.attach(&id, socket, directory).await.map_err(status)?;
-        let first = pb::AttachResponse { extension: id.to_string() };
-        // The stream says one thing and then stays open; the attachment ends when it is dropped.
-        let held = tokio_stream::once(Ok(first)).chain(tokio_stream::pending::<Result<_, Status>>());
-        let held: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(held.map(move |item| {
-            let _ = &attachment;
-            item
-        }));
-        Ok(Response::new(until_stopped(held, self.0.stopping())))
     }
 }

@@ -18,10 +18,10 @@ use super::{
     status::status,
 };
 use crate::{
-    core::Broker,
+    core::{Broker, Callee},
     model::{
         error::{Error, Reason, Result},
-        reference::ExtensionId,
+        registration::check_name,
     },
     pb::{self, connect_request, connect_response, stream_request, stream_response},
     proxy::{self, Exchange, Length, Part, Piece, Source, Tunnel, Tunnelled, Upload},
@@ -77,14 +77,14 @@ pub(super) async fn fetch(
     requests: Messages,
 ) -> Result<http::Response<Reply>> {
     let request: pb::FetchRequest = requests.only().await?;
-    let (id, limits, start_wait) = fetch_terms(&broker, &session, &request).map_err(|error| error.sent(false))?;
+    let (callee, limits, start_wait) = fetch_terms(&broker, &session, &request).map_err(|error| error.sent(false))?;
     let fetch = proxy::Request {
         method: method(request.method),
         path: request.path,
         headers: convert::header_lines(request.headers),
         body: request.body,
     };
-    let response = broker.fetch(&id, fetch, limits, start_wait).await?;
+    let response = broker.fetch(&callee, fetch, limits, start_wait).await?;
     let message = pb::FetchResponse {
         status: i32::from(response.status),
         headers: convert::headers(response.headers),
@@ -99,11 +99,20 @@ fn fetch_terms(
     broker: &Broker,
     session: &InSession,
     request: &pb::FetchRequest,
-) -> Result<(ExtensionId, proxy::Limits, Duration)> {
-    let id = session::extension(session.as_ref(), &request.extension)?;
+) -> Result<(Callee, proxy::Limits, Duration)> {
+    let callee = callee(session, &request.extension, &request.endpoint)?;
     let limits = limits(broker, request.time_limits)?;
     let limits = proxy::Limits { max_body_bytes: max_body_bytes(broker, request)?, ..limits };
-    Ok((id, limits, start_wait(request.start_wait)?))
+    Ok((callee, limits, start_wait(request.start_wait)?))
+}
+
+/// Whom a request is for.
+fn callee(session: &InSession, extension: &str, endpoint: &str) -> Result<Callee> {
+    let extension = session::extension(session.as_ref(), extension)?;
+    if !endpoint.is_empty() {
+        check_name(endpoint)?;
+    }
+    Ok(Callee { extension, endpoint: endpoint.to_owned() })
 }
 
 fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64> {
@@ -230,7 +239,7 @@ fn connection_end() -> Chunk {
 
 /// A request whose head was read.
 struct Begun {
-    extension: ExtensionId,
+    callee: Callee,
     head: proxy::RequestHead,
     length: Length,
     limits: proxy::Limits,
@@ -239,7 +248,7 @@ struct Begun {
 
 impl Begun {
     fn of(broker: &Broker, session: &InSession, head: pb::RequestHead, upgrade: Option<String>) -> Result<Begun> {
-        let extension = session::extension(session.as_ref(), &head.extension)?;
+        let callee = callee(session, &head.extension, &head.endpoint)?;
         let limits = limits(broker, head.time_limits)?;
         let start_wait = start_wait(head.start_wait)?;
         let method = method(head.method);
@@ -259,12 +268,12 @@ impl Begun {
         }
         let headers = convert::header_lines(head.headers);
         let head = proxy::RequestHead { method, path: head.path, headers, trailers: head.trailers, upgrade };
-        Ok(Begun { extension, head, length, limits, start_wait })
+        Ok(Begun { callee, head, length, limits, start_wait })
     }
 
     async fn open(self, broker: &Broker, source: Source) -> Result<Exchange> {
         let upload = Upload::pieces(source, self.length);
-        broker.exchange(&self.extension, &self.head, upload, self.limits, self.start_wait).await
+        broker.exchange(&self.callee, &self.head, upload, self.limits, self.start_wait).await
     }
 }
 

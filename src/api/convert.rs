@@ -9,13 +9,14 @@ use bytes::Bytes;
 
 use super::trace;
 use crate::{
-    core::{ContainerView, InstallPhase, Observed, Owner, Progress, PullPolicy, Resource, Source, State, View},
+    core::{ContainerView, Held, InstallPhase, Observed, Owner, Progress, PullPolicy, Resource, Source, State, View},
     model::{
         error::{Error, Reason, Result},
         extension::{OwnerSource, ResourceKind},
         grant::{Grant, Need},
         problem::{Problem, Severity},
         reference::{ExtensionId, Reference},
+        registration::Holder,
     },
     pb,
     proxy::HeaderLine,
@@ -205,7 +206,7 @@ pub(super) fn progress(progress: Progress) -> pb::Progress {
 
 /// An installed extension.
 pub(super) fn extension(view: View) -> pb::Extension {
-    let View { installed, observed, containers, attached, ui } = view;
+    let View { installed, observed, containers, registered, registration_socket, ui } = view;
     let Observed { state, reason, message } = observed;
     let record = installed.record;
     let backend = record.backend.map(|backend| pb::Backend {
@@ -213,7 +214,7 @@ pub(super) fn extension(view: View) -> pb::Extension {
         service: backend.service,
         socket: backend.socket.unwrap_or_default(),
         containers: containers.into_iter().map(container).collect(),
-        attached,
+        attached: registered.iter().any(|held| held.holder == Holder::Host),
     });
     let ui = ui.map(|ui| pb::UserInterface {
         title: ui.title,
@@ -239,6 +240,22 @@ pub(super) fn extension(view: View) -> pb::Extension {
         host_binaries: record.binaries.into_iter().filter(|binary| !binary.directory).map(|b| b.name).collect(),
         installed_at: Some(timestamp(installed.installed_at_ms)),
         warnings: record.warnings,
+        registrations: registered.into_iter().map(registration).collect(),
+        registration_socket: registration_socket.unwrap_or_default(),
+    }
+}
+
+fn registration(held: Held) -> pb::Registration {
+    let Held { epoch, holder, hello } = held;
+    pb::Registration {
+        service: holder.service().to_owned(),
+        container_id: holder.container().to_owned(),
+        epoch,
+        instance: hello.instance,
+        software: hello.software,
+        endpoints: hello.endpoints.into_iter().map(|endpoint| endpoint.name).collect(),
+        ready: hello.health.ready,
+        message: hello.health.message,
     }
 }
 

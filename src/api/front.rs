@@ -146,7 +146,12 @@ fn told(answer: impl Future<Output = Result<http::Response<Reply>>>) -> impl Fut
     answer.unwrap_or_else(|error| refusal(status(error)))
 }
 
-async fn routed(routes: Routes, request: http::Request<tonic::body::Body>, is_ours: bool) -> http::Response<Reply> {
+/// What the library's router answers, with a reason for its own refusals.
+pub(super) async fn routed(
+    routes: Routes,
+    request: http::Request<tonic::body::Body>,
+    is_ours: bool,
+) -> http::Response<Reply> {
     let Ok(response) = routes.oneshot(request).await;
     status::reasoned(response, is_ours).map(Reply::Library)
 }

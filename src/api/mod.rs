@@ -24,6 +24,7 @@ mod ownership;
 mod page;
 mod passthrough;
 mod peer;
+mod registration;
 mod reply;
 mod server;
 mod session;
@@ -40,6 +41,8 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -54,6 +57,7 @@ use crate::{
 };
 use calls::Calls;
 use front::Front;
+use registration::{ExtensionFront, Registrations};
 use tally::Tally;
 
 /// Largest message that the broker reads: a body for a backend, and some room.
@@ -64,6 +68,9 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const FLUSH: Duration = Duration::from_millis(100);
 /// The service name under which health tells about the engine.
 const ENGINE_HEALTH: &str = "longshore.engine";
+
+/// The service that is served on extensions' sockets alone.
+const REGISTRATION: &str = "longshore.v1.RegistrationService";
 
 /// Where metrics are told, and what is told beside what the API knows itself.
 #[derive(Debug)]
@@ -127,10 +134,16 @@ pub async fn serve(
         AbortOnDropHandle::new(tokio::spawn(metrics::serve(socket, is_ours.clone(), sources)))
     });
     let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);
-    let mut server = std::pin::pin!(server::serve(&socket.listener, is_ours, front, stop_accepting.clone()));
+    let extension_front = ExtensionFront::new(calls.clone(), extension_routes(&broker)?);
+    let arrivals = broker.arrivals().ok_or_else(|| Error::bug("extensions' sockets are served twice"))?;
+    let mut server = std::pin::pin!(async {
+        let control = server::serve(&socket.listener, is_ours, front, stop_accepting.clone());
+        let extensions = server::serve_extensions(arrivals, extension_front, stop_accepting.clone());
+        tokio::join!(control, extensions)
+    });
     health.set_service_status("", ServingStatus::Serving).await;
     tokio::select! {
-        () = &mut server => return Err(Error::bug("the server ended by itself")),
+        _ = &mut server => return Err(Error::bug("the server ended by itself")),
         () = report_engine(&health, broker.engine_presence()) => {}
         () = shutdown => {}
     }
@@ -189,17 +202,11 @@ where
         session_service_server::SessionServiceServer,
         system_service_server::SystemServiceServer,
     };
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // The details of errors: clients that have only reflection, as grpcurl, can then show them.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    let wrong = |e| Error::bug("the compiled protos are damaged").caused_by(e);
+    let others = || reflection(|service| service != REGISTRATION);
+    let wrong = |e| damaged().caused_by(e);
     Ok(Routes::new(health)
-        .add_service(reflection().build_v1().map_err(wrong)?)
-        .add_service(reflection().build_v1alpha().map_err(wrong)?)
+        .add_service(others()?.build_v1().map_err(wrong)?)
+        .add_service(others()?.build_v1alpha().map_err(wrong)?)
         .add_service(ExtensionServiceServer::new(extension::Extensions(broker.clone())))
         .add_service(BackendServiceServer::new(backend::Backends(broker.clone())))
         .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
@@ -209,4 +216,32 @@ where
         .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))
         .add_service(SystemServiceServer::new(system::System(broker.clone())))
         .prepare())
+}
+
+/// What is served on extensions' own sockets.
+fn extension_routes(broker: &Arc<Broker>) -> Result<Routes> {
+    let only = || reflection(|service| service == REGISTRATION);
+    let wrong = |e| damaged().caused_by(e);
+    Ok(Routes::new(Registrations::server(broker))
+        .add_service(only()?.build_v1().map_err(wrong)?)
+        .add_service(only()?.build_v1alpha().map_err(wrong)?)
+        .prepare())
+}
+
+/// Reflection that lists those of our services that are `served`, and the library's.
+fn reflection(served: impl Fn(&str) -> bool) -> Result<tonic_reflection::server::Builder<'static>> {
+    let mut ours = FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).map_err(|e| damaged().caused_by(e))?;
+    for file in &mut ours.file {
+        let package = file.package().to_owned();
+        file.service.retain(|service| served(&format!("{package}.{}", service.name())));
+    }
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(ours)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of errors: clients that have only reflection, as grpcurl, can then show them.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
+}
+
+fn damaged() -> Error {
+    Error::bug("the compiled protos are damaged")
 }

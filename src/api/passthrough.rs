@@ -21,16 +21,19 @@ use super::{
     status::status,
 };
 use crate::{
-    core::Broker,
+    core::{Broker, Callee},
     model::{
         error::{Error, Reason, Result},
         reference::ExtensionId,
+        registration::check_name,
     },
     proxy::{Answer, CarriedBody},
 };
 
 /// Whose backend a call is for.
 const EXTENSION: &str = "longshore-extension";
+/// Which of the backend's endpoints it is for; without it, the first that speaks gRPC.
+const ENDPOINT: &str = "longshore-endpoint";
 /// How the headers begin that no backend sees.
 const OURS: &str = "longshore-";
 
@@ -56,16 +59,18 @@ pub(super) async fn carry(broker: Arc<Broker>, request: http::Request<Incoming>)
         return Err(Error::new(Reason::MethodInvalid, "method", message).sent(false));
     }
     let id = extension(&head.headers)?;
+    let endpoint = endpoint(&head.headers)?;
     head.headers = without(head.headers, |name| is_of_us(name) || name == HOST);
     head.uri = localhost(head.uri.path_and_query())?;
     head.version = http::Version::HTTP_2;
     head.extensions.clear();
     let call = http::Request::from_parts(head, CarriedBody::new(body.map_err(Into::into)));
-    let mut response = broker.forward(&id, call).await?;
+    let callee = Callee { extension: id, endpoint };
+    let mut response = broker.forward(&callee, call).await?;
     // What begins like ours is ours to say.
     let headers = std::mem::take(response.headers_mut());
     *response.headers_mut() = without(headers, is_of_us);
-    Ok(response.map(|answer| Reply::Carried(Carried { answer: Some(answer), id })))
+    Ok(response.map(|answer| Reply::Carried(Carried { answer: Some(answer), id: callee.extension })))
 }
 
 /// The extension that a call names.
@@ -78,6 +83,20 @@ pub(super) fn extension(headers: &HeaderMap) -> Result<ExtensionId> {
         Error::new(Reason::RequestInvalid, EXTENSION, "the header longshore-extension must be an id, such as org/name")
     })?;
     convert::extension_id(text)
+}
+
+/// The endpoint that a call names; empty where it names none.
+fn endpoint(headers: &HeaderMap) -> Result<String> {
+    let mut named = headers.get_all(ENDPOINT).iter();
+    match (named.next(), named.next()) {
+        (None, _) => Ok(String::new()),
+        (Some(name), None) => {
+            let name = name.to_str().unwrap_or_default();
+            check_name(name)?;
+            Ok(name.to_owned())
+        }
+        _ => Err(Error::new(Reason::RequestInvalid, ENDPOINT, "the header longshore-endpoint is given twice")),
+    }
 }
 
 fn is_of_us(name: &HeaderName) -> bool {

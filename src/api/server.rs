@@ -1,18 +1,29 @@
-//! The HTTP/2 server of the control socket: accepts, says what a connection may take, stops.
+//! The HTTP/2 server of the control socket and of extensions' sockets: accepts, says what a connection may take, stops.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
-use hyper::server::conn::http2;
+use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::UnixListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     authority::AuthorityRewrite,
+    calls::{Answering, CountedBody},
     front::Front,
     listener,
     peer::{IsOurs, PeerStream},
+    registration::ExtensionFront,
 };
+use crate::core::Arrivals;
 
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 4096;
@@ -27,6 +38,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 * WINDOW_BYTES;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Connections cut off in the middle of their opening that are remembered: a bound on rapid resets.
 const MAX_PENDING_RESETS: usize = 64;
+/// How long a connection has to tell its end, when the socket that it came to is closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Refused callers that are told why, within [`REFUSALS_WITHIN`]; each holds a connection as long as it likes.
 const MAX_REFUSALS: usize = 16;
 /// How long a count of refused callers lasts.
@@ -50,24 +63,58 @@ pub(super) async fn serve(listener: &UnixListener, is_ours: IsOurs, front: Front
             stream.log_refusal();
         }
         let door = front.door(stream.peer().clone());
-        let connection = builder.serve_connection(TokioIo::new(AuthorityRewrite::new(stream)), door);
-        let stop = stop.clone();
+        connections.spawn(serve_connection(builder.clone(), stream, door, stop.clone()));
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves those who come to extensions' sockets until `stop`, then until the last connection is closed.
+pub(super) async fn serve_extensions(mut arrivals: Arrivals, front: ExtensionFront, stop: CancellationToken) {
+    let builder = settings();
+    let connections = TaskTracker::new();
+    loop {
+        let arrival = tokio::select! {
+            Some(arrival) = arrivals.recv() => arrival,
+            () = stop.cancelled() => break,
+        };
+        let door = front.door(&arrival);
+        let (builder, stop) = (builder.clone(), stop.child_token());
         connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection failed");
+            let _place = arrival.place;
+            let mut served = pin!(serve_connection(builder, arrival.stream, door, stop.clone()));
+            tokio::select! {
+                () = served.as_mut() => return,
+                () = arrival.closed.cancelled() => stop.cancel(),
             }
+            // What ends now is told why.
+            let _ = timeout(LAST_WORDS, served).await;
         });
     }
     connections.close();
     connections.wait().await;
+}
+
+async fn serve_connection<D>(
+    builder: http2::Builder<TokioExecutor>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    door: D,
+    stop: CancellationToken,
+) where
+    D: Service<http::Request<Incoming>, Response = http::Response<CountedBody>, Error = Infallible, Future = Answering>,
+{
+    let connection = builder.serve_connection(TokioIo::new(AuthorityRewrite::new(stream)), door);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection failed");
+    }
 }
 
 fn settings() -> http2::Builder<TokioExecutor> {

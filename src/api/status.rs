@@ -82,6 +82,17 @@ pub(super) fn reasoned<B: Default>(response: http::Response<B>, is_ours: bool) -
     status(Error::new(reason, "", message)).into_http()
 }
 
+/// Gives a reason to the failure with which the library ends a stream of requests that it cannot read.
+pub(super) fn unreadable(failure: Status) -> Status {
+    match failure.code() {
+        // It was too large, or is no message of that type.
+        Code::OutOfRange | Code::ResourceExhausted | Code::Internal | Code::InvalidArgument => {
+            status(Error::new(Reason::RequestInvalid, "", failure.message()))
+        }
+        _ => failure,
+    }
+}
+
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,

@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
 use futures_util::future::BoxFuture;
 use tokio::{net::UnixStream, time::Instant};
 
-use super::{Broker, attach::StandIn, start::BackendContainer};
+use super::{Broker, leases::Route as Registered, start::BackendContainer};
 use crate::{
     engine::ContainerDetails,
     exec::{self, DialErrorKind},
@@ -20,6 +19,7 @@ use crate::{
         journal::ChangeKind,
         mounts::GUEST_DIR,
         reference::ExtensionId,
+        registration::{Address, Protocol},
     },
     proxy::{self, Route},
 };
@@ -32,36 +32,47 @@ pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 /// container's own user, who is most likely to have made it.
 const INSIDE_USERS: [Option<&str>; 2] = [Some("0:0"), None];
 
+/// Whom a call is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callee {
+    /// The extension.
+    pub extension: ExtensionId,
+    /// The endpoint, by name; empty for the first that speaks what the call needs.
+    pub endpoint: String,
+}
+
 impl Broker {
     /// Sends one HTTP request to an extension's backend, waiting up to `start_wait` for it to start.
     pub async fn fetch(
         &self,
-        id: &ExtensionId,
+        callee: &Callee,
         request: proxy::Request,
         limits: proxy::Limits,
         start_wait: Duration,
     ) -> Result<proxy::Response<proxy::Body>> {
         // Who asks for more than is usual is not sent where that is not there; others are where anything is.
+        let id = &callee.extension;
         let is_usual = limits.max_body_bytes <= self.limits.exchange.max_body_bytes;
         limits.memory.check(id.as_str(), if is_usual { 1 } else { limits.max_body_bytes })?;
         let limits = with_start(limits, start_wait);
-        let ways = self.pools.of(id);
-        let dial = || self.dial(id, start_wait);
+        let ways = self.pools.of(id, &callee.endpoint);
+        let dial = || self.dial(callee, Protocol::Http1, start_wait);
         proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), dial }, request, &limits).await
     }
 
     /// Begins an HTTP exchange with an extension's backend that goes on piece by piece.
     pub async fn exchange(
         &self,
-        id: &ExtensionId,
+        callee: &Callee,
         head: &proxy::RequestHead,
         upload: proxy::Upload,
         limits: proxy::Limits,
         start_wait: Duration,
     ) -> Result<proxy::Exchange> {
         let limits = with_start(limits, start_wait);
-        let ways = self.pools.of(id);
-        let dial = || self.dial(id, start_wait);
+        let id = &callee.extension;
+        let ways = self.pools.of(id, &callee.endpoint);
+        let dial = || self.dial(callee, Protocol::Http1, start_wait);
         let route = Route { backend: id.as_str(), pool: Some(&ways.http), dial };
         // Who asks for another protocol is told of nothing but the answer.
         let with_interim = head.upgrade.is_none();
@@ -71,27 +82,34 @@ impl Broker {
     /// Carries a gRPC call to an extension's backend as it is.
     pub async fn forward(
         &self,
-        id: &ExtensionId,
+        callee: &Callee,
         call: http::Request<proxy::CarriedBody>,
     ) -> Result<http::Response<proxy::Answer>> {
-        let ways = self.pools.of(id);
-        let dial = || self.dial(id, Duration::ZERO);
+        let id = &callee.extension;
+        let ways = self.pools.of(id, &callee.endpoint);
+        let dial = || self.dial(callee, Protocol::Grpc, Duration::ZERO);
         proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
     }
 
     /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.
-    fn dial<'a>(&'a self, id: &'a ExtensionId, start_wait: Duration) -> BoxFuture<'a, Result<UnixStream>> {
-        Box::pin(self.dial_until_started(id, start_wait))
+    fn dial<'a>(
+        &'a self,
+        callee: &'a Callee,
+        protocol: Protocol,
+        start_wait: Duration,
+    ) -> BoxFuture<'a, Result<UnixStream>> {
+        Box::pin(self.dial_until_started(callee, protocol, start_wait))
     }
 
-    async fn dial_until_started(&self, id: &ExtensionId, start_wait: Duration) -> Result<UnixStream> {
+    async fn dial_until_started(
+        &self,
+        callee: &Callee,
+        protocol: Protocol,
+        start_wait: Duration,
+    ) -> Result<UnixStream> {
         let until = Instant::now() + start_wait;
         loop {
-            let tried = match self.attached.get(id) {
-                Some(stand_in) => dial_stand_in(id, &stand_in).await,
-                None => self.dial_containers(id).await,
-            };
-            match tried {
+            match self.dial_once(callee, protocol).await {
                 Err(error) if error.reason() == Reason::BackendStarting && Instant::now() < until => {
                     tokio::time::sleep(TRY_AGAIN).await;
                 }
@@ -100,15 +118,39 @@ impl Broker {
         }
     }
 
-    async fn dial_containers(&self, id: &ExtensionId) -> Result<UnixStream> {
+    async fn dial_once(&self, Callee { extension: id, endpoint }: &Callee, protocol: Protocol) -> Result<UnixStream> {
         let installed = self.installed(id).await?;
-        let backend = running_backend(&installed)?;
-        let Some(socket) = &backend.socket else {
-            let message = format!("{id} exposes no socket: its metadata.json has no vm.exposes.socket");
+        let service = installed.record.backend.as_ref().map(|backend| backend.service.as_str());
+        let named = Some(endpoint.as_str()).filter(|name| !name.is_empty());
+        match self.registrations.route(id, named, protocol, service) {
+            Ok(Registered::To(Address::Host(path))) => dial_on_host(id, &path).await,
+            Ok(Registered::To(Address::Guest(socket))) => self.dial_containers(&installed, Some(&socket)).await,
+            Ok(Registered::Manifest) => self.dial_containers(&installed, None).await,
+            Ok(Registered::NotReady(why)) => Err(not_ready(id, &why)),
+            // Where nothing is registered, the first thing to know is why.
+            Err(error) => match running_backend(&installed) {
+                Err(stopped) if self.registrations.of(id).is_empty() => Err(stopped),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Connects to a socket in the guest directory: to that which was registered, else to that of the manifest.
+    async fn dial_containers(&self, installed: &Installed, registered: Option<&str>) -> Result<UnixStream> {
+        let id = &installed.id;
+        let backend = running_backend(installed)?;
+        let Some(socket) = registered.or(backend.socket.as_deref()) else {
+            if self.registrations.were_granted(id) {
+                let message = format!("the backend of {id} is not registered now, and its manifest exposes no socket");
+                return Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY));
+            }
+            let message = format!(
+                "{id} exposes no socket: its metadata.json has no vm.exposes.socket, and its backend has not registered"
+            );
             return Err(Error::new(Reason::NoSocket, id.as_str(), message));
         };
-        match self.dial_socket(&installed, backend, socket).await {
-            Err(error) if self.is_updated(&installed).await? => {
+        match self.dial_socket(installed, backend, socket).await {
+            Err(error) if self.is_updated(installed).await? => {
                 let message = format!("{id} is being updated, and its backend does not listen: {error}");
                 Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
             }
@@ -249,15 +291,20 @@ pub(super) fn is_young(started_at: &str, grace: Duration) -> bool {
     SystemTime::now().duration_since(started).is_ok_and(|age| age < grace)
 }
 
-async fn dial_stand_in(id: &ExtensionId, stand_in: &StandIn) -> Result<UnixStream> {
-    let shown = stand_in.socket.display().to_string();
-    UnixStream::connect(Path::new(&stand_in.socket)).await.map_err(|e| match e.kind() {
+async fn dial_on_host(id: &ExtensionId, path: &str) -> Result<UnixStream> {
+    UnixStream::connect(path).await.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            let message = format!("the local process that stands in for {id} does not listen on {shown} yet");
+            let message = format!("the process on the host that stands in for {id} does not listen on {path} yet");
             Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
         }
         _ => unreachable(id, &e),
     })
+}
+
+fn not_ready(id: &ExtensionId, why: &str) -> Error {
+    let colon = if why.is_empty() { "" } else { ": " };
+    let message = format!("the backend of {id} says that it takes no calls now{colon}{why}");
+    Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
 }
 
 fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {

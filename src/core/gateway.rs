@@ -8,13 +8,13 @@ use super::{
     Broker,
     catalogue::{Catalogue, Key as ObjectKey, Object},
     lifecycle::grants_required,
-    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL},
+    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, own_container},
     program::check_runs,
     start::{is_anonymous, nonce_label},
 };
 use crate::{
     engine::{Engine, Volume},
-    gateway::{Caller, Create, Intent, Keeper, Made, Stamp},
+    gateway::{Create, Intent, Keeper, Made, Stamp},
     model::{
         compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS, SIGNATURE},
         error::{Error, Reason, Result},
@@ -24,6 +24,7 @@ use crate::{
         reference::ExtensionId,
         signature::{Key, Mark},
     },
+    peer::socket::Caller,
     random,
     store::{Broken, OpenCreate, Store, now_ms},
 };
@@ -54,15 +55,15 @@ struct New {
 }
 
 impl Broker {
-    /// Opens the gateways of all extensions, so that containers which the last broker left running find them.
+    /// Opens the sockets of all extensions, so that containers which the last broker left running find them.
     ///
-    /// Errors: what the store says. A gateway that cannot be opened is told in the log.
-    pub async fn open_gateways(&self) -> Result<()> {
+    /// Errors: what the store says. A socket that cannot be opened is told in the log.
+    pub async fn open_all_sockets(&self) -> Result<()> {
         for installed in self.store.extensions("", usize::MAX).await? {
             if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
-                && let Err(error) = self.open_gateway(&installed.id)
+                && let Err(error) = self.open_sockets(&installed.id)
             {
-                tracing::error!(%error, extension = %installed.id, "an engine gateway stays closed");
+                tracing::error!(%error, extension = %installed.id, "a socket of an extension stays closed");
             }
         }
         Ok(())
@@ -174,14 +175,7 @@ impl Rules {
     async fn admit(&self, caller: Caller) -> Result<()> {
         let installed = self.allowed().await?;
         let Caller::Container(container) = caller else { return Ok(()) };
-        let ledger = self.store.ledger(Some(&self.id)).await?;
-        if ledger.iter().any(|entry| entry.kind == ResourceKind::Container && entry.id == container) {
-            return Ok(());
-        }
-        // One that has just been made may not be on it yet.
-        let labels = self.engine.container(&container).await?.map(|found| found.labels).unwrap_or_default();
-        let bears = |name: &str, value: &str| labels.get(name).is_some_and(|found| found == value);
-        if bears(EXTENSION_LABEL, self.id.as_str()) && bears(NONCE_LABEL, &installed.record.nonce) {
+        if own_container(&self.store, &self.engine, &installed, &container).await?.is_some() {
             return Ok(());
         }
         tracing::warn!(extension = %self.id, container, "refused a container at an engine gateway");

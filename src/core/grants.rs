@@ -86,6 +86,7 @@ impl Broker {
                 result: DONE.into(),
             })
             .await?;
+        self.registrations.touch(id);
         self.end_what_is_denied(&installed, &before, &decisions).await?;
         self.store.grants(id).await
     }

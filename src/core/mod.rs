@@ -1,6 +1,5 @@
 //! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
 
-mod attach;
 mod audit;
 mod call;
 mod catalogue;
@@ -8,11 +7,13 @@ mod compose;
 mod docker;
 mod events;
 mod execs;
+mod extension_sockets;
 mod feed;
 mod fetched;
 mod gateway;
 mod grants;
 mod info;
+mod leases;
 mod lifecycle;
 mod logs;
 mod ownership;
@@ -24,6 +25,7 @@ mod progress;
 mod proof;
 mod ready;
 mod reconcile;
+mod registration;
 mod repair;
 mod resource_watch;
 mod ring;
@@ -63,17 +65,20 @@ use crate::{
 };
 use lifecycle::{Claims, Mender};
 
-pub use attach::Attachment;
+pub use call::Callee;
 pub use docker::ListOptions;
 pub use events::{Told, Watch};
+pub use extension_sockets::{Arrival, Arrivals};
 pub use grants::Standing;
 pub use info::Info;
+pub use leases::{Change, Held};
 pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, Resource, ResourceFilter};
 pub use package::{PullPolicy, Source};
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
+pub use registration::{Lease, Notice, Situation};
 pub use repair::{Claimed, Repair, Surveyed};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
@@ -136,7 +141,8 @@ pub struct Broker {
     readers: Semaphore,
     /// The Compose that was found last.
     found_compose: Mutex<Option<Compose>>,
-    attached: attach::Attached,
+    registrations: registration::Registrations,
+    extension_sockets: extension_sockets::ExtensionSockets,
     pools: pools::Pools,
     sessions: sessions::Sessions,
     gateways: Gateways,
@@ -204,7 +210,8 @@ impl Broker {
             mender: Mender::default(),
             readers: Semaphore::new(MAX_READERS),
             found_compose: Mutex::new(None),
-            attached: attach::Attached::default(),
+            registrations: registration::Registrations::default(),
+            extension_sockets: extension_sockets::ExtensionSockets::default(),
             pools: pools::Pools::default(),
             sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
@@ -233,7 +240,12 @@ impl Broker {
         self.stopping.cancel();
         self.tasks.close();
         let ended = async {
-            tokio::join!(self.hub.shutdown(), self.gateways.shut_down(), self.tasks.wait());
+            tokio::join!(
+                self.hub.shutdown(),
+                self.gateways.shut_down(),
+                self.extension_sockets.shut_down(),
+                self.tasks.wait()
+            );
             // How the programs ended is written down after they did.
             self.tasks.wait().await;
         };

@@ -7,12 +7,14 @@ use super::{
     catalogue::{self, Key, Object},
 };
 use crate::{
+    engine::Engine,
     exec::{ExecFilter, ExecView},
     model::{
         error::{Error, Reason, Result},
-        extension::{LedgerEntry, OwnerSource, ResourceKind},
+        extension::{Installed, LedgerEntry, OwnerSource, ResourceKind},
         reference::ExtensionId,
     },
+    store::Store,
 };
 
 /// Label that names the extension an object was made for.
@@ -204,4 +206,25 @@ fn owner(entry: Option<&LedgerEntry>, labels: &HashMap<String, String>) -> Optio
         service: labels.get(SERVICE_LABEL).cloned().unwrap_or_default(),
         first_seen_ms: None,
     })
+}
+
+/// The service of one of an extension's containers, empty for one that the extension made by itself; `None` for a
+/// container that is not its own.
+pub(super) async fn own_container(
+    store: &Store,
+    engine: &Engine,
+    installed: &Installed,
+    container: &str,
+) -> Result<Option<String>> {
+    let ledger = store.ledger(Some(&installed.id)).await?;
+    if let Some(entry) = ledger.into_iter().find(|e| e.kind == ResourceKind::Container && e.id == container) {
+        return Ok(Some(entry.service));
+    }
+    // One that has just been made may not be on it yet: it bears the nonce of its generation, which nobody else knows.
+    let Some(found) = engine.container(container).await? else { return Ok(None) };
+    let bears = |name: &str, value: &str| found.labels.get(name).is_some_and(|found| found == value);
+    let generations = store.generations(&installed.id).await?;
+    let is_made = generations.iter().any(|generation| bears(NONCE_LABEL, &generation.record.nonce));
+    let is_own = is_made && bears(EXTENSION_LABEL, installed.id.as_str());
+    Ok(is_own.then(|| found.labels.get(SERVICE_LABEL).cloned().unwrap_or_default()))
 }

@@ -16,11 +16,14 @@ use crate::{
 /// The open connections of all extensions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pools {
-    ways: Arc<Mutex<HashMap<ExtensionId, Arc<Ways>>>>,
+    ways: Arc<Mutex<HashMap<ExtensionId, Endpoints>>>,
     traffic: Arc<Traffic>,
 }
 
-/// The open connections of one extension's backend.
+/// The open connections of one extension, by the name of the endpoint that calls ask for; empty where they name none.
+type Endpoints = HashMap<String, Arc<Ways>>;
+
+/// The open connections to one endpoint.
 #[derive(Debug)]
 pub(super) struct Ways {
     /// For HTTP/1.1.
@@ -37,24 +40,26 @@ impl Ways {
 }
 
 impl Pools {
-    /// Those of an extension; taken before it is looked where its calls go.
-    pub(super) fn of(&self, id: &ExtensionId) -> Arc<Ways> {
+    /// Those of an extension's endpoint; taken before it is looked where its calls go.
+    pub(super) fn of(&self, id: &ExtensionId, endpoint: &str) -> Arc<Ways> {
         let mut pools = self.lock();
-        match pools.get(id) {
-            Some(ways) => Arc::clone(ways),
-            None => {
-                // Calls can name what is not there: nothing is kept for those.
-                pools.retain(|_, ways| Arc::strong_count(ways) > 1 || ways.open() > 0);
-                let (http, grpc) = (Pool::counted(self.traffic.clone()), Lanes::counted(self.traffic.clone()));
-                let ways = Arc::new(Ways { http: Arc::new(http), grpc });
-                Arc::clone(pools.entry(id.clone()).or_insert(ways))
-            }
+        if let Some(ways) = pools.get(id).and_then(|endpoints| endpoints.get(endpoint)) {
+            return Arc::clone(ways);
         }
+        // Calls can name what is not there: nothing is kept for those.
+        pools.retain(|_, endpoints| {
+            endpoints.retain(|_, ways| Arc::strong_count(ways) > 1 || ways.open() > 0);
+            !endpoints.is_empty()
+        });
+        let (http, grpc) = (Pool::counted(self.traffic.clone()), Lanes::counted(self.traffic.clone()));
+        let ways = Arc::new(Ways { http: Arc::new(http), grpc });
+        Arc::clone(pools.entry(id.clone()).or_default().entry(endpoint.to_owned()).or_insert(ways))
     }
 
     /// Calls go elsewhere from now on, or nowhere.
     pub(super) fn close(&self, id: &ExtensionId) {
-        if let Some(ways) = self.lock().remove(id) {
+        let closed = self.lock().remove(id);
+        for ways in closed.into_iter().flat_map(HashMap::into_values) {
             ways.http.close();
             ways.grpc.close();
         }
@@ -62,7 +67,7 @@ impl Pools {
 
     /// How many connections wait for calls.
     pub(super) fn open(&self) -> usize {
-        self.lock().values().map(|ways| ways.open()).sum()
+        self.lock().values().flat_map(HashMap::values).map(|ways| ways.open()).sum()
     }
 
     /// The bytes on all connections, past ones included.
@@ -70,7 +75,7 @@ impl Pools {
         &self.traffic
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Arc<Ways>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Endpoints>> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

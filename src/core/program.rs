@@ -102,14 +102,14 @@ impl Broker {
             return Err(Error::new(Reason::ArgvInvalid, "argv", message));
         }
         check_runs(installed)?;
-        let run = match (request.target, self.attached.get(id)) {
+        let run = match (request.target, self.registrations.host(id)) {
             (Target::Host, _) => self.run_on_host(installed, decisions, request).await,
             (Target::Docker, _) => self.run_docker(installed, decisions, request).await,
             (Target::Backend, None) => self.run_in_container(installed, request).await,
             (Target::Backend, Some(_)) if !self.host_programs => Err(host_programs_off(id)),
-            (Target::Backend, Some(stand_in)) => {
+            (Target::Backend, Some(held)) => {
                 let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
-                let directory = stand_in.directory.map_or(home, |path| path.to_string_lossy().into_owned());
+                let directory = held.hello.directory.unwrap_or(home);
                 let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
                 let program = self.host_program(installed, request, &directory, cwd);
                 self.hub.host()?.run(&program).await

@@ -112,6 +112,9 @@ impl Broker {
     /// Whether a connection can really be made, also where only root may.
     async fn answers(&self, installed: &Installed) -> bool {
         let Some(backend) = &installed.record.backend else { return true };
+        if let Some(health) = self.registrations.health(&installed.id) {
+            return health.ready;
+        }
         let Some(socket) = &backend.socket else { return true };
         self.dial_socket(installed, backend, socket).await.is_ok()
     }

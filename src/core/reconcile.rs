@@ -242,7 +242,11 @@ impl Broker {
     /// Does what is to be done; true where there was anything.
     async fn bring_in_line(&self, view: &View, afresh: bool) -> Result<bool> {
         let built = view.installed.record.backend.as_ref().is_some_and(|backend| backend.built);
-        if !built || view.attached || view.installed.change.is_some() || !self.catalogue.is_current() {
+        if !built
+            || self.registrations.host(&view.installed.id).is_some()
+            || view.installed.change.is_some()
+            || !self.catalogue.is_current()
+        {
             return Ok(false);
         }
         let id = &view.installed.id;

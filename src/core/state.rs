@@ -1,6 +1,6 @@
 //! What an extension does, derived from what is wanted and what is observed. Nothing of it is stored.
 
-use crate::model::journal::ChangeKind;
+use crate::model::{journal::ChangeKind, registration::Health};
 
 /// What an extension does (design section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +73,8 @@ pub struct Observed {
 
 /// Why it does not work as a whole: something that it needs is not granted, or not any more.
 pub(super) const LACKS_GRANTS: &str = "GRANTS_REQUIRED";
+/// What is registered says that it takes no calls.
+const NOT_READY: &str = "NOT_READY";
 
 /// What is wanted and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,8 @@ pub(super) struct Facts {
 pub(super) struct BackendFacts {
     /// Whether a local process stands in for the containers.
     pub attached: bool,
+    /// How what is registered says it is; `None` where nothing is.
+    pub(super) health: Option<Health>,
     /// Whether its containers were ever made.
     pub built: bool,
     /// Its containers; `Err` says why the engine could not tell.
@@ -170,8 +174,12 @@ fn observe_containers(facts: &Facts) -> Observed {
             false => say(State::Stopped, "DISABLED", "disabled"),
         };
     };
+    let says_not_ready = backend.health.as_ref().filter(|health| !health.ready);
     if backend.attached {
-        return say(State::Ready, "", "a local process stands in for the backend");
+        return match says_not_ready {
+            Some(health) => say(State::Starting, NOT_READY, &health.message),
+            None => say(State::Ready, "", "a process on the host stands in for the backend"),
+        };
     }
     if !facts.enabled {
         return say(State::Stopped, "DISABLED", "disabled");
@@ -210,16 +218,24 @@ fn observe_backend(backend: &BackendFacts) -> Observed {
     if ended.iter().any(|container| container.is_backend && !(container.state == "exited" && done(&container))) {
         return say(State::Failed, reason, messages);
     }
-    match backend.socket {
-        Some(SocketFacts::Young) => say(State::Starting, "", "the backend does not listen yet".into()),
-        Some(SocketFacts::Silent) => {
+    let says = backend.health.as_ref().map(|health| health.message.clone());
+    match (backend.socket, says) {
+        (Some(SocketFacts::Young), Some(says)) => say(State::Starting, NOT_READY, says),
+        (Some(SocketFacts::Silent), Some(says)) => say(State::Degraded, NOT_READY, says),
+        (Some(SocketFacts::Young), None) => say(State::Starting, "", "the backend does not listen yet".into()),
+        (Some(SocketFacts::Silent), None) => {
             say(State::Degraded, "NO_SOCKET", "the containers run, and the socket does not answer".into())
         }
-        Some(SocketFacts::Answers) | None if ended.iter().any(|container| !container.is_backend) => {
+        (Some(SocketFacts::Answers) | None, _) if ended.iter().any(|container| !container.is_backend) => {
             say(State::Degraded, reason, messages)
         }
-        Some(SocketFacts::Answers) | None => say(State::Ready, "", String::new()),
+        (Some(SocketFacts::Answers) | None, _) => say(State::Ready, "", says_of(backend)),
     }
+}
+
+/// What a backend that is ready says of itself.
+fn says_of(backend: &BackendFacts) -> String {
+    backend.health.as_ref().map(|health| health.message.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -231,7 +247,7 @@ mod tests {
     }
 
     fn facts(containers: Vec<ContainerFacts>, socket: Option<SocketFacts>) -> Facts {
-        let backend = BackendFacts { attached: false, built: true, containers: Ok(containers), socket };
+        let backend = BackendFacts { attached: false, health: None, built: true, containers: Ok(containers), socket };
         Facts { changing: None, enabled: true, granted: true, lacking: vec![], backend: Some(backend) }
     }
 

@@ -6,6 +6,7 @@ use super::{
     Broker,
     call::is_young,
     catalogue::{Key, Object},
+    leases::Held,
     ownership::EXTENSION_LABEL,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
@@ -16,6 +17,7 @@ use crate::{
         extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
         grant::{Grant, Need},
         reference::ExtensionId,
+        registration::Health,
     },
 };
 
@@ -28,8 +30,10 @@ pub struct View {
     pub observed: Observed,
     /// Its containers.
     pub containers: Vec<ContainerView>,
-    /// Whether a local process stands in for them.
-    pub attached: bool,
+    /// What is registered, the host's first.
+    pub registered: Vec<Held>,
+    /// The socket at which a process on the host registers.
+    pub registration_socket: Option<String>,
     /// Its UI, where it has one.
     pub ui: Option<UiView>,
 }
@@ -121,16 +125,18 @@ impl Broker {
     }
 
     async fn view_of(&self, installed: Installed, missing: &[Need], seen: &Seen) -> Result<View> {
-        let attached = self.attached.get(&installed.id).is_some();
+        let health = self.registrations.health(&installed.id);
+        let attached = self.registrations.host(&installed.id).is_some();
         let (of_backend, of_programs): (Vec<&Need>, Vec<&Need>) = missing.iter().partition(|need| is_of_backend(need));
         let mut containers = Vec::new();
         let backend = match &installed.record.backend {
             None => None,
             Some(backend) => {
                 let found = self.containers_of(&installed, seen).await?;
-                let facts = self.backend_facts(&installed, backend, found.as_deref().map_err(Clone::clone)).await;
+                let found_or = found.as_deref().map_err(Clone::clone);
+                let facts = self.backend_facts(&installed, backend, found_or, health.as_ref()).await;
                 containers = found.unwrap_or_default();
-                Some(BackendFacts { attached, ..facts })
+                Some(BackendFacts { attached, health, ..facts })
             }
         };
         let facts = Facts {
@@ -142,7 +148,9 @@ impl Broker {
         };
         let observed = observe(&facts);
         let ui = self.ui_view(&installed);
-        Ok(View { installed, observed, containers, attached, ui })
+        let registered = self.registrations.of(&installed.id);
+        let registration_socket = self.extension_sockets.path(&installed.id);
+        Ok(View { installed, observed, containers, registered, registration_socket, ui })
     }
 
     /// The containers on the ledger, in the author's order of services.
@@ -182,9 +190,14 @@ impl Broker {
         installed: &Installed,
         backend: &BackendRecord,
         containers: std::result::Result<&[ContainerView], String>,
+        health: Option<&Health>,
     ) -> BackendFacts {
-        let socket = match (&backend.socket, containers.is_ok() && backend.built) {
-            (Some(socket), true) => Some(self.socket_facts(installed, backend, socket).await),
+        let is_seen = containers.is_ok() && backend.built;
+        let socket = match (health, &backend.socket) {
+            // What it says itself is the last word.
+            (Some(Health { ready: true, .. }), _) if is_seen => Some(SocketFacts::Answers),
+            (Some(Health { ready: false, .. }), _) if is_seen => Some(self.while_silent(installed, backend).await),
+            (None, Some(socket)) if is_seen => Some(self.socket_facts(installed, backend, socket).await),
             _ => None,
         };
         let facts = |container: &ContainerView| ContainerFacts {
@@ -195,6 +208,7 @@ impl Broker {
         };
         BackendFacts {
             attached: false,
+            health: None,
             built: backend.built,
             containers: containers.map(|containers| containers.iter().map(facts).collect()),
             socket,
@@ -209,6 +223,11 @@ impl Broker {
         if let Ok(Ok(_) | Err(DialError::Denied | DialError::Busy)) = dialled {
             return SocketFacts::Answers;
         }
+        self.while_silent(installed, backend).await
+    }
+
+    /// What to make of a backend that takes no calls: it is given time from its start on.
+    async fn while_silent(&self, installed: &Installed, backend: &BackendRecord) -> SocketFacts {
         match self.backend_container(installed, backend, &backend.service).await {
             Ok(super::start::BackendContainer::Found(container))
                 if is_young(&container.started_at, self.ready_timeout(installed)) =>

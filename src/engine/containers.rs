@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     error::{Error, Reason, Result},
-    mounts::{CONTAINER_DIR, GUEST_DIR},
+    mounts::{CONTAINER_DIR, EXTENSION_SOCKET, GUEST_DIR, SOCKET_VARIABLE},
 };
 
 /// Seconds that a container gets to stop where its author does not say.
@@ -134,7 +134,8 @@ impl Engine {
         Ok(self.inspect(id).await?.map(ContainerDetails::from))
     }
 
-    /// Makes the container of a `vm.image` backend; command, environment and user come from the image.
+    /// Makes the container of a `vm.image` backend; command, environment and user come from the image, and where it
+    /// registers is added.
     ///
     /// Errors: IMAGE_NOT_FOUND where that was removed meanwhile, ENGINE_REFUSED, ENGINE_UNAVAILABLE.
     pub async fn create_backend(&self, spec: BackendSpec) -> Result<String> {
@@ -149,6 +150,7 @@ impl Engine {
         let body = ContainerCreateBody {
             image: Some(spec.image),
             labels: Some(spec.labels),
+            env: Some(vec![format!("{SOCKET_VARIABLE}={EXTENSION_SOCKET}")]),
             host_config: Some(HostConfig {
                 mounts: Some(vec![
                     bind(&spec.guest_dir, GUEST_DIR, false),

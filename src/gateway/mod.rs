@@ -13,7 +13,6 @@ mod flow;
 pub(crate) mod fuzzed;
 mod head;
 mod reply;
-mod socket;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -30,14 +29,17 @@ use futures_util::future::BoxFuture;
 use tokio::{net::UnixStream, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    peer::socket::{self, Caller, Socket},
+};
 use connection::Connection;
 use reply::Reply;
-use socket::Socket;
 
 pub use create::{Create, Stamp};
-pub use socket::{Caller, NAME};
 
+/// The socket's name in the broker's directory of an extension.
+pub const NAME: &str = "docker.sock";
 /// Connections that one extension may have at a time.
 pub const MAX_CONNECTIONS: usize = 512;
 /// How long what the engine is making is waited for when a gateway closes.
@@ -122,7 +124,7 @@ impl Gateways {
         if open.contains_key(extension) {
             return Ok(());
         }
-        let socket = Socket::bind(dir).map_err(|error| {
+        let socket = Socket::bind(dir, NAME).map_err(|error| {
             let path = dir.join(NAME).display().to_string();
             let why = match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,

@@ -156,8 +156,14 @@ reasons! {
     MethodInvalid = "METHOD_INVALID" => Invalid;
     /// What lies in the shared directory under the socket's name is not a socket of the extension.
     GuestPathUnsafe = "GUEST_PATH_UNSAFE" => State;
-    /// A local process is attached to that extension already.
-    AlreadyAttached = "ALREADY_ATTACHED" => Exists;
+    /// No endpoint of that name is registered, or it speaks another protocol than the call.
+    EndpointNotFound = "ENDPOINT_NOT_FOUND" => NotFound;
+    /// Another service of the extension offers an endpoint of that name.
+    EndpointTaken = "ENDPOINT_TAKEN" => Exists;
+    /// A newer instance of the same backend has registered; the older one shall not come back.
+    RegistrationSuperseded = "REGISTRATION_SUPERSEDED" => State;
+    /// The broker speaks none of the versions that the backend does.
+    VersionUnsupported = "VERSION_UNSUPPORTED" => State;
 
     /// The argument list is empty or holds what a program cannot be given.
     ArgvInvalid = "ARGV_INVALID" => Invalid;

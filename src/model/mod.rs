@@ -14,4 +14,5 @@ pub mod manifest;
 pub mod mounts;
 pub mod problem;
 pub mod reference;
+pub mod registration;
 pub mod signature;

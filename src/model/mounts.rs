@@ -4,3 +4,7 @@
 pub const CONTAINER_DIR: &str = "/run/longshore";
 /// Where the guest directory is mounted.
 pub const GUEST_DIR: &str = "/run/guest-services";
+/// Where an extension's containers find its own socket, at which they register.
+pub const EXTENSION_SOCKET: &str = "/run/longshore/longshore.sock";
+/// The environment variable there that names it.
+pub const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";

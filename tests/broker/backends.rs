@@ -17,7 +17,9 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, Stage, as_both, docker, fact, reason, trusting, unique};
+use crate::support::{
+    Broker, BrokerOptions, Image, Lease, Stage, as_both, docker, fact, reason, stand_in, trusting, unique,
+};
 
 /// Longest that anything is waited for that should come at once.
 const SOON: Duration = Duration::from_secs(20);
@@ -699,19 +701,8 @@ impl Drop for LocalBackend {
     }
 }
 
-async fn attach(
-    broker: &Broker,
-    id: &str,
-    local: &LocalBackend,
-) -> Result<tonic::Streaming<pb::AttachResponse>, Status> {
-    let request = pb::AttachRequest {
-        extension: id.to_owned(),
-        socket: local.socket().display().to_string(),
-        directory: local.path().display().to_string(),
-    };
-    let mut stream = broker.backends().await.attach(request).await?.into_inner();
-    assert_eq!(stream.message().await?.unwrap().extension, id);
-    Ok(stream)
+async fn attach(broker: &Broker, id: &str, local: &LocalBackend) -> Result<Lease, Status> {
+    stand_in(broker, id, &local.socket(), &local.path().display().to_string()).await
 }
 
 async fn run_backend(broker: &Broker, id: &str, argv: &[&str]) -> String {
@@ -738,7 +729,10 @@ async fn a_local_process_stands_in(options: BrokerOptions) {
     assert!(broker.get(&id, "/hello").await.is_ok());
     let mut local = LocalBackend::new();
     let stream = attach(broker, &id, &local).await.unwrap();
-    assert_eq!(reason(&attach(broker, &id, &local).await.unwrap_err()), "ALREADY_ATTACHED");
+    // A second one takes its place, and the first is told.
+    let mut first = stream;
+    let stream = attach(broker, &id, &local).await.unwrap();
+    assert_eq!(reason(&first.next().await.unwrap_err()), "REGISTRATION_SUPERSEDED");
     let (reason_, _, status) = failure(stage.fetch(get("/hello")).await);
     assert_eq!(reason_, "BACKEND_STARTING", "{status:?}");
     local.start(plain);

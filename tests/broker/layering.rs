@@ -38,8 +38,8 @@ fn picture() -> Vec<Module> {
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
     ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
-    ("tonic", &["api", "cli", "client", "pb.rs"]),
-    ("tonic_types", &["api", "cli", "client"]),
+    ("tonic", &["api", "backend.rs", "cli", "client", "pb.rs"]),
+    ("tonic_types", &["api", "backend.rs", "cli", "client"]),
     ("tonic_health", &["api"]),
     ("tonic_reflection", &["api"]),
     ("prost", &["api", "cli"]),

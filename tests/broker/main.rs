@@ -33,6 +33,7 @@ mod programs;
 #[path = "../cli_process/pty.rs"]
 mod pty;
 mod recovery;
+mod registration;
 mod registry;
 mod repairing;
 mod serving;

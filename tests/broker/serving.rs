@@ -24,7 +24,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, health, local, reason, trusting, until, watch};
+use crate::support::{Broker, BrokerOptions, Image, health, local, reason, stand_in, trusting, until, watch};
 
 /// Longest time that a thing which comes to pass may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -289,7 +289,7 @@ async fn open_streams_end_saying_why_and_their_programs_with_them() {
     line(&mut inside).await;
     let follow = pb::LogsRequest { extension: image.id.clone(), follow: true, ..Default::default() };
     let mut logs = broker.backends().await.logs(follow).await.unwrap().into_inner();
-    let mut attached = attach(&broker, &image.id, Path::new("/nowhere.sock")).await;
+    let mut attached = stand_in(&broker, &image.id, Path::new("/nowhere.sock"), "").await.unwrap();
     let mut health = watch(&broker, "").await;
     until(&mut health, ServingStatus::Serving).await;
 
@@ -297,7 +297,7 @@ async fn open_streams_end_saying_why_and_their_programs_with_them() {
     says_shutting_down(&ending(&mut host).await);
     says_shutting_down(&ending(&mut inside).await);
     says_shutting_down(&ending(&mut logs).await);
-    says_shutting_down(&ending(&mut attached).await);
+    says_shutting_down(&ending(&mut attached.answers).await);
     until(&mut health, ServingStatus::NotServing).await;
     says_shutting_down(&ending(&mut health).await);
     assert_gone(&programs).await;
@@ -324,7 +324,7 @@ async fn calls_may_finish_within_the_drain_and_are_cut_off_behind_it() {
     let id = local(&broker).await;
     let socket = broker.scratch().join("backend.sock");
     let mut backend = SlowBackend::start(&socket);
-    let _attached = attach(&broker, &id, &socket).await;
+    let _attached = stand_in(&broker, &id, &socket, "").await.unwrap();
     let quick = tokio::spawn(get(broker.backends().await, id.clone(), "/quick"));
     let endless = tokio::spawn(get(broker.backends().await, id.clone(), "/endless"));
     // Both are under way when the stop comes.
@@ -369,7 +369,7 @@ async fn a_calls_deadline_ends_it_with_its_program() {
 
     let socket = broker.scratch().join("backend.sock");
     let _backend = SlowBackend::start(&socket);
-    let _attached = attach(&broker, &id, &socket).await;
+    let _attached = stand_in(&broker, &id, &socket, "").await.unwrap();
     let request = pb::FetchRequest { extension: id, path: "/endless".into(), ..Default::default() };
     let ended = fetch_within("300m", &broker, &request).await.unwrap();
     assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
@@ -557,14 +557,6 @@ async fn assert_gone(pids: &[i64]) {
         }
     };
     timeout(SOON, gone).await.unwrap_or_else(|_| panic!("of {pids:?} some live"));
-}
-
-async fn attach(broker: &Broker, id: &str, socket: &Path) -> Streaming<pb::AttachResponse> {
-    let socket = socket.display().to_string();
-    let request = pb::AttachRequest { extension: id.into(), socket, directory: String::new() };
-    let mut attached = broker.backends().await.attach(request).await.unwrap().into_inner();
-    attached.message().await.unwrap().unwrap();
-    attached
 }
 
 async fn get(

@@ -117,7 +117,6 @@ impl ExecService for Endless {
 #[async_trait]
 impl BackendService for Endless {
     type LogsStream = Items<pb::LogsResponse>;
-    type AttachStream = Items<pb::AttachResponse>;
     type StreamStream = Items<pb::StreamResponse>;
     type ConnectStream = Items<pb::ConnectResponse>;
 
@@ -141,11 +140,6 @@ impl BackendService for Endless {
 
     async fn logs(&self, _: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         Err(Status::unimplemented(""))
-    }
-
-    async fn attach(&self, request: Request<pb::AttachRequest>) -> Result<Response<Self::AttachStream>, Status> {
-        let attached = pb::AttachResponse { extension: request.into_inner().extension };
-        Ok(Response::new(endless(std::iter::once(attached), Guard(self.0.clone()))))
     }
 }
 

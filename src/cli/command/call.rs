@@ -68,6 +68,9 @@ pub struct Call {
     /// How long to wait for a backend that is still starting [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     wait: Option<Duration>,
+    /// Endpoint that the backend registered [default: the first that speaks HTTP, else the manifest's socket]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    endpoint: String,
 }
 
 impl Call {
@@ -99,6 +102,7 @@ impl Call {
                 .timeout
                 .map(|total| pb::TimeLimits { total: total.try_into().ok(), ..Default::default() }),
             start_wait: self.wait.and_then(|time| time.try_into().ok()),
+            endpoint: self.endpoint.clone(),
         }
     }
 

@@ -8,6 +8,14 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    backend::{self, Backend, Endpoint, Registration, Status, Statuses},
+    cli::{
+        NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
+        text::shell_word,
+    },
+    pb,
+};
 use clap::Args;
 use rustix::{
     io::Errno,
@@ -18,15 +26,6 @@ use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::timeout,
-};
-use tonic::Streaming;
-
-use crate::{
-    cli::{
-        NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
-        text::shell_word,
-    },
-    pb,
 };
 
 /// Tells the process where to listen.
@@ -67,8 +66,8 @@ enum End {
     Asked,
     /// The process ended by itself.
     Exited(ExitStatus),
-    /// The broker ended it.
-    Detached(Failure),
+    /// Nothing comes of it any more.
+    Ended(Failure),
 }
 
 impl Dev {
@@ -77,17 +76,18 @@ impl Dev {
         let (socket, _directory) = self.socket()?;
         let socket_text = path_text(&socket)?;
         let broker = Broker::connect(options).await?;
-        // Listened for before anybody can see that it is attached: from then on a signal ends it in order.
+        // Listened for before anybody can see that it is registered: from then on a signal ends it in order.
         let mut signals = EndSignals::listen()?;
-        let mut attachment = tokio::select! {
-            attachment = self.attach(&broker, &socket_text) => attachment?,
+        let registration = self.register(&broker, &socket_text).await?;
+        tokio::select! {
+            registered = registration.registered() => registered.map_err(refused)?,
             signal = signals.any() => return Ok(ExitCode::from(128_u8.saturating_add(signal))),
         };
         report_attached(console, &self.extension, &socket_text).await?;
         let mut child = self.start(console, &socket_text).await?;
-        let end = wait(&mut signals, &mut attachment, child.as_mut()).await?;
-        // Detached first, so that no call meets a process that is being ended.
-        drop(attachment);
+        let end = wait(console, &mut signals, registration.statuses(), child.as_mut()).await?;
+        // First, so that no call meets a process that is being ended.
+        drop(registration);
         if let Some(child) = child.as_mut() {
             stop(console, child).await?;
         }
@@ -111,18 +111,17 @@ impl Dev {
         Ok((socket, directory))
     }
 
-    async fn attach(&self, broker: &Broker, socket: &str) -> Result<Streaming<pb::AttachResponse>, Failure> {
+    async fn register(&self, broker: &Broker, socket: &str) -> Result<Registration, Failure> {
         let directory = std::fs::canonicalize(&self.dir).map_err(|error| Failure::of_file(&self.dir, &error))?;
-        let request = pb::AttachRequest {
-            extension: self.extension.clone(),
-            socket: socket.to_owned(),
-            directory: path_text(&directory)?,
-        };
-        let mut attachment = broker.backends().attach(request).await?.into_inner();
-        match attachment.message().await? {
-            Some(_) => Ok(attachment),
-            None => Err(Failure::new("the broker did not attach the socket")),
-        }
+        let request = pb::ExtensionServiceGetRequest { extension: self.extension.clone() };
+        let extension = broker.extensions().get(request).await?.into_inner().extension.unwrap_or_default();
+        // What speaks both is asked for both.
+        let backend = Backend::new(concat!("longshore-dev/", env!("CARGO_PKG_VERSION")))
+            .at(extension.registration_socket)
+            .offering(Endpoint::http1("http", socket))
+            .offering(Endpoint::grpc("grpc", socket))
+            .running_programs_in(path_text(&directory)?);
+        Ok(backend.register())
     }
 
     /// Starts the process, if there is one. At a terminal it stays in our process group, so that a debugger can read
@@ -154,31 +153,41 @@ fn not_started(program: &str, error: &io::Error) -> Failure {
     Failure::of_file(Path::new(program), error).exiting(code)
 }
 
-/// Waits for whatever comes first: a signal, the end of the process, the end of the attachment.
+/// Why there is no registration, and what to do.
+fn refused(failure: backend::Failure) -> Failure {
+    match failure.reason.as_str() {
+        "REGISTRATION_SUPERSEDED" => Failure::new("another process stands in for it now"),
+        _ => Failure::new(failure.message),
+    }
+}
+
+/// Waits for whatever comes first: a signal, the end of the process, the end of the registration. One that is lost for a
+/// while, as when the broker is restarted, is none.
 async fn wait(
+    console: &mut Console,
     signals: &mut EndSignals,
-    attachment: &mut Streaming<pb::AttachResponse>,
+    mut statuses: Statuses,
     child: Option<&mut Child>,
-) -> io::Result<End> {
+) -> Result<End, Failure> {
     let exited = async {
         match child {
             Some(child) => child.wait().await,
             None => std::future::pending().await,
         }
     };
-    let detached = async {
+    let ended = async {
         loop {
-            match attachment.message().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Failure::new("the broker ended the attachment"),
-                Err(status) => return Failure::from(status),
+            match statuses.next().await {
+                Status::Ended(failure) => return Ok(refused(failure)),
+                Status::Trying(why) => console.note(&format!("not registered just now: {why}")).await?,
+                Status::Registered(_) | Status::StopComing(_) => {}
             }
         }
     };
     Ok(tokio::select! {
         _ = signals.any() => End::Asked,
         status = exited => End::Exited(status?),
-        failure = detached => End::Detached(failure),
+        failure = ended => End::Ended(failure.map_err(|error: io::Error| error)?),
     })
 }
 
@@ -213,7 +222,7 @@ async fn finish(console: &mut Console, extension: &str, end: End) -> Result<Exit
             let code = status.code().or(status.signal().map(|number| 128 + number)).unwrap_or(1);
             code.try_into().unwrap_or(1)
         }
-        End::Detached(failure) => return Err(failure),
+        End::Ended(failure) => return Err(failure),
     };
     if console.wants_json() {
         console.print_json(&json!({ "event": "detached", "extension": extension, "exit_code": code })).await?;

@@ -15,7 +15,7 @@ use crate::pb::{
     self, backend_service_server as backend, event_service_server as event, exec_request::Message,
     exec_response::Event, exec_service_server as exec, exited::Outcome, extension_service_server as extension,
     grant_service_server as grant, install_response, ownership_service_server as ownership,
-    session_service_server as session, system_service_server as system,
+    registration_service_server as registration, session_service_server as session, system_service_server as system,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -37,7 +37,9 @@ pub(super) struct Seen {
     pub(super) inputs: Mutex<Vec<Message>>,
     pub(super) signals: Mutex<Vec<pb::SignalRequest>>,
     pub(super) sets: Mutex<Vec<pb::GrantServiceSetRequest>>,
-    pub(super) attaches: Mutex<Vec<pb::AttachRequest>>,
+    pub(super) hellos: Mutex<Vec<pb::Hello>>,
+    /// Where it is.
+    socket: PathBuf,
 }
 
 #[derive(Clone)]
@@ -46,8 +48,9 @@ struct Services(Arc<Seen>);
 impl Fake {
     pub(super) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let seen = Arc::new(Seen::default());
-        let listener = UnixListener::bind(directory.path().join("longshore.sock")).unwrap();
+        let socket = directory.path().join("longshore.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let seen = Arc::new(Seen { socket, ..Seen::default() });
         let services = Services(seen.clone());
         let server = Server::builder()
             .add_service(backend::BackendServiceServer::new(services.clone()).max_decoding_message_size(8 << 20))
@@ -56,6 +59,7 @@ impl Fake {
             .add_service(extension::ExtensionServiceServer::new(services.clone()))
             .add_service(grant::GrantServiceServer::new(services.clone()))
             .add_service(ownership::OwnershipServiceServer::new(services.clone()))
+            .add_service(registration::RegistrationServiceServer::new(services.clone()))
             .add_service(session::SessionServiceServer::new(services.clone()))
             .add_service(system::SystemServiceServer::new(services));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
@@ -233,7 +237,9 @@ impl extension::ExtensionService for Services {
 
     async fn get(&self, request: Request<pb::ExtensionServiceGetRequest>) -> Answer<pb::ExtensionServiceGetResponse> {
         require_installed(&request.into_inner().extension)?;
-        Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(hello()) }))
+        let registration_socket = self.0.socket.display().to_string();
+        let extension = pb::Extension { registration_socket, ..hello() };
+        Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(extension) }))
     }
 
     /// Two pages of one extension each.
@@ -269,7 +275,6 @@ impl extension::ExtensionService for Services {
 #[async_trait]
 impl backend::BackendService for Services {
     type LogsStream = Items<pb::LogsResponse>;
-    type AttachStream = Items<pb::AttachResponse>;
     type StreamStream = Items<pb::StreamResponse>;
     type ConnectStream = Items<pb::ConnectResponse>;
 
@@ -318,14 +323,6 @@ impl backend::BackendService for Services {
         };
         let (out, err) = (pb::OutputStream::Stdout, pb::OutputStream::Stderr);
         items(vec![piece("web", out, "one\ntw"), piece("db", err, "warn\n"), piece("web", out, "o\nthr")])
-    }
-
-    async fn attach(&self, request: Request<pb::AttachRequest>) -> Answer<Self::AttachStream> {
-        let request = request.into_inner();
-        require_installed(&request.extension)?;
-        let attached = pb::AttachResponse { extension: request.extension.clone() };
-        self.0.attaches.lock().unwrap().push(request);
-        Ok(Response::new(Box::pin(tokio_stream::once(Ok(attached)).chain(tokio_stream::pending()))))
     }
 }
 
@@ -549,5 +546,22 @@ impl system::SystemService for Services {
             capabilities: vec![capability],
             ..Default::default()
         }))
+    }
+}
+
+#[async_trait]
+impl registration::RegistrationService for Services {
+    type RegisterStream = Items<pb::RegisterResponse>;
+
+    async fn register(&self, request: Request<Streaming<pb::RegisterRequest>>) -> Answer<Self::RegisterStream> {
+        let Some(pb::register_request::Part::Hello(hello)) =
+            request.into_inner().message().await?.and_then(|it| it.part)
+        else {
+            return Err(Status::invalid_argument("no hello"));
+        };
+        self.0.hellos.lock().unwrap().push(hello);
+        let welcome = pb::register_response::Part::Welcome(pb::Welcome::default());
+        let welcome = pb::RegisterResponse { part: Some(welcome) };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(welcome)).chain(tokio_stream::pending()))))
     }
 }

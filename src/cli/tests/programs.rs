@@ -151,10 +151,11 @@ async fn a_local_process_is_told_its_socket_and_its_code_is_passed_on() {
     let script = r#"test "$1" = "$LONGSHORE_BACKEND_SOCKET" && exit 9"#;
     let outcome = run(&fake, &["dev", "org/hello", "--", "sh", "-c", script, "sh", "{socket}"]).await;
     assert_eq!(outcome.code, 9, "{}", outcome.err);
-    let seen = fake.seen.attaches.lock().unwrap();
-    assert!(outcome.err.contains(&format!("calls to org/hello go to {}", seen[0].socket)), "{}", outcome.err);
+    let seen = fake.seen.hellos.lock().unwrap();
+    let socket = &seen[0].endpoints[0].socket;
+    assert!(outcome.err.contains(&format!("calls to org/hello go to {socket}")), "{}", outcome.err);
     assert_eq!(seen[0].directory, std::env::current_dir().unwrap().to_str().unwrap());
-    assert!(!std::path::Path::new(&seen[0].socket).parent().unwrap().exists());
+    assert!(!std::path::Path::new(socket).parent().unwrap().exists());
 }
 
 #[tokio::test]

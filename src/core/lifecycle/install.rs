@@ -186,7 +186,7 @@ impl Broker {
     pub(super) fn lay(&self, installed: &mut Installed, mut staged: Staged) -> Result<Laid> {
         let directory = self.layout.extension(&installed.id);
         directory.create()?;
-        self.open_gateway(&installed.id)?;
+        self.open_sockets(&installed.id)?;
         let draft = staged.backend.take();
         let files = staged.staging.promote(&directory, installed.generation.unsigned_abs())?;
         if let (Some(ui), Some(manifest)) = (&mut installed.record.ui, &staged.manifest) {

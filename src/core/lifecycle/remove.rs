@@ -16,6 +16,7 @@ use crate::model::{
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
     journal::{ChangeKind, Step, kept_image},
     reference::ExtensionId,
+    registration::StopCause,
 };
 
 /// What in the engine shall go.
@@ -74,7 +75,7 @@ impl Broker {
         let is_install = installed.changing() == Some(ChangeKind::Install);
         let undone = is_install || notes.unfinished;
         self.sessions.end_of(&id);
-        self.attached.end(&id);
+        self.registrations.stop_coming(&id, StopCause::Uninstalled);
         self.pools.close(&id);
         self.hub.end_all_of(id.as_str()).await;
         self.close_gateway(&id).await?;
@@ -110,6 +111,8 @@ impl Broker {
         if !is_install {
             self.step(installed, Step::UninstallFiles).await?;
         }
+        self.registrations.remove(&id);
+        self.extension_sockets.close(&id);
         self.remove_files(&id).await?;
         for generation in &generations {
             removed.image_removed |= self.remove_images(generation, &[]).await?;

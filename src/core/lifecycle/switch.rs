@@ -13,7 +13,9 @@ use super::{
     },
     at_rest, broken_off, failpoint, grants_required,
 };
-use crate::model::{error::Result, extension::ResourceKind, journal::Step, reference::ExtensionId};
+use crate::model::{
+    error::Result, extension::ResourceKind, journal::Step, reference::ExtensionId, registration::StopCause,
+};
 
 impl Broker {
     /// Starts the containers of a disabled extension. Errors: GRANTS_REQUIRED, PROJECT_NAME_TAKEN, EXTENSION_BUSY,
@@ -87,6 +89,7 @@ impl Broker {
 
     /// Ends an extension's programs and stops its containers.
     pub(in crate::core) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
+        self.registrations.stop_coming(id, StopCause::Disabled);
         self.pools.close(id);
         self.gateways.end_connections(id.as_str());
         self.hub.end_all_of(id.as_str()).await;

@@ -17,6 +17,7 @@ use crate::model::{
     extension::{Installed, Record},
     journal::{ChangeNotes, Step, aside_name, kept_image},
     reference::{ExtensionId, Reference},
+    registration::StopCause,
 };
 
 /// What an update has come to.
@@ -139,6 +140,7 @@ impl Broker {
         self.store.commit_update(&mut new, decisions).await?;
         // Calls go to the new one from here on.
         self.pools.close(&id);
+        self.registrations.touch(&id);
         failpoint::begun(Step::UpdateRetire);
         let kept_volumes = Some(self.retire_old(&new).await?);
         tracing::info!(extension = %id, generation = new.generation, "updated");
@@ -190,6 +192,7 @@ impl Broker {
     /// Ends the programs of a generation and stops its containers.
     async fn stop_generation(&self, old: &Installed) -> Result<()> {
         self.sessions.end_of(&old.id);
+        self.registrations.stop_coming(&old.id, StopCause::Updated);
         self.pools.close(&old.id);
         self.gateways.end_connections(old.id.as_str());
         self.hub.end_all_of(old.id.as_str()).await;

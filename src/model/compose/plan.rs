@@ -9,6 +9,7 @@ use crate::model::{
     error::{Error, Reason, Result},
     grant::Need,
     grant::is_unprintable,
+    mounts::{EXTENSION_SOCKET, SOCKET_VARIABLE},
     reference::Reference,
     signature::Key,
 };
@@ -205,6 +206,7 @@ fn plan_service(
     }
     needs::of_service(&field, service, context, findings);
     let links = binds::of_service(&field, service, context, findings);
+    name_socket(service);
     if role.names_container && !service.contains_key("container_name") && !is_scaled(service) {
         service.insert("container_name".into(), json!(format!("{}-service", context.project)));
     }
@@ -217,6 +219,17 @@ fn plan_service(
     let restart = restart::settle(service, role.backend);
     let long_lived = matches!(restart.as_str(), "always" | "unless-stopped");
     ServicePlan { name: name.into(), image, container_name, runs_plugin_image, restart, long_lived }
+}
+
+/// Tells the service where it registers, unless its author does.
+fn name_socket(service: &mut Map<String, Value>) {
+    let environment = service.entry("environment").or_insert_with(|| json!({}));
+    if environment.is_null() {
+        *environment = json!({});
+    }
+    if let Some(variables) = environment.as_object_mut() {
+        variables.entry(SOCKET_VARIABLE).or_insert_with(|| json!(EXTENSION_SOCKET));
+    }
 }
 
 /// Puts the image's id where the service runs the extension's own image; whether it does.

@@ -85,6 +85,8 @@ fn every_service_gets_labels_and_mounts() {
         })
     );
     for name in ["a", "b"] {
+        let variables = &plan.file["services"][name]["environment"];
+        assert_eq!(variables["LONGSHORE_SOCKET"], "/run/longshore/longshore.sock");
         assert_eq!(
             plan.file["services"][name]["volumes"],
             json!([

@@ -269,12 +269,7 @@ impl Broker {
 
     /// A new connection.
     pub(crate) async fn channel(&self) -> Channel {
-        let socket = self.socket();
-        let connector = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+        channel(&self.socket()).await
     }
 
     pub(crate) async fn extensions(&self) -> ExtensionServiceClient<Channel> {
@@ -373,4 +368,14 @@ impl Drop for Broker {
             eprintln!("--- log of the broker\n{}", self.log());
         }
     }
+}
+
+/// A new connection to a socket.
+pub(crate) async fn channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
 }

@@ -5,16 +5,18 @@ mod directory;
 mod engine;
 mod health;
 mod image;
+mod lease;
 mod private_engine;
 mod small_disk;
 mod stage;
 mod traces;
 
-pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, docker_gid};
+pub(crate) use broker::{Broker, BrokerOptions, PLAIN_UID, channel, docker_gid};
 pub(crate) use directory::{local, local_source};
 pub(crate) use engine::{EngineAt, on_podman};
 pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
+pub(crate) use lease::{Lease, hello, registration_socket, stand_in};
 pub(crate) use private_engine::PrivateEngine;
 pub(crate) use stage::{Stage, as_both, clear, docker};
 pub(crate) use traces::{

@@ -1,4 +1,7 @@
-//! What the kernel says of a process that calls: whether it still lives, and in which container.
+//! What the kernel says of a process that calls: whether it still lives, and in which container; and the sockets that
+//! containers call at.
+
+pub mod socket;
 
 use std::{
     collections::BTreeSet,

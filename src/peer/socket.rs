@@ -1,5 +1,4 @@
-//! The socket of one gateway: a name in a directory that containers have mounted, so the name must lead to a new broker
-//! as it did to the one before.
+//! A socket in a directory that containers have mounted: its name must lead to a new broker as it did to the one before.
 
 use std::{
     io,
@@ -13,12 +12,8 @@ use rustix::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::peer::{self, Place};
+use super::{Place, is_alive, place_of};
 
-/// The socket's name in the broker's directory of an extension.
-pub const NAME: &str = "docker.sock";
-/// Its name until it listens. Only one broker uses the directory.
-const NEW: &str = ".docker.sock.new";
 /// Longest path that fits into a socket address, without the closing NUL.
 const MAX_ADDRESS_BYTES: usize = 107;
 /// Connections that may wait to be accepted.
@@ -26,8 +21,9 @@ const BACKLOG: i32 = 128;
 
 /// A socket, listening.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     dir: OwnedFd,
+    name: &'static str,
     path: PathBuf,
     /// Device and inode of what was bound.
     file: (u64, u64),
@@ -37,50 +33,61 @@ pub(super) struct Socket {
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A process of the broker's user or of root, where the broker lives.
-    Host,
+    /// A process of the broker's user or of root, where the broker lives; its number.
+    Host(i32),
     /// A process in the container of this id.
     Container(String),
 }
 
 impl Socket {
-    /// Binds it in `dir` and puts it in the place of one that was there, in one step. Any user of a container may
-    /// connect: who is let in follows from where a process lives.
-    pub(super) fn bind(dir: &Path) -> io::Result<Socket> {
+    /// Binds it in `dir`, which only one broker uses, and puts it in the place of one that was there, in one step. Any user
+    /// of a container may connect: who is let in follows from where a process lives.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn bind(dir: &Path, name: &'static str) -> io::Result<Socket> {
+        // Its name until it listens.
+        let new = format!(".{name}.new");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = open(dir, flags, Mode::empty())?;
-        let _ = unlinkat(&opened, NEW, AtFlags::empty());
+        let _ = unlinkat(&opened, &*new, AtFlags::empty());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         // Through the descriptor: the directory's own path may be longer than an address can be.
-        bind(&socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}/{NEW}", opened.as_raw_fd()))?)?;
-        chmodat(&opened, NEW, Mode::from_raw_mode(0o666), AtFlags::empty())?;
+        bind(&socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}/{new}", opened.as_raw_fd()))?)?;
+        chmodat(&opened, &*new, Mode::from_raw_mode(0o666), AtFlags::empty())?;
         listen(&socket, BACKLOG)?;
-        let found = statat(&opened, NEW, AtFlags::SYMLINK_NOFOLLOW)?;
-        renameat(&opened, NEW, &opened, NAME)?;
+        let found = statat(&opened, &*new, AtFlags::SYMLINK_NOFOLLOW)?;
+        renameat(&opened, &*new, &opened, name)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Socket { dir: opened, path: dir.join(NAME), file: (found.st_dev, found.st_ino), listener })
+        Ok(Socket { dir: opened, name, path: dir.join(name), file: (found.st_dev, found.st_ino), listener })
     }
 
-    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+    /// The next client.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 
     /// Its address as DOCKER_HOST spells it. Where its path is too long for one, a path through this process leads to it,
     /// which whoever runs as the same user can follow for as long as the process lives.
-    pub(super) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         match self.path.to_str().filter(|path| path.len() <= MAX_ADDRESS_BYTES) {
             Some(path) => format!("unix://{path}"),
-            None => format!("unix:///proc/{}/fd/{}/{NAME}", std::process::id(), self.dir.as_raw_fd()),
+            None => format!("unix:///proc/{}/fd/{}/{}", std::process::id(), self.dir.as_raw_fd(), self.name),
         }
     }
 
     /// Removes its name, unless another socket has that by now.
-    pub(super) fn remove(&self) {
-        if statat(&self.dir, NAME, AtFlags::SYMLINK_NOFOLLOW)
+    pub fn remove(&self) {
+        if statat(&self.dir, self.name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| (found.st_dev, found.st_ino) == self.file)
         {
-            let _ = unlinkat(&self.dir, NAME, AtFlags::empty());
+            let _ = unlinkat(&self.dir, self.name, AtFlags::empty());
         }
     }
 }
@@ -90,22 +97,24 @@ impl Socket {
 /// # Errors
 ///
 /// Why that cannot be told, or who is never let in.
-pub(super) fn caller(stream: &UnixStream) -> Result<Caller, &'static str> {
+pub fn caller(stream: &UnixStream) -> Result<Caller, &'static str> {
     let credentials = stream.peer_cred().map_err(|_| "the system does not say who is calling")?;
     let pid = credentials.pid().filter(|pid| *pid > 0).ok_or("the caller's process cannot be told")?;
-    let caller = match peer::place_of(pid).ok_or("the calling process is gone or cannot be looked at")? {
+    let caller = match place_of(pid).ok_or("the calling process is gone or cannot be looked at")? {
         Place::Container(id) => Caller::Container(id),
         Place::Unclear => return Err("the caller's container cannot be told"),
-        Place::Host if [0, rustix::process::geteuid().as_raw()].contains(&credentials.uid()) => Caller::Host,
+        Place::Host if [0, rustix::process::geteuid().as_raw()].contains(&credentials.uid()) => Caller::Host(pid),
         Place::Host => return Err("this socket belongs to another user"),
     };
     // What was found out about that number is about the caller only if the caller still has it.
-    if peer::is_alive(stream.as_fd()) { Ok(caller) } else { Err("the calling process is gone") }
+    if is_alive(stream.as_fd()) { Ok(caller) } else { Err("the calling process is gone") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NAME: &str = "x.sock";
 
     #[tokio::test]
     async fn a_name_leads_to_whoever_bound_it_last() {
@@ -114,13 +123,13 @@ mod tests {
         let deep = temp.path().join("d".repeat(60)).join("e".repeat(60));
         for dir in [temp.path(), &deep] {
             std::fs::create_dir_all(dir).unwrap();
-            let first = Socket::bind(dir).unwrap();
-            let second = Socket::bind(dir).unwrap();
+            let first = Socket::bind(dir, NAME).unwrap();
+            let second = Socket::bind(dir, NAME).unwrap();
             let address = second.address();
             let path = address.strip_prefix("unix://").unwrap();
             assert!(path.len() <= MAX_ADDRESS_BYTES, "{path}");
             let connected = UnixStream::connect(path).await.unwrap();
-            assert_eq!(caller(&second.accept().await.unwrap()), Ok(Caller::Host));
+            assert_eq!(caller(&second.accept().await.unwrap()), Ok(Caller::Host(std::process::id() as i32)));
             drop(connected);
             first.remove();
             assert!(dir.join(NAME).exists(), "not one that is another's by now");

@@ -1,0 +1,151 @@
+//! The extensions' own sockets, at which their backends register. Who comes is handed to the API; nothing is asked of a
+//! caller before it asks for something, so that silent ones hold up nobody.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::UnixStream,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        reference::ExtensionId,
+    },
+    peer::socket::{self, Caller, Socket},
+};
+
+/// The socket's name in the broker's directory of an extension.
+pub(super) const NAME: &str = "longshore.sock";
+/// Connections that one extension may have at a time.
+const MAX_CONNECTIONS: usize = 256;
+/// How long nothing is accepted after that failed, for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Somebody who has connected to an extension's socket.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Whose socket it is.
+    pub extension: ExtensionId,
+    /// Who it is, or why that cannot be told.
+    pub caller: Result<Caller, &'static str>,
+    /// The connection.
+    pub stream: UnixStream,
+    /// Cancelled when the socket is closed for good.
+    pub closed: CancellationToken,
+    /// Dropped with the connection.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Those who connect, from whatever extension.
+pub type Arrivals = mpsc::Receiver<Arrival>;
+
+/// The sockets of all extensions.
+#[derive(Debug)]
+pub(super) struct ExtensionSockets {
+    open: Mutex<HashMap<ExtensionId, Open>>,
+    arrive: mpsc::Sender<Arrival>,
+    arrivals: Mutex<Option<Arrivals>>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Open {
+    socket: Arc<Socket>,
+    closed: CancellationToken,
+}
+
+impl Default for ExtensionSockets {
+    fn default() -> Self {
+        let (arrive, arrivals) = mpsc::channel(1);
+        let (open, tasks) = (Mutex::default(), TaskTracker::new());
+        ExtensionSockets { open, arrive, arrivals: Mutex::new(Some(arrivals)), tasks }
+    }
+}
+
+impl ExtensionSockets {
+    /// Opens the socket of an extension in `dir`, in the place of one that a broker left there. One that is open stays.
+    ///
+    /// Errors: FILE_FAILED, LIMIT_REACHED.
+    pub(super) fn open(&self, id: &ExtensionId, dir: &Path) -> Result<()> {
+        let mut open = self.lock();
+        if open.contains_key(id) {
+            return Ok(());
+        }
+        let socket = Socket::bind(dir, NAME).map_err(|error| {
+            let path = dir.join(NAME).display().to_string();
+            let why = match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,
+                _ => Reason::FileFailed,
+            };
+            Error::new(why, &path, format!("cannot open the extension's socket at {path}: {error}")).caused_by(error)
+        })?;
+        let (socket, closed) = (Arc::new(socket), CancellationToken::new());
+        self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone()));
+        open.insert(id.clone(), Open { socket, closed });
+        Ok(())
+    }
+
+    /// The path at which a process on the host finds an extension's socket, where that is open.
+    pub(super) fn path(&self, id: &ExtensionId) -> Option<String> {
+        let address = self.lock().get(id)?.socket.address();
+        address.strip_prefix("unix://").map(str::to_owned)
+    }
+
+    /// Closes the socket of an extension and its connections, and removes it.
+    pub(super) fn close(&self, id: &ExtensionId) {
+        if let Some(open) = self.lock().remove(id) {
+            open.socket.remove();
+            open.closed.cancel();
+        }
+    }
+
+    /// Closes all. The sockets stay where they are: the next broker puts its own in their place.
+    pub(super) async fn shut_down(&self) {
+        self.lock().drain().for_each(|(_, open)| open.closed.cancel());
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Those who connect; once, for the API.
+    pub(super) fn arrivals(&self) -> Option<Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(id: ExtensionId, socket: Arc<Socket>, closed: CancellationToken, arrive: mpsc::Sender<Arrival>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepted = async {
+        loop {
+            // Never closed.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = match socket.accept().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, extension = %id, "cannot accept a backend; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (extension, caller, closed) = (id.clone(), socket::caller(&stream), closed.clone());
+            if arrive.send(Arrival { extension, caller, stream, closed, place }).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = accepted => {}
+        () = closed.cancelled() => {}
+    }
+}

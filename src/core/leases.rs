@@ -1,0 +1,308 @@
+//! The leases that an extension's backends hold, and where its calls go because of them. Nothing in here waits or dials.
+
+use crate::model::{
+    error::{Error, Reason, Result},
+    registration::{Address, Endpoint, Health, Hello, Holder, Protocol, check_count},
+};
+
+/// The leases of one extension.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    /// The number of the newest that was granted.
+    newest: i64,
+    /// In the order in which they were granted.
+    held: Vec<Held>,
+}
+
+/// One lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its number.
+    pub epoch: i64,
+    /// Who holds it.
+    pub holder: Holder,
+    /// What was said last.
+    pub hello: Hello,
+}
+
+/// A lease that was granted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// Its number.
+    pub(super) epoch: i64,
+    /// The number of the one that it takes the place of.
+    pub(super) superseded: Option<i64>,
+}
+
+/// Where a call goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// To what was registered.
+    To(Address),
+    /// Nowhere yet: what it would go to says that it takes no calls, and why.
+    NotReady(String),
+    /// To the socket that the manifest exposes.
+    Manifest,
+}
+
+impl Leases {
+    /// Grants a lease, in the place of one that the same service holds.
+    ///
+    /// Errors: ENDPOINT_TAKEN; REQUEST_INVALID and LIMIT_REACHED of [`Hello::check`].
+    pub(super) fn grant(&mut self, holder: Holder, hello: Hello) -> Result<Granted> {
+        hello.check()?;
+        for endpoint in &hello.endpoints {
+            self.check_free(&holder, &endpoint.name)?;
+        }
+        let old = self.held.iter().position(|held| held.holder.is_same_place(&holder));
+        let superseded = old.map(|index| self.held.remove(index).epoch);
+        self.newest += 1;
+        self.held.push(Held { epoch: self.newest, holder, hello });
+        Ok(Granted { epoch: self.newest, superseded })
+    }
+
+    /// Ends a lease; false where it has ended already.
+    pub(super) fn end(&mut self, epoch: i64) -> bool {
+        let before = self.held.len();
+        self.held.retain(|held| held.epoch != epoch);
+        self.held.len() < before
+    }
+
+    /// Notes what changed for the holder of a lease; one that has ended has no say any more.
+    ///
+    /// Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID for an endpoint that is not offered.
+    pub(super) fn note(&mut self, epoch: i64, change: Change) -> Result<()> {
+        let Some(index) = self.held.iter().position(|held| held.epoch == epoch) else { return Ok(()) };
+        if let Change::Added(endpoint) = &change {
+            self.check_free(&self.held[index].holder, &endpoint.name)?;
+        }
+        let hello = &mut self.held[index].hello;
+        match change {
+            Change::Health(health) => hello.health = health,
+            Change::Added(endpoint) => match hello.endpoints.iter_mut().find(|known| known.name == endpoint.name) {
+                Some(known) => *known = endpoint,
+                None => {
+                    check_count(hello.endpoints.len() + 1)?;
+                    hello.endpoints.push(endpoint);
+                }
+            },
+            Change::Gone(name) => {
+                let before = hello.endpoints.len();
+                hello.endpoints.retain(|endpoint| endpoint.name != name);
+                if hello.endpoints.len() == before {
+                    let message = format!("the endpoint {name:?} is not offered, so it cannot go");
+                    return Err(Error::new(Reason::RequestInvalid, "endpoint_gone", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a call goes: to the endpoint of that name, else to the first that speaks `protocol`, of `service` before
+    /// others. While the host holds a lease, it alone counts.
+    ///
+    /// Errors: ENDPOINT_NOT_FOUND, also for one that speaks another protocol.
+    pub(super) fn route(&self, endpoint: Option<&str>, protocol: Protocol, service: Option<&str>) -> Result<Route> {
+        let all: Vec<&Held> = self.counting().collect();
+        let is_of_service = |held: &Held| service.is_some_and(|service| held.holder.service() == service);
+        let offers = || all.iter().flat_map(|held| held.hello.endpoints.iter().map(move |offer| (*held, offer)));
+        let found = match endpoint {
+            Some(name) => match offers().find(|(_, offer)| offer.name == name) {
+                Some((_, offer)) if offer.protocol != protocol => {
+                    let (speaks, needs) = (offer.protocol.name(), protocol.name());
+                    return Err(not_found(name, format!("the endpoint {name} speaks {speaks}, and this call {needs}")));
+                }
+                Some(found) => Some(found),
+                None => return Err(self.unknown(name)),
+            },
+            None => {
+                let mut speaking = offers().filter(|(_, offer)| offer.protocol == protocol);
+                let first = speaking.next();
+                first.and_then(|first| {
+                    std::iter::once(first).chain(speaking).find(|(held, _)| is_of_service(held)).or(Some(first))
+                })
+            }
+        };
+        let gate = match found {
+            Some((held, _)) => Some(held),
+            // Who says that it takes no calls means those as well.
+            None => all.iter().find(|held| held.holder == Holder::Host || is_of_service(held)).copied(),
+        };
+        match (gate, found) {
+            (Some(Held { hello, .. }), _) if !hello.health.ready => Ok(Route::NotReady(hello.health.message.clone())),
+            (_, Some((_, offer))) => Ok(Route::To(offer.address.clone())),
+            (_, None) => Ok(Route::Manifest),
+        }
+    }
+
+    /// All that are held, the host's first.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let (mut host, others): (Vec<Held>, Vec<Held>) =
+            self.held.iter().cloned().partition(|held| held.holder == Holder::Host);
+        host.extend(others);
+        host
+    }
+
+    /// The lease of the host, while it holds one.
+    pub(super) fn host(&self) -> Option<&Held> {
+        self.held.iter().find(|held| held.holder == Holder::Host)
+    }
+
+    /// How those say they are that take calls now; `None` where nothing is registered.
+    pub(super) fn health(&self) -> Option<Health> {
+        let mut counting = self.counting().peekable();
+        counting.peek()?;
+        let unready = counting.find(|held| !held.hello.health.ready);
+        Some(unready.map_or(Health { ready: true, message: String::new() }, |held| held.hello.health.clone()))
+    }
+
+    /// Whether a lease was ever granted.
+    pub(super) fn were_granted(&self) -> bool {
+        self.newest > 0
+    }
+
+    fn counting(&self) -> impl Iterator<Item = &Held> {
+        let is_stood_in = self.host().is_some();
+        self.held.iter().filter(move |held| !is_stood_in || held.holder == Holder::Host)
+    }
+
+    fn check_free(&self, holder: &Holder, name: &str) -> Result<()> {
+        if *holder == Holder::Host {
+            return Ok(());
+        }
+        let is_other = |held: &&Held| held.holder != Holder::Host && !held.holder.is_same_place(holder);
+        let has_it = |held: &&Held| held.hello.endpoints.iter().any(|endpoint| endpoint.name == name);
+        match self.held.iter().filter(is_other).find(has_it) {
+            None => Ok(()),
+            Some(held) => {
+                let message = format!("{} offers an endpoint {name} already; choose another name", held.holder);
+                Err(Error::new(Reason::EndpointTaken, name, message))
+            }
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let offers = self.counting().flat_map(|held| &held.hello.endpoints);
+        let names: Vec<&str> = offers.map(|endpoint| endpoint.name.as_str()).collect();
+        let there_are = match names.is_empty() {
+            true => "none is registered".to_owned(),
+            false => format!("there are {}", names.join(", ")),
+        };
+        not_found(name, format!("no endpoint {name} is registered; {there_are}"))
+    }
+}
+
+/// What a backend says has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// How it is.
+    Health(Health),
+    /// It offers this, in the place of one of the same name.
+    Added(Endpoint),
+    /// It does not offer this any more.
+    Gone(String),
+}
+
+fn not_found(name: &str, message: String) -> Error {
+    Error::new(Reason::EndpointNotFound, name, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn endpoint(name: &str, protocol: Protocol) -> Endpoint {
+        Endpoint { name: name.into(), protocol, address: Address::Guest(format!("{name}.sock")) }
+    }
+
+    fn hello(instance: &str, endpoints: Vec<Endpoint>) -> Hello {
+        let health = Health { ready: true, message: String::new() };
+        Hello { instance: instance.into(), software: String::new(), endpoints, health, directory: None }
+    }
+
+    fn service(name: &str) -> Holder {
+        Holder::Service { service: name.into(), container: format!("{name}-1") }
+    }
+
+    fn to(name: &str) -> Route {
+        Route::To(Address::Guest(format!("{name}.sock")))
+    }
+
+    #[test]
+    fn calls_go_to_what_is_registered() {
+        use Protocol::{Grpc, Http1};
+        let mut leases = Leases::default();
+        let route = |leases: &Leases, name, protocol| leases.route(name, protocol, Some("web"));
+        assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, Some("a"), Http1).unwrap_err().reason(), Reason::EndpointNotFound);
+        let db = leases.grant(service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
+        assert_eq!(route(&leases, None, Http1).unwrap(), to("db"));
+        let web = leases.grant(service("web"), hello("2", vec![endpoint("api", Http1)])).unwrap();
+        assert_eq!(route(&leases, None, Http1).unwrap(), to("api"), "the backend service comes first");
+        assert_eq!(route(&leases, None, Grpc).unwrap(), to("rpc"));
+        assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"));
+        assert_eq!(route(&leases, Some("db"), Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
+        let taken = leases.grant(service("third"), hello("3", vec![endpoint("api", Http1)])).unwrap_err();
+        assert_eq!(taken.reason(), Reason::EndpointTaken);
+        let tired = Health { ready: false, message: "tired".into() };
+        leases.note(web.epoch, Change::Health(tired)).unwrap();
+        assert_eq!(route(&leases, None, Http1).unwrap(), Route::NotReady("tired".into()));
+        assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"), "the other one is");
+        let again = leases.grant(service("web"), hello("4", vec![])).unwrap();
+        assert_eq!(again.superseded, Some(web.epoch));
+        assert!(!leases.end(web.epoch));
+        leases.end(db.epoch);
+        assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
+    }
+
+    #[test]
+    fn the_host_stands_in_for_all() {
+        let mut leases = Leases::default();
+        leases.grant(service("web"), hello("1", vec![endpoint("api", Protocol::Http1)])).unwrap();
+        let own = Endpoint { address: Address::Host("/x.sock".into()), ..endpoint("api", Protocol::Http1) };
+        let host = leases.grant(Holder::Host, hello("2", vec![own])).unwrap();
+        let route = |leases: &Leases| leases.route(Some("api"), Protocol::Http1, Some("web")).unwrap();
+        assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into())));
+        assert_eq!(leases.held()[0].holder, Holder::Host);
+        leases.end(host.epoch);
+        assert_eq!(route(&leases), to("api"));
+    }
+
+    proptest! {
+        /// Whatever is said in whatever order: a service has one lease, a name one service, an epoch is never given twice.
+        #[test]
+        fn nothing_is_held_twice(steps in prop::collection::vec((0_usize..4, 0_usize..3, 0_usize..4, any::<bool>()), 0..60)) {
+            let mut leases = Leases::default();
+            let mut epochs = vec![];
+            for (what, who, name, ready) in steps {
+                let holder = [Holder::Host, service("a"), service("b")][who].clone();
+                let name = format!("e{name}");
+                let latest = epochs.iter().rev().nth(who).copied().unwrap_or(0);
+                match what {
+                    0 => if let Ok(granted) = leases.grant(holder, hello("x", vec![endpoint(&name, Protocol::Http1)])) {
+                        prop_assert!(epochs.iter().all(|epoch| *epoch < granted.epoch));
+                        epochs.push(granted.epoch);
+                    },
+                    1 => { leases.end(latest); }
+                    2 => { let _ = leases.note(latest, Change::Added(endpoint(&name, Protocol::Grpc))); }
+                    _ => { let _ = leases.note(latest, Change::Health(Health { ready, message: name })); }
+                }
+                for (index, one) in leases.held.iter().enumerate() {
+                    for other in &leases.held[index + 1..] {
+                        prop_assert!(!one.holder.is_same_place(&other.holder));
+                        let is_shared = |endpoint: &Endpoint| other.hello.endpoints.iter().any(|o| o.name == endpoint.name);
+                        let is_between_services = one.holder != Holder::Host && other.holder != Holder::Host;
+                        prop_assert!(!(is_between_services && one.hello.endpoints.iter().any(is_shared)));
+                    }
+                }
+                let unready = leases.held.iter().any(|held| held.holder == Holder::Host && !held.hello.health.ready);
+                if unready {
+                    let route = leases.route(None, Protocol::Http1, Some("a")).unwrap();
+                    prop_assert!(matches!(route, Route::NotReady(_)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Backends that register: who may, what they are told, and what follows from it for the extension's calls and state.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Broker,
+    extension_sockets::Arrivals,
+    leases::{Change, Held, Leases, Route},
+    ownership::own_container,
+};
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        extension::ResourceKind,
+        journal::ChangeKind,
+        reference::ExtensionId,
+        registration::{Health, Hello, Holder, Protocol, StopCause},
+    },
+    peer::socket::Caller,
+};
+
+/// What is registered, by extension.
+#[derive(Debug, Default)]
+pub(super) struct Registrations(Mutex<HashMap<ExtensionId, Registered>>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    leases: Leases,
+    signals: HashMap<i64, watch::Sender<Signal>>,
+}
+
+/// What the holder of a lease has to be told.
+#[derive(Debug, Clone, Default)]
+struct Signal {
+    /// Grows when something may have changed that concerns it.
+    changes: u64,
+    stop: Option<StopCause>,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Superseded,
+    Removed,
+}
+
+/// A lease; it ends when this is dropped.
+pub struct Lease {
+    broker: Arc<Broker>,
+    id: ExtensionId,
+    /// Its number.
+    pub epoch: i64,
+    holder: Holder,
+    signal: watch::Receiver<Signal>,
+    told: Option<Situation>,
+    is_told_to_stop: bool,
+}
+
+/// What the holder of a lease is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// What concerns it, as a whole.
+    Situation(Situation),
+    /// No more calls come.
+    StopComing(StopCause),
+}
+
+/// What concerns a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Situation {
+    /// The extension.
+    pub extension: ExtensionId,
+    /// Its version.
+    pub version: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Who the backend is.
+    pub holder: Holder,
+    /// Names of the grants that it holds.
+    pub grants: Vec<String>,
+}
+
+impl Registrations {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Registered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a call goes, as [`Leases::route`] says.
+    pub(super) fn route(
+        &self,
+        id: &ExtensionId,
+        endpoint: Option<&str>,
+        protocol: Protocol,
+        service: Option<&str>,
+    ) -> Result<Route> {
+        match self.lock().get(id) {
+            Some(registered) => registered.leases.route(endpoint, protocol, service),
+            None => Leases::default().route(endpoint, protocol, service),
+        }
+    }
+
+    /// What is registered, the host's lease first.
+    pub(super) fn of(&self, id: &ExtensionId) -> Vec<Held> {
+        self.lock().get(id).map(|registered| registered.leases.held()).unwrap_or_default()
+    }
+
+    /// The lease of a process on the host.
+    pub(super) fn host(&self, id: &ExtensionId) -> Option<Held> {
+        self.lock().get(id).and_then(|registered| registered.leases.host().cloned())
+    }
+
+    /// How what is registered says it is.
+    pub(super) fn health(&self, id: &ExtensionId) -> Option<Health> {
+        self.lock().get(id).and_then(|registered| registered.leases.health())
+    }
+
+    /// Whether something was ever registered, in this run of the broker.
+    pub(super) fn were_granted(&self, id: &ExtensionId) -> bool {
+        self.lock().get(id).is_some_and(|registered| registered.leases.were_granted())
+    }
+
+    /// Has the holders look whether something has changed that concerns them.
+    pub(super) fn touch(&self, id: &ExtensionId) {
+        self.signal(id, |_| true, |signal| signal.changes += 1);
+    }
+
+    /// Tells the containers that they are about to be stopped.
+    pub(super) fn stop_coming(&self, id: &ExtensionId, cause: StopCause) {
+        self.signal(id, |held| held.holder != Holder::Host, |signal| signal.stop = Some(cause));
+    }
+
+    /// Ends all, for good.
+    pub(super) fn remove(&self, id: &ExtensionId) {
+        self.signal(id, |_| true, |signal| signal.end = Some(End::Removed));
+        self.lock().remove(id);
+    }
+
+    fn signal(&self, id: &ExtensionId, concerns: impl Fn(&Held) -> bool, change: impl Fn(&mut Signal)) {
+        let all = self.lock();
+        let Some(registered) = all.get(id) else { return };
+        for held in registered.leases.held().iter().filter(|held| concerns(held)) {
+            if let Some(signal) = registered.signals.get(&held.epoch) {
+                signal.send_modify(&change);
+            }
+        }
+    }
+
+    fn grant(&self, id: &ExtensionId, holder: Holder, hello: Hello) -> Result<(i64, watch::Receiver<Signal>)> {
+        let mut all = self.lock();
+        let registered = all.entry(id.clone()).or_default();
+        let granted = registered.leases.grant(holder, hello)?;
+        if let Some(old) = granted.superseded.and_then(|old| registered.signals.remove(&old)) {
+            old.send_modify(|signal| signal.end = Some(End::Superseded));
+        }
+        let (signal, told) = watch::channel(Signal::default());
+        registered.signals.insert(granted.epoch, signal);
+        Ok((granted.epoch, told))
+    }
+
+    fn note(&self, id: &ExtensionId, epoch: i64, change: Change) -> Result<()> {
+        self.lock().get_mut(id).map_or(Ok(()), |registered| registered.leases.note(epoch, change))
+    }
+
+    fn end(&self, id: &ExtensionId, epoch: i64) -> bool {
+        let mut all = self.lock();
+        let Some(registered) = all.get_mut(id) else { return false };
+        registered.signals.remove(&epoch);
+        registered.leases.end(epoch)
+    }
+}
+
+impl Broker {
+    /// Those who connect to extensions' sockets; once, for the API.
+    pub fn arrivals(&self) -> Option<Arrivals> {
+        self.extension_sockets.arrivals()
+    }
+
+    /// Opens the sockets of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
+    pub(super) fn open_sockets(&self, id: &ExtensionId) -> Result<()> {
+        self.extension_sockets.open(id, &self.layout.extension(id).broker())?;
+        self.open_gateway(id)
+    }
+
+    /// Who a caller at an extension's socket is to it.
+    ///
+    /// Errors: CALLER_REFUSED, EXTENSION_NOT_FOUND, BACKEND_STOPPED while it is being removed, ENGINE_UNAVAILABLE.
+    pub async fn identify(&self, id: &ExtensionId, caller: &Caller) -> Result<Holder> {
+        let installed = self.installed(id).await?;
+        if installed.changing() == Some(ChangeKind::Uninstall) {
+            return Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id} is being removed")));
+        }
+        match caller {
+            Caller::Host(pid) if self.hub.is_descendant(*pid) => {
+                Err(self.refuse(id, "a program of an extension, on the host").await)
+            }
+            Caller::Host(_) => Ok(Holder::Host),
+            Caller::Container(container) => {
+                match own_container(&self.store, &self.engine, &installed, container).await? {
+                    Some(service) if service.is_empty() => Ok(Holder::Container(container.clone())),
+                    Some(service) => Ok(Holder::Service { service, container: container.clone() }),
+                    None => Err(self.refuse(id, container).await),
+                }
+            }
+        }
+    }
+
+    /// The error for a caller that is not the extension's own. The log names whom the socket belongs to, and who came.
+    async fn refuse(&self, id: &ExtensionId, caller: &str) -> Error {
+        let ledger = self.store.ledger(None).await.unwrap_or_default();
+        let owner = ledger.iter().find(|entry| entry.kind == ResourceKind::Container && entry.id == caller);
+        let owner = owner.map_or_else(|| "nobody".to_owned(), |entry| entry.extension.to_string());
+        tracing::warn!(extension = %id, caller, owner, "refused a caller at an extension's socket");
+        let message =
+            format!("this is the socket of {id}; the caller is none of its containers nor a process of the user");
+        Error::new(Reason::CallerRefused, id.as_str(), message)
+    }
+
+    /// Grants a lease to a backend, which holds it until what is returned is dropped.
+    ///
+    /// Errors: ENDPOINT_TAKEN, REQUEST_INVALID, LIMIT_REACHED, EXTENSION_NOT_FOUND.
+    pub async fn register(self: &Arc<Self>, id: &ExtensionId, holder: Holder, hello: Hello) -> Result<Lease> {
+        let (instance, software) = (hello.instance.clone(), hello.software.clone());
+        let (epoch, signal) = self.registrations.grant(id, holder.clone(), hello)?;
+        let (broker, told) = (self.clone(), None);
+        // From here on dropping it ends the lease.
+        let lease = Lease { broker, id: id.clone(), epoch, holder, signal, told, is_told_to_stop: false };
+        tracing::info!(extension = %id, epoch, holder = %lease.holder, instance, software, "registered");
+        lease.take_effect();
+        Ok(lease)
+    }
+
+    /// What concerns the holder of a lease.
+    async fn situation(&self, id: &ExtensionId, holder: &Holder) -> Result<Situation> {
+        let known = self.known(id).await?;
+        let mut grants: Vec<String> = known.decisions.allow.iter().map(ToString::to_string).collect();
+        grants.sort();
+        Ok(Situation {
+            extension: id.clone(),
+            version: known.installed.record.version.clone(),
+            generation: known.installed.generation,
+            holder: holder.clone(),
+            grants,
+        })
+    }
+
+    /// Looks anew at an extension whose registrations have changed, so that watchers hear of it.
+    fn look_again(self: &Arc<Self>, id: &ExtensionId) {
+        let (broker, id) = (self.clone(), id.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = broker.view(&id).await {
+                tracing::debug!(%error, extension = %id, "cannot look at an extension whose backend has told something");
+            }
+        });
+    }
+}
+
+impl Lease {
+    /// What its holder has to be told next; first of all, what concerns it.
+    ///
+    /// Errors, with which it ends: REGISTRATION_SUPERSEDED, EXTENSION_NOT_FOUND.
+    pub async fn next(&mut self) -> Result<Notice> {
+        loop {
+            let signal = self.signal.borrow_and_update().clone();
+            match signal.end {
+                Some(End::Superseded) => return Err(self.superseded()),
+                Some(End::Removed) => return Err(self.removed()),
+                None => {}
+            }
+            if let Some(cause) =
+                signal.stop.filter(|_| !std::mem::replace(&mut self.is_told_to_stop, signal.stop.is_some()))
+            {
+                return Ok(Notice::StopComing(cause));
+            }
+            let now = self.broker.situation(&self.id, &self.holder).await?;
+            if self.told.as_ref() != Some(&now) {
+                self.told = Some(now.clone());
+                return Ok(Notice::Situation(now));
+            }
+            if self.signal.changed().await.is_err() && self.signal.borrow().end.is_none() {
+                return Err(self.removed());
+            }
+        }
+    }
+
+    /// Whether a process on the host holds it.
+    pub fn is_of_host(&self) -> bool {
+        self.holder == Holder::Host
+    }
+
+    /// Notes what its holder says has changed. Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID.
+    pub fn note(&self, change: Change) -> Result<()> {
+        self.broker.registrations.note(&self.id, self.epoch, change)?;
+        self.take_effect();
+        Ok(())
+    }
+
+    /// Calls look anew where they go.
+    fn take_effect(&self) {
+        self.broker.pools.close(&self.id);
+        self.broker.look_again(&self.id);
+    }
+
+    fn superseded(&self) -> Error {
+        let message = format!("a newer instance has registered as {} of {}; do not come back", self.holder, self.id);
+        Error::new(Reason::RegistrationSuperseded, self.id.as_str(), message)
+    }
+
+    fn removed(&self) -> Error {
+        Error::new(Reason::ExtensionNotFound, self.id.as_str(), format!("{} is not installed any more", self.id))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.broker.registrations.end(&self.id, self.epoch) {
+            tracing::info!(extension = %self.id, epoch = self.epoch, holder = %self.holder, "a registration has ended");
+            self.take_effect();
+        }
+    }
+}
