@@ -384,14 +384,14 @@ mod tests {
         let endpoint = |name: &str, socket: &str| Endpoint::http1(name, socket).0;
         let before = pb::Hello { endpoints: vec![endpoint("a", "a"), endpoint("b", "b")], ..Default::default() };
         assert_eq!(changes(&before, &before), []);
-        let health = Some(pb::Health { not_ready: true, message: "tired".into() });
+        let health = pb::Health { not_ready: true, message: "tired".into() };
         let endpoints = vec![endpoint("b", "other"), endpoint("c", "c")];
-        let now = pb::Hello { endpoints, health: health.clone(), ..before.clone() };
+        let now = pb::Hello { endpoints, health: Some(health.clone()), ..before.clone() };
         let said = [
             register_request::Part::EndpointGone("a".into()),
             register_request::Part::EndpointAdded(endpoint("b", "other")),
             register_request::Part::EndpointAdded(endpoint("c", "c")),
-            register_request::Part::Health(health.unwrap()),
+            register_request::Part::Health(health),
         ];
         assert_eq!(changes(&before, &now), said);
     }

@@ -13,6 +13,7 @@ use super::{
     front::routed,
     reply::refusal,
     status::{status, unreadable},
+    trace::{Subject, note_extension},
     until_stopped,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) struct ExtensionDoor {
     front: ExtensionFront,
     /// Who calls whose extension, or why nobody may.
     registrant: Result<Registrant, &'static str>,
+    uid: u32,
 }
 
 /// Whose socket a call has come to, and who calls.
@@ -67,7 +69,8 @@ impl ExtensionFront {
         if let Err(why) = registrant {
             tracing::warn!(extension = %arrival.extension, why, "refused a caller at an extension's socket");
         }
-        ExtensionDoor { front: self.clone(), registrant }
+        let uid = arrival.stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+        ExtensionDoor { front: self.clone(), registrant, uid }
     }
 }
 
@@ -81,16 +84,20 @@ impl hyper::service::Service<http::Request<Incoming>> for ExtensionDoor {
         let refused = |why: &'static str| Error::new(Reason::CallerRefused, "", why);
         let checked = self.registrant.clone().map_err(refused);
         let checked = checked.and_then(|known| self.front.calls.check_descriptors().map(|()| known));
+        let path = request.uri().path();
+        let subject = Subject { path, is_carried: false, is_passed: false, uid: self.uid };
+        let trace = self.front.calls.trace(&subject);
         match checked {
             Err(error) => {
-                self.front.calls.begin(terms(Ending::CutOff)).answer(std::future::ready(refusal(status(error))))
+                let refused = std::future::ready(refusal(status(error)));
+                self.front.calls.begin(terms(Ending::CutOff), trace).answer(refused)
             }
             Ok(registrant) => {
-                let is_ours = request.uri().path().starts_with("/longshore.");
+                let is_ours = path.starts_with("/longshore.");
                 let terms = terms(if is_ours { Ending::CutOff } else { Ending::Stopped });
                 let mut request = request.map(tonic::body::Body::new);
                 request.extensions_mut().insert(registrant);
-                self.front.calls.begin(terms).answer(routed(self.front.routes.clone(), request, is_ours))
+                self.front.calls.begin(terms, trace).answer(routed(self.front.routes.clone(), request, is_ours))
             }
         }
     }
@@ -117,6 +124,7 @@ impl RegistrationService for Registrations {
         let Some(Registrant { extension, caller }) = request.extensions().get::<Registrant>().cloned() else {
             return Err(status(Error::bug("a registration from nobody")));
         };
+        note_extension(&extension);
         let holder = self.0.identify(&extension, &caller).await.map_err(status)?;
         let begun = Begun { broker: self.0.clone(), extension, holder, requests: request.into_inner() };
         // Answered at once: there are clients that send nothing before they are answered.

@@ -36,7 +36,6 @@ const TABLE: &[(&str, &str)] = &[
     ("RESPONSE_INVALID", "see what the backend says with: longshore logs EXT"),
     ("BACKEND_TOO_SLOW", "give it more time with: --timeout"),
     ("BODY_TOO_LARGE", "64 MiB is the most that one call carries; ask the backend for less"),
-    ("ALREADY_ATTACHED", "end the other `longshore dev` first"),
     ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
     ("EXEC_NOT_FOUND", "it may have ended; see what runs with: longshore execs"),
     ("HOST_PROGRAMS_OFF", "ask who runs the broker; `longshore info` shows what works there"),

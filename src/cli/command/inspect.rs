@@ -85,6 +85,9 @@ fn extension_text(it: &ExtensionView, control: &Path) -> String {
             table.add(["Container:", &format!("{}: {}{code}", container.name, container.state)]);
         }
     }
+    for registered in &it.registrations {
+        table.add(["Registered:", &registered.text()]);
+    }
     table.add(["Programs:", or_dash(&it.host_binaries.join(", "))]);
     for warning in &it.warnings {
         table.add(["Warning:", warning]);

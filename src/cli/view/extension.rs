@@ -24,6 +24,23 @@ pub(in crate::cli) struct ExtensionView {
     pub(in crate::cli) host_binaries: Vec<String>,
     pub(in crate::cli) installed_at: Option<String>,
     pub(in crate::cli) warnings: Vec<String>,
+    pub(in crate::cli) registrations: Vec<RegistrationView>,
+    pub(in crate::cli) registration_socket: String,
+}
+
+/// A backend that has registered.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct RegistrationView {
+    /// Empty for the host.
+    pub(in crate::cli) service: String,
+    /// Empty for the host.
+    pub(in crate::cli) container_id: String,
+    pub(in crate::cli) epoch: i64,
+    pub(in crate::cli) instance: String,
+    pub(in crate::cli) software: String,
+    pub(in crate::cli) endpoints: Vec<String>,
+    pub(in crate::cli) ready: bool,
+    pub(in crate::cli) message: String,
 }
 
 /// The UI part.
@@ -95,7 +112,39 @@ impl From<pb::Extension> for ExtensionView {
             host_binaries: it.host_binaries,
             installed_at: it.installed_at.map(|at| at.to_string()),
             warnings: it.warnings,
+            registrations: it.registrations.into_iter().map(RegistrationView::from).collect(),
+            registration_socket: it.registration_socket,
         }
+    }
+}
+
+impl From<pb::Registration> for RegistrationView {
+    fn from(it: pb::Registration) -> Self {
+        RegistrationView {
+            service: it.service,
+            container_id: it.container_id,
+            epoch: it.epoch,
+            instance: it.instance,
+            software: it.software,
+            endpoints: it.endpoints,
+            ready: it.ready,
+            message: it.message,
+        }
+    }
+}
+
+impl RegistrationView {
+    /// Who it is, what it offers and how it is, in a line.
+    pub(in crate::cli) fn text(&self) -> String {
+        let who = match (self.service.as_str(), self.container_id.get(..12)) {
+            ("", None) => "a process on this machine".to_owned(),
+            ("", Some(container)) => format!("container {container}"),
+            (service, _) => format!("service {service}"),
+        };
+        let offers = if self.endpoints.is_empty() { "nothing".to_owned() } else { self.endpoints.join(", ") };
+        let colon = if self.message.is_empty() { "" } else { ": " };
+        let health = if self.ready { "" } else { ", not ready" };
+        format!("{who} offers {offers}{health}{colon}{}", self.message)
     }
 }
 

@@ -138,13 +138,17 @@ impl Broker {
         written::write(&laid.files, &new)?;
         failpoint::current_done(&new);
         self.store.commit_update(&mut new, decisions).await?;
-        // Calls go to the new one from here on.
-        self.pools.close(&id);
-        self.registrations.touch(&id);
+        self.turn_to_new(&id);
         failpoint::begun(Step::UpdateRetire);
         let kept_volumes = Some(self.retire_old(&new).await?);
         tracing::info!(extension = %id, generation = new.generation, "updated");
         Ok(Through { id, previous_version, kept_volumes })
+    }
+
+    /// Calls go to the new generation from here on, and who is registered is told of it.
+    fn turn_to_new(&self, id: &ExtensionId) {
+        self.pools.close(id);
+        self.registrations.touch(id);
     }
 
     fn next_record(
