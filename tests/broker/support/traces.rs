@@ -82,8 +82,7 @@ async fn traces_in(engine: &EngineAt, id: &str) -> Vec<String> {
 }
 
 /// Containers, running or not.
-/// Containers that an engine lists, running or not.
-pub(crate) async fn listed(engine: &bollard::Docker, filters: HashMap<&str, Vec<&str>>) -> Vec<ContainerSummary> {
+async fn listed(engine: &bollard::Docker, filters: HashMap<&str, Vec<&str>>) -> Vec<ContainerSummary> {
     // Podman calls one that ended `stopped` for a moment, which the client library does not know.
     super::eventually(|| async {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();

@@ -7,7 +7,7 @@ use std::{
 
 use longshore::pb::{self, run_response::Event};
 
-use crate::support::{Broker, Image, docker, engine, image_source, listed, reason};
+use crate::support::{Broker, Image, docker, engine, image_source, reason};
 
 /// What an extension should do once it is installed.
 pub(super) struct Expected<'a> {
@@ -156,9 +156,8 @@ async fn machine(broker: &Broker, id: &str) -> BTreeSet<String> {
     let name = id.rsplit('/').next().unwrap();
     let engine = engine();
     let mut found: Vec<String> = Vec::new();
-    for container in listed(&engine, HashMap::new()).await {
-        found.push(format!("container {container:?}"));
-    }
+    // By the CLI: Podman has states that the client library does not know, and these are everybody's containers.
+    found.extend(docker(&["ps", "-a", "--no-trunc", "--format", "container {{json .}}"]).lines().map(String::from));
     for network in engine.list_networks(None).await.unwrap() {
         found.push(format!("network {network:?}"));
     }
