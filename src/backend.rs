@@ -182,9 +182,9 @@ impl Registration {
 
     /// Offers an endpoint from now on, in the place of one of the same name.
     pub fn offer(&self, endpoint: Endpoint) {
-        self.wanted.send_modify(|hello| {
-            hello.endpoints.retain(|known| known.name != endpoint.0.name);
-            hello.endpoints.push(endpoint.0);
+        self.wanted.send_modify(|hello| match hello.endpoints.iter_mut().find(|known| known.name == endpoint.0.name) {
+            Some(known) => *known = endpoint.0,
+            None => hello.endpoints.push(endpoint.0),
         });
     }
 
@@ -360,8 +360,8 @@ async fn connect(socket: &Path) -> Result<transport::Channel, tonic::Status> {
 /// Whether trying again is of no use.
 fn is_final(lost: &tonic::Status) -> bool {
     match lost.code() {
-        // A program that is refused, or asks for what is wrong, is so the next time.
-        Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented => true,
+        // A program that is refused, or asks for what is wrong, is so the next time; and what is removed does not return.
+        Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented | Code::NotFound => true,
         Code::FailedPrecondition => matches!(&*reason(lost), "REGISTRATION_SUPERSEDED" | "VERSION_UNSUPPORTED"),
         _ => false,
     }

@@ -19,6 +19,9 @@ use longshore::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Where services are told to register.
+const SOCKET: &str = "/run/longshore/longshore.sock";
+
 /// A directory as extraction leaves it, with what Compose is given.
 struct Staged {
     root: TempDir,
@@ -140,7 +143,7 @@ async fn unset_variables_are_empty_and_defaults_hold() {
     let a = &plan.file["services"]["a"];
     assert_eq!(a["image"], "oracle:21.3.0");
     assert_eq!(a["ports"][0]["published"], "1521");
-    assert_eq!(a["environment"], json!({"A": "", "B": "x", "PASSED": null}));
+    assert_eq!(a["environment"], json!({"A": "", "B": "x", "PASSED": null, "LONGSHORE_SOCKET": SOCKET}));
     let names: Vec<&str> = found.variables.iter().map(|variable| variable.name.as_str()).collect();
     assert_eq!(names, ["VERSION", "APP_DB_PORT", "UNSET", "C", "D", "PASSED"]);
 }
@@ -155,7 +158,7 @@ async fn granted_variables_arrive_and_nothing_else_does() {
     let text = "services:\n  a:\n    image: x\n    environment: [MINE, 'U=${CARGO_MANIFEST_DIR}${USER}', 'H=$DOCKER_HOST', \
                 'D=$HOME']\n  b: {image: y, profiles: ['off']}\n";
     let (_, plan) = staged.plan(text).await.unwrap();
-    let expected = json!({"MINE": "v$$w", "U": "", "H": "unix:///var/run/docker.sock", "D": "/home/u"});
+    let expected = json!({"MINE": "v$$w", "U": "", "H": "unix:///var/run/docker.sock", "D": "/home/u", "LONGSHORE_SOCKET": SOCKET});
     assert_eq!(plan.file["services"]["a"]["environment"], expected);
     assert_eq!(plan.services.len(), 1);
 }
@@ -169,7 +172,10 @@ async fn an_environment_file_beside_it_is_read_and_steers_nothing() {
     let (_, plan) = staged.plan(text).await.unwrap();
     let a = &plan.file["services"]["a"];
     assert_eq!(a["image"], "x:7");
-    assert_eq!(a["environment"], json!({"A": "1", "B": "/home/u/x", "H": "unix:///var/run/docker.sock"}));
+    assert_eq!(
+        a["environment"],
+        json!({"A": "1", "B": "/home/u/x", "H": "unix:///var/run/docker.sock", "LONGSHORE_SOCKET": SOCKET})
+    );
     assert_eq!(plan.networks, ["org_name-desktop-extension_default"]);
 }
 
@@ -285,7 +291,8 @@ async fn what_one_reader_hides_the_other_does_not_see() {
     for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
         let text = format!("services:\n  a:\n    image: x\n    # note{end}    env_file: /etc/passwd\n");
         let (_, plan) = file(&text).await;
-        assert!(plan.file["services"]["a"].get("environment").is_none(), "{end:?}: {}", plan.file);
+        let variables = &plan.file["services"]["a"]["environment"];
+        assert_eq!(*variables, json!({"LONGSHORE_SOCKET": SOCKET}), "{end:?}: {}", plan.file);
     }
 }
 

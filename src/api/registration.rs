@@ -1,9 +1,10 @@
 //! `RegistrationService`, and the door of extensions' own sockets, behind which nothing else is served.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::stream::unfold;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{
@@ -32,6 +33,8 @@ use crate::{
 
 /// Largest message that a backend may send.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
+/// How long a backend may take to say hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// What answers the calls of extensions' backends.
 #[derive(Clone)]
@@ -66,9 +69,6 @@ impl ExtensionFront {
             let extension = arrival.extension.clone();
             Registrant { extension, caller }
         });
-        if let Err(why) = registrant {
-            tracing::warn!(extension = %arrival.extension, why, "refused a caller at an extension's socket");
-        }
         let uid = arrival.stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
         ExtensionDoor { front: self.clone(), registrant, uid }
     }
@@ -168,7 +168,8 @@ type Told = (register_response::Part, Stage);
 
 impl Begun {
     async fn welcome(mut self) -> Result<Told, Status> {
-        let first = self.requests.message().await.map_err(unreadable)?;
+        let late = |_| status(out_of_order("`hello` did not come in time: it is the first message, sent at once"));
+        let first = timeout(HELLO_LIMIT, self.requests.message()).await.map_err(late)?.map_err(unreadable)?;
         let Some(register_request::Part::Hello(hello)) = first.and_then(|first| first.part) else {
             return Err(status(out_of_order("the first message must hold `hello`")));
         };

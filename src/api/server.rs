@@ -25,15 +25,24 @@ use super::{
 };
 use crate::core::Arrivals;
 
-/// Streams that one connection may have open.
-const MAX_STREAMS: u32 = 4096;
-/// Frames up to this size are taken: each costs one system call.
-const MAX_FRAME_BYTES: u32 = 256 * 1024;
-/// Window of a stream; on a local socket it only bounds memory.
-const WINDOW_BYTES: u32 = 1024 * 1024;
-/// Window of a connection: what its streams may hold together. That many uploads have to stall before they hold back
-/// others.
-const CONNECTION_WINDOW_BYTES: u32 = 128 * WINDOW_BYTES;
+/// What one connection may take.
+struct Most {
+    /// Streams that are open.
+    streams: u32,
+    /// Frames up to this size are taken: each costs one system call.
+    frame_bytes: u32,
+    /// Window of a stream; on a local socket it only bounds memory.
+    window_bytes: u32,
+    /// Window of a connection: what its streams may hold together.
+    connection_window_bytes: u32,
+}
+
+/// At the control socket: 128 uploads have to stall before they hold back others.
+const CONTROL: Most =
+    Most { streams: 4096, frame_bytes: 256 << 10, window_bytes: 1 << 20, connection_window_bytes: 128 << 20 };
+/// At extensions' sockets, where nobody has much to say, and callers may be hostile.
+const EXTENSION: Most =
+    Most { streams: 8, frame_bytes: 16 << 10, window_bytes: 64 << 10, connection_window_bytes: 256 << 10 };
 /// Bytes of one answer that wait to be written, but for the piece that came last.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Connections cut off in the middle of their opening that are remembered: a bound on rapid resets.
@@ -47,7 +56,7 @@ const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves what comes to `listener` until `stop`, then until the last connection is closed.
 pub(super) async fn serve(listener: &UnixListener, is_ours: IsOurs, front: Front, stop: CancellationToken) {
-    let builder = settings();
+    let builder = settings(&CONTROL);
     let connections = TaskTracker::new();
     let mut turned = Turned::default();
     loop {
@@ -71,13 +80,20 @@ pub(super) async fn serve(listener: &UnixListener, is_ours: IsOurs, front: Front
 
 /// Serves those who come to extensions' sockets until `stop`, then until the last connection is closed.
 pub(super) async fn serve_extensions(mut arrivals: Arrivals, front: ExtensionFront, stop: CancellationToken) {
-    let builder = settings();
+    let builder = settings(&EXTENSION);
     let connections = TaskTracker::new();
+    let mut turned = Turned::default();
     loop {
         let arrival = tokio::select! {
             Some(arrival) = arrivals.recv() => arrival,
             () = stop.cancelled() => break,
         };
+        if let Err(why) = arrival.caller {
+            if !turned.take() {
+                continue;
+            }
+            tracing::warn!(extension = %arrival.extension, why, "refused a caller at an extension's socket");
+        }
         let door = front.door(&arrival);
         let (builder, stop) = (builder.clone(), stop.child_token());
         connections.spawn(async move {
@@ -117,13 +133,13 @@ async fn serve_connection<D>(
     }
 }
 
-fn settings() -> http2::Builder<TokioExecutor> {
+fn settings(most: &Most) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(most.streams)
+        .max_frame_size(most.frame_bytes)
+        .initial_stream_window_size(most.window_bytes)
+        .initial_connection_window_size(most.connection_window_bytes)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         // A backend's answer is carried as it is.

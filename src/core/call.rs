@@ -110,11 +110,20 @@ impl Broker {
         let until = Instant::now() + start_wait;
         loop {
             match self.dial_once(callee, protocol).await {
-                Err(error) if error.reason() == Reason::BackendStarting && Instant::now() < until => {
+                Err(error) if Instant::now() < until && self.may_come(&callee.extension, error.reason()) => {
                     tokio::time::sleep(TRY_AGAIN).await;
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Whether a backend that cannot be called may be in a moment: it is starting, or nothing has registered yet.
+    fn may_come(&self, id: &ExtensionId, why: Reason) -> bool {
+        match why {
+            Reason::BackendStarting => true,
+            Reason::NoSocket | Reason::EndpointNotFound => self.registrations.of(id).is_empty(),
+            _ => false,
         }
     }
 

@@ -72,9 +72,15 @@ impl Default for ExtensionSockets {
 
 impl ExtensionSockets {
     /// Opens the socket of an extension in `dir`, in the place of one that a broker left there. One that is open stays.
+    /// Processes on the host that are `barred` are refused, by what is known of them when they connect.
     ///
     /// Errors: FILE_FAILED, LIMIT_REACHED.
-    pub(super) fn open(&self, id: &ExtensionId, dir: &Path) -> Result<()> {
+    pub(super) fn open(
+        &self,
+        id: &ExtensionId,
+        dir: &Path,
+        barred: impl Fn(i32) -> bool + Send + Sync + 'static,
+    ) -> Result<()> {
         let mut open = self.lock();
         if open.contains_key(id) {
             return Ok(());
@@ -88,7 +94,7 @@ impl ExtensionSockets {
             Error::new(why, &path, format!("cannot open the extension's socket at {path}: {error}")).caused_by(error)
         })?;
         let (socket, closed) = (Arc::new(socket), CancellationToken::new());
-        self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone()));
+        self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone(), barred));
         open.insert(id.clone(), Open { socket, closed });
         Ok(())
     }
@@ -124,7 +130,13 @@ impl ExtensionSockets {
     }
 }
 
-async fn accept(id: ExtensionId, socket: Arc<Socket>, closed: CancellationToken, arrive: mpsc::Sender<Arrival>) {
+async fn accept(
+    id: ExtensionId,
+    socket: Arc<Socket>,
+    closed: CancellationToken,
+    arrive: mpsc::Sender<Arrival>,
+    barred: impl Fn(i32) -> bool,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepted = async {
         loop {
@@ -138,7 +150,7 @@ async fn accept(id: ExtensionId, socket: Arc<Socket>, closed: CancellationToken,
                     continue;
                 }
             };
-            let (extension, caller, closed) = (id.clone(), socket::caller(&stream), closed.clone());
+            let (extension, caller, closed) = (id.clone(), socket::caller(&stream, &barred), closed.clone());
             if arrive.send(Arrival { extension, caller, stream, closed, place }).await.is_err() {
                 return;
             }

@@ -8,8 +8,8 @@ use crate::model::{
 /// The leases of one extension.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    /// The number of the newest that was granted.
-    newest: i64,
+    /// Whether one ever was granted.
+    were_granted: bool,
     /// In the order in which they were granted.
     held: Vec<Held>,
 }
@@ -25,15 +25,6 @@ pub struct Held {
     pub hello: Hello,
 }
 
-/// A lease that was granted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Granted {
-    /// Its number.
-    pub(super) epoch: i64,
-    /// The number of the one that it takes the place of.
-    pub(super) superseded: Option<i64>,
-}
-
 /// Where a call goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -46,19 +37,19 @@ pub(super) enum Route {
 }
 
 impl Leases {
-    /// Grants a lease, in the place of one that the same service holds.
+    /// Grants a lease with a new number, in the place of one that the same service holds, whose number is returned.
     ///
     /// Errors: ENDPOINT_TAKEN; REQUEST_INVALID and LIMIT_REACHED of [`Hello::check`].
-    pub(super) fn grant(&mut self, holder: Holder, hello: Hello) -> Result<Granted> {
+    pub(super) fn grant(&mut self, epoch: i64, holder: Holder, hello: Hello) -> Result<Option<i64>> {
         hello.check()?;
         for endpoint in &hello.endpoints {
             self.check_free(&holder, &endpoint.name)?;
         }
         let old = self.held.iter().position(|held| held.holder.is_same_place(&holder));
         let superseded = old.map(|index| self.held.remove(index).epoch);
-        self.newest += 1;
-        self.held.push(Held { epoch: self.newest, holder, hello });
-        Ok(Granted { epoch: self.newest, superseded })
+        self.were_granted = true;
+        self.held.push(Held { epoch, holder, hello });
+        Ok(superseded)
     }
 
     /// Ends a lease; false where it has ended already.
@@ -68,17 +59,19 @@ impl Leases {
         self.held.len() < before
     }
 
-    /// Notes what changed for the holder of a lease; one that has ended has no say any more.
+    /// Notes what changed for the holder of a lease, if anything did; one that has ended has no say any more.
     ///
     /// Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID for an endpoint that is not offered.
-    pub(super) fn note(&mut self, epoch: i64, change: Change) -> Result<()> {
-        let Some(index) = self.held.iter().position(|held| held.epoch == epoch) else { return Ok(()) };
+    pub(super) fn note(&mut self, epoch: i64, change: Change) -> Result<bool> {
+        let Some(index) = self.held.iter().position(|held| held.epoch == epoch) else { return Ok(false) };
         if let Change::Added(endpoint) = &change {
             self.check_free(&self.held[index].holder, &endpoint.name)?;
         }
         let hello = &mut self.held[index].hello;
         match change {
+            Change::Health(health) if hello.health == health => return Ok(false),
             Change::Health(health) => hello.health = health,
+            Change::Added(endpoint) if hello.endpoints.contains(&endpoint) => return Ok(false),
             Change::Added(endpoint) => match hello.endpoints.iter_mut().find(|known| known.name == endpoint.name) {
                 Some(known) => *known = endpoint,
                 None => {
@@ -95,7 +88,7 @@ impl Leases {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where a call goes: to the endpoint of that name, else to the first that speaks `protocol`, of `service` before
@@ -143,22 +136,25 @@ impl Leases {
         host
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.held.len()
+    }
+
     /// The lease of the host, while it holds one.
     pub(super) fn host(&self) -> Option<&Held> {
         self.held.iter().find(|held| held.holder == Holder::Host)
     }
 
-    /// How those say they are that take calls now; `None` where nothing is registered.
-    pub(super) fn health(&self) -> Option<Health> {
-        let mut counting = self.counting().peekable();
-        counting.peek()?;
-        let unready = counting.find(|held| !held.hello.health.ready);
-        Some(unready.map_or(Health { ready: true, message: String::new() }, |held| held.hello.health.clone()))
+    /// How a service says it is, whose containers these are; `None` where it is not registered.
+    pub(super) fn health(&self, service: &str, containers: &[&str]) -> Option<Health> {
+        let is_meant = |held: &&Held| held.holder.service() == service && containers.contains(&held.holder.container());
+        self.held.iter().find(is_meant).map(|held| held.hello.health.clone())
     }
 
     /// Whether a lease was ever granted.
     pub(super) fn were_granted(&self) -> bool {
-        self.newest > 0
+        self.were_granted
     }
 
     fn counting(&self) -> impl Iterator<Item = &Held> {
@@ -237,41 +233,43 @@ mod tests {
         let route = |leases: &Leases, name, protocol| leases.route(name, protocol, Some("web"));
         assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
         assert_eq!(route(&leases, Some("a"), Http1).unwrap_err().reason(), Reason::EndpointNotFound);
-        let db = leases.grant(service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
+        let db = 1;
+        leases.grant(db, service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
         assert_eq!(route(&leases, None, Http1).unwrap(), to("db"));
-        let web = leases.grant(service("web"), hello("2", vec![endpoint("api", Http1)])).unwrap();
+        let web = 2;
+        leases.grant(web, service("web"), hello("2", vec![endpoint("api", Http1)])).unwrap();
         assert_eq!(route(&leases, None, Http1).unwrap(), to("api"), "the backend service comes first");
         assert_eq!(route(&leases, None, Grpc).unwrap(), to("rpc"));
         assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"));
         assert_eq!(route(&leases, Some("db"), Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
-        let taken = leases.grant(service("third"), hello("3", vec![endpoint("api", Http1)])).unwrap_err();
+        let taken = leases.grant(3, service("third"), hello("3", vec![endpoint("api", Http1)])).unwrap_err();
         assert_eq!(taken.reason(), Reason::EndpointTaken);
         let tired = Health { ready: false, message: "tired".into() };
-        leases.note(web.epoch, Change::Health(tired)).unwrap();
+        leases.note(web, Change::Health(tired)).unwrap();
         assert_eq!(route(&leases, None, Http1).unwrap(), Route::NotReady("tired".into()));
         assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"), "the other one is");
-        let again = leases.grant(service("web"), hello("4", vec![])).unwrap();
-        assert_eq!(again.superseded, Some(web.epoch));
-        assert!(!leases.end(web.epoch));
-        leases.end(db.epoch);
+        let superseded = leases.grant(4, service("web"), hello("4", vec![])).unwrap();
+        assert_eq!(superseded, Some(web));
+        assert!(!leases.end(web));
+        leases.end(db);
         assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
     }
 
     #[test]
     fn the_host_stands_in_for_all() {
         let mut leases = Leases::default();
-        leases.grant(service("web"), hello("1", vec![endpoint("api", Protocol::Http1)])).unwrap();
+        leases.grant(1, service("web"), hello("1", vec![endpoint("api", Protocol::Http1)])).unwrap();
         let own = Endpoint { address: Address::Host("/x.sock".into()), ..endpoint("api", Protocol::Http1) };
-        let host = leases.grant(Holder::Host, hello("2", vec![own])).unwrap();
+        leases.grant(2, Holder::Host, hello("2", vec![own])).unwrap();
         let route = |leases: &Leases| leases.route(Some("api"), Protocol::Http1, Some("web")).unwrap();
         assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into())));
         assert_eq!(leases.held()[0].holder, Holder::Host);
-        leases.end(host.epoch);
+        leases.end(2);
         assert_eq!(route(&leases), to("api"));
     }
 
     proptest! {
-        /// Whatever is said in whatever order: a service has one lease, a name one service, an epoch is never given twice.
+        /// Whatever is said in whatever order: a service has one lease, a name one service.
         #[test]
         fn nothing_is_held_twice(steps in prop::collection::vec((0_usize..4, 0_usize..3, 0_usize..4, any::<bool>()), 0..60)) {
             let mut leases = Leases::default();
@@ -281,10 +279,11 @@ mod tests {
                 let name = format!("e{name}");
                 let latest = epochs.iter().rev().nth(who).copied().unwrap_or(0);
                 match what {
-                    0 => if let Ok(granted) = leases.grant(holder, hello("x", vec![endpoint(&name, Protocol::Http1)])) {
-                        prop_assert!(epochs.iter().all(|epoch| *epoch < granted.epoch));
-                        epochs.push(granted.epoch);
-                    },
+                    0 => {
+                        let epoch = epochs.len() as i64 + 1;
+                        let _ = leases.grant(epoch, holder, hello("x", vec![endpoint(&name, Protocol::Http1)]));
+                        epochs.push(epoch);
+                    }
                     1 => { leases.end(latest); }
                     2 => { let _ = leases.note(latest, Change::Added(endpoint(&name, Protocol::Grpc))); }
                     _ => { let _ = leases.note(latest, Change::Health(Health { ready, message: name })); }

@@ -70,7 +70,7 @@ impl Broker {
         loop {
             let view = self.look(installed).await?;
             match view.observed.state {
-                State::Ready if self.answers(installed).await => {
+                State::Ready if self.answers(installed, &view).await => {
                     let since = *ready_since.get_or_insert_with(Instant::now);
                     if backend.socket.is_some() || since.elapsed() >= SETTLE.min(timeout) {
                         return Ok(Readiness::Ready);
@@ -106,13 +106,13 @@ impl Broker {
     async fn look(&self, installed: &Installed) -> Result<View> {
         let mut installed = installed.clone();
         installed.change = None;
-        self.view_given(installed, &[]).await
+        self.view_by_itself(installed).await
     }
 
-    /// Whether a connection can really be made, also where only root may.
-    async fn answers(&self, installed: &Installed) -> bool {
+    /// Whether a connection can really be made, also where only root may; one that registered says so itself.
+    async fn answers(&self, installed: &Installed, view: &View) -> bool {
         let Some(backend) = &installed.record.backend else { return true };
-        if let Some(health) = self.registrations.health(&installed.id) {
+        if let Some(health) = self.health(&installed.id, backend, &view.containers) {
             return health.ready;
         }
         let Some(socket) = &backend.socket else { return true };

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -26,7 +29,11 @@ use crate::{
 
 /// What is registered, by extension.
 #[derive(Debug, Default)]
-pub(super) struct Registrations(Mutex<HashMap<ExtensionId, Registered>>);
+pub(super) struct Registrations {
+    all: Mutex<HashMap<ExtensionId, Registered>>,
+    /// The number of the newest lease.
+    newest: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct Registered {
@@ -87,7 +94,7 @@ pub struct Situation {
 
 impl Registrations {
     fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Registered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a call goes, as [`Leases::route`] says.
@@ -114,9 +121,14 @@ impl Registrations {
         self.lock().get(id).and_then(|registered| registered.leases.host().cloned())
     }
 
-    /// How what is registered says it is.
-    pub(super) fn health(&self, id: &ExtensionId) -> Option<Health> {
-        self.lock().get(id).and_then(|registered| registered.leases.health())
+    /// How a service says it is, whose containers these are.
+    pub(super) fn health(&self, id: &ExtensionId, service: &str, containers: &[&str]) -> Option<Health> {
+        self.lock().get(id).and_then(|registered| registered.leases.health(service, containers))
+    }
+
+    /// How many leases are held, of all extensions.
+    pub(super) fn count(&self) -> usize {
+        self.lock().values().map(|registered| registered.leases.count()).sum()
     }
 
     /// Whether something was ever registered, in this run of the broker.
@@ -150,20 +162,27 @@ impl Registrations {
         }
     }
 
+    /// Grants leases of an extension from now on, until it is removed.
+    fn expect(&self, id: &ExtensionId) {
+        self.lock().entry(id.clone()).or_default();
+    }
+
     fn grant(&self, id: &ExtensionId, holder: Holder, hello: Hello) -> Result<(i64, watch::Receiver<Signal>)> {
         let mut all = self.lock();
-        let registered = all.entry(id.clone()).or_default();
-        let granted = registered.leases.grant(holder, hello)?;
-        if let Some(old) = granted.superseded.and_then(|old| registered.signals.remove(&old)) {
+        let registered = all.get_mut(id).ok_or_else(|| gone(id))?;
+        // Never one that an earlier extension of that id had.
+        let epoch = self.newest.fetch_add(1, Ordering::Relaxed) + 1;
+        let superseded = registered.leases.grant(epoch, holder, hello)?;
+        if let Some(old) = superseded.and_then(|old| registered.signals.remove(&old)) {
             old.send_modify(|signal| signal.end = Some(End::Superseded));
         }
         let (signal, told) = watch::channel(Signal::default());
-        registered.signals.insert(granted.epoch, signal);
-        Ok((granted.epoch, told))
+        registered.signals.insert(epoch, signal);
+        Ok((epoch, told))
     }
 
-    fn note(&self, id: &ExtensionId, epoch: i64, change: Change) -> Result<()> {
-        self.lock().get_mut(id).map_or(Ok(()), |registered| registered.leases.note(epoch, change))
+    fn note(&self, id: &ExtensionId, epoch: i64, change: Change) -> Result<bool> {
+        self.lock().get_mut(id).map_or(Ok(false), |registered| registered.leases.note(epoch, change))
     }
 
     fn end(&self, id: &ExtensionId, epoch: i64) -> bool {
@@ -182,7 +201,9 @@ impl Broker {
 
     /// Opens the sockets of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
     pub(super) fn open_sockets(&self, id: &ExtensionId) -> Result<()> {
-        self.extension_sockets.open(id, &self.layout.extension(id).broker())?;
+        self.registrations.expect(id);
+        let hub = self.hub.clone();
+        self.extension_sockets.open(id, &self.layout.extension(id).broker(), move |pid| hub.is_descendant(pid))?;
         self.open_gateway(id)
     }
 
@@ -195,10 +216,7 @@ impl Broker {
             return Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id} is being removed")));
         }
         match caller {
-            Caller::Host(pid) if self.hub.is_descendant(*pid) => {
-                Err(self.refuse(id, "a program of an extension, on the host").await)
-            }
-            Caller::Host(_) => Ok(Holder::Host),
+            Caller::Host => Ok(Holder::Host),
             Caller::Container(container) => {
                 match own_container(&self.store, &self.engine, &installed, container).await? {
                     Some(service) if service.is_empty() => Ok(Holder::Container(container.clone())),
@@ -247,16 +265,6 @@ impl Broker {
             grants,
         })
     }
-
-    /// Looks anew at an extension whose registrations have changed, so that watchers hear of it.
-    fn look_again(self: &Arc<Self>, id: &ExtensionId) {
-        let (broker, id) = (self.clone(), id.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = broker.view(&id).await {
-                tracing::debug!(%error, extension = %id, "cannot look at an extension whose backend has told something");
-            }
-        });
-    }
 }
 
 impl Lease {
@@ -271,14 +279,18 @@ impl Lease {
                 Some(End::Removed) => return Err(self.removed()),
                 None => {}
             }
-            if let Some(cause) =
-                signal.stop.filter(|_| !std::mem::replace(&mut self.is_told_to_stop, signal.stop.is_some()))
+            // What concerns it comes first.
+            if let Some(cause) = signal.stop
+                && self.told.is_some()
+                && !std::mem::replace(&mut self.is_told_to_stop, true)
             {
                 return Ok(Notice::StopComing(cause));
             }
             let now = self.broker.situation(&self.id, &self.holder).await?;
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now.clone());
+                // It may say more than that.
+                self.signal.mark_changed();
                 return Ok(Notice::Situation(now));
             }
             if self.signal.changed().await.is_err() && self.signal.borrow().end.is_none() {
@@ -294,15 +306,16 @@ impl Lease {
 
     /// Notes what its holder says has changed. Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID.
     pub fn note(&self, change: Change) -> Result<()> {
-        self.broker.registrations.note(&self.id, self.epoch, change)?;
-        self.take_effect();
+        if self.broker.registrations.note(&self.id, self.epoch, change)? {
+            self.take_effect();
+        }
         Ok(())
     }
 
-    /// Calls look anew where they go.
+    /// Calls look anew where they go, and whoever watches hears of it.
     fn take_effect(&self) {
         self.broker.pools.close(&self.id);
-        self.broker.look_again(&self.id);
+        self.broker.carer.some([self.id.clone()]);
     }
 
     fn superseded(&self) -> Error {
@@ -311,8 +324,12 @@ impl Lease {
     }
 
     fn removed(&self) -> Error {
-        Error::new(Reason::ExtensionNotFound, self.id.as_str(), format!("{} is not installed any more", self.id))
+        gone(&self.id)
     }
+}
+
+fn gone(id: &ExtensionId) -> Error {
+    Error::new(Reason::ExtensionNotFound, id.as_str(), format!("{id} is not installed any more"))
 }
 
 impl Drop for Lease {
@@ -320,6 +337,10 @@ impl Drop for Lease {
         if self.broker.registrations.end(&self.id, self.epoch) {
             tracing::info!(extension = %self.id, epoch = self.epoch, holder = %self.holder, "a registration has ended");
             self.take_effect();
+            if self.is_of_host() {
+                // What ended meanwhile was not looked after.
+                self.broker.carer.one_afresh(self.id.clone());
+            }
         }
     }
 }

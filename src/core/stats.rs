@@ -23,6 +23,8 @@ pub struct Stats {
     pub event_watchers: usize,
     /// Open sessions.
     pub sessions: usize,
+    /// Leases of backends that have registered.
+    pub registrations: usize,
     /// Connections to backends that wait for calls.
     pub pooled: usize,
     /// Bytes that backends were sent.
@@ -48,6 +50,7 @@ impl Broker {
             acts: self.carer.acts.load(Relaxed),
             event_watchers: self.events.watchers(),
             sessions: self.open_sessions(None).len(),
+            registrations: self.registrations.count(),
             pooled: self.pools.open(),
             sent_bytes: traffic.sent(),
             received_bytes: traffic.received(),

@@ -80,14 +80,19 @@ impl Broker {
     /// An extension as if it were on record like this.
     pub(super) async fn view_as(&self, installed: Installed) -> Result<View> {
         let missing = self.missing_grants(&installed).await?;
-        self.view_given(installed, &missing).await
+        let seen = self.seen_of(&installed).await;
+        let attached = self.registrations.host(&installed.id).is_some();
+        self.view_of(installed, &missing, &seen, attached).await
     }
 
-    /// The same, if these were the needs that are not granted.
-    pub(super) async fn view_given(&self, installed: Installed, missing: &[Need]) -> Result<View> {
-        let id = &installed.id;
-        let seen = self.seen(&format!("{EXTENSION_LABEL}={id}"), &[&installed]).await;
-        self.view_of(installed, missing, &seen).await
+    /// The same, if nothing that it needs were missing, and nobody stood in for its containers.
+    pub(super) async fn view_by_itself(&self, installed: Installed) -> Result<View> {
+        let seen = self.seen_of(&installed).await;
+        self.view_of(installed, &[], &seen, false).await
+    }
+
+    async fn seen_of(&self, installed: &Installed) -> Seen {
+        self.seen(&format!("{EXTENSION_LABEL}={}", installed.id), &[installed]).await
     }
 
     async fn missing_grants(&self, installed: &Installed) -> Result<Vec<Need>> {
@@ -104,7 +109,8 @@ impl Broker {
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
             let missing = self.missing_grants(&installed).await?;
-            let view = self.view_of(installed, &missing, &seen).await?;
+            let attached = self.registrations.host(&installed.id).is_some();
+            let view = self.view_of(installed, &missing, &seen, attached).await?;
             self.events.tell_observed(&view.installed, &view.observed, false);
             views.push(view);
         }
@@ -124,15 +130,17 @@ impl Broker {
         Ok(found.into_iter().map(|((_, id), object)| (id, object)).collect())
     }
 
-    async fn view_of(&self, installed: Installed, missing: &[Need], seen: &Seen) -> Result<View> {
-        let health = self.registrations.health(&installed.id);
-        let attached = self.registrations.host(&installed.id).is_some();
+    async fn view_of(&self, installed: Installed, missing: &[Need], seen: &Seen, attached: bool) -> Result<View> {
         let (of_backend, of_programs): (Vec<&Need>, Vec<&Need>) = missing.iter().partition(|need| is_of_backend(need));
         let mut containers = Vec::new();
         let backend = match &installed.record.backend {
             None => None,
             Some(backend) => {
                 let found = self.containers_of(&installed, seen).await?;
+                let health = match self.registrations.host(&installed.id).filter(|_| attached) {
+                    Some(host) => Some(host.hello.health),
+                    None => found.as_ref().ok().and_then(|found| self.health(&installed.id, backend, found)),
+                };
                 let found_or = found.as_deref().map_err(Clone::clone);
                 let facts = self.backend_facts(&installed, backend, found_or, health.as_ref()).await;
                 containers = found.unwrap_or_default();
@@ -151,6 +159,19 @@ impl Broker {
         let registered = self.registrations.of(&installed.id);
         let registration_socket = self.extension_sockets.path(&installed.id);
         Ok(View { installed, observed, containers, registered, registration_socket, ui })
+    }
+
+    /// How the backend's service says it is, if one of these containers has registered for it. What others say, such as
+    /// another service or an older generation, says nothing of it.
+    pub(super) fn health(
+        &self,
+        id: &ExtensionId,
+        backend: &BackendRecord,
+        containers: &[ContainerView],
+    ) -> Option<Health> {
+        let of_service = containers.iter().filter(|container| container.service == backend.service);
+        let ids: Vec<&str> = of_service.map(|container| container.id.as_str()).collect();
+        self.registrations.health(id, &backend.service, &ids)
     }
 
     /// The containers on the ledger, in the author's order of services.

@@ -33,8 +33,8 @@ pub struct Socket {
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A process of the broker's user or of root, where the broker lives; its number.
-    Host(i32),
+    /// A process of the broker's user or of root, where the broker lives.
+    Host,
     /// A process in the container of this id.
     Container(String),
 }
@@ -92,18 +92,19 @@ impl Socket {
     }
 }
 
-/// Who has just connected.
+/// Who has just connected. On the host, processes that are `barred` by their number are never let in.
 ///
 /// # Errors
 ///
 /// Why that cannot be told, or who is never let in.
-pub fn caller(stream: &UnixStream) -> Result<Caller, &'static str> {
+pub fn caller(stream: &UnixStream, barred: impl Fn(i32) -> bool) -> Result<Caller, &'static str> {
     let credentials = stream.peer_cred().map_err(|_| "the system does not say who is calling")?;
     let pid = credentials.pid().filter(|pid| *pid > 0).ok_or("the caller's process cannot be told")?;
     let caller = match place_of(pid).ok_or("the calling process is gone or cannot be looked at")? {
         Place::Container(id) => Caller::Container(id),
         Place::Unclear => return Err("the caller's container cannot be told"),
-        Place::Host if [0, rustix::process::geteuid().as_raw()].contains(&credentials.uid()) => Caller::Host(pid),
+        Place::Host if barred(pid) => return Err("the caller is a program of an extension"),
+        Place::Host if [0, rustix::process::geteuid().as_raw()].contains(&credentials.uid()) => Caller::Host,
         Place::Host => return Err("this socket belongs to another user"),
     };
     // What was found out about that number is about the caller only if the caller still has it.
@@ -129,7 +130,7 @@ mod tests {
             let path = address.strip_prefix("unix://").unwrap();
             assert!(path.len() <= MAX_ADDRESS_BYTES, "{path}");
             let connected = UnixStream::connect(path).await.unwrap();
-            assert_eq!(caller(&second.accept().await.unwrap()), Ok(Caller::Host(std::process::id() as i32)));
+            assert_eq!(caller(&second.accept().await.unwrap(), |_| false), Ok(Caller::Host));
             drop(connected);
             first.remove();
             assert!(dir.join(NAME).exists(), "not one that is another's by now");

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::BufRead,
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,8 +12,9 @@ use std::{
 
 use longshore::pb::{
     self, EndpointProtocol, ExtensionState, FetchRequest, extension_service_client::ExtensionServiceClient,
-    register_request::Part,
+    register_request::Part, registration_service_client::RegistrationServiceClient,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Request, Status};
@@ -22,7 +24,7 @@ use crate::{
     clients::{client, own, succeeds},
     support::{
         Broker, Image, ImageBuilder, Lease, channel, docker, eventually, fact, hello, local, no_traces, project,
-        reason, registration_socket, trusting, trusting_update, unique,
+        reason, registration_socket, stand_in, trusting, trusting_update, unique,
     },
 };
 
@@ -454,5 +456,79 @@ async fn a_backend_in_python_registers() {
     assert_eq!(answer.unwrap(), "hello from Python\n");
     assert_eq!(registered.software, "register.py");
     eventually(|| async { registrations(&broker, &id).await.is_empty().then_some(()) }).await;
+    broker.uninstall(&id, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stand_in_does_not_vouch_for_the_containers() {
+    let id = format!("longshore-test/{}", unique("vouching"));
+    let good = Image::hello().build_version(&id, "1").await;
+    let broken = Image::hello().change(r#"CMD ["/nothing"]"#).build_version(&id, "2").await;
+    let broker = Broker::start().await;
+    broker.install(trusting(&good.reference)).await.unwrap();
+    let lease = stand_in(&broker, &id, &broker.scratch().join("x.sock"), "").await.unwrap();
+    let failed = broker.update(trusting_update(&broken.reference)).await.unwrap_err();
+    assert_ne!(reason(&failed), "BUG", "{failed:?}");
+    assert_eq!(broker.extension(&id).await.unwrap().version, "1");
+    // What ended while it stood in runs again when it goes.
+    let container = format!("{}-service", project(&id));
+    docker(&["kill", &container]);
+    drop(lease);
+    eventually(|| async { broker.get(&id, "/hello").await.ok() }).await;
+    broker.uninstall(&id, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn dev_ends_with_its_extension() {
+    let broker = Broker::start().await;
+    let id = local(&broker).await;
+    let mut dev = broker.cli(&["dev", &id, "--", "sleep", "1000"]).stderr(Stdio::piped()).spawn().unwrap();
+    is_registered(&broker, &id).await;
+    broker.uninstall(&id, false).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        while dev.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < SOON, "it goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        dev.wait_with_output().unwrap()
+    });
+    let ended = ended.await.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("is not installed any more"), "{said}");
+}
+
+#[tokio::test]
+async fn hello_comes_at_once() {
+    let broker = Broker::start().await;
+    let id = local(&broker).await;
+    let socket = registration_socket(&broker, &id).await;
+    let mut client = RegistrationServiceClient::new(channel(&socket).await);
+    let silent = tokio_stream::pending::<pb::RegisterRequest>();
+    let mut told = client.register(silent).await.unwrap().into_inner();
+    let late = tokio::time::timeout(SOON, told.message()).await.unwrap().unwrap_err();
+    assert_eq!(reason(&late), "REQUEST_INVALID");
+    broker.uninstall(&id, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn dev_ends_its_process_with_its_children() {
+    let broker = Broker::start().await;
+    let id = local(&broker).await;
+    let dev = broker.cli(&["dev", &id, "--", "sh", "-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped()).spawn();
+    let mut dev = dev.unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(dev.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let grandchild = line.trim().to_owned();
+    kill_process(Pid::from_child(&dev), Signal::TERM).unwrap();
+    assert_eq!(dev.wait().unwrap().code(), Some(0));
+    eventually(|| async { registrations(&broker, &id).await.is_empty().then_some(()) }).await;
+    // It is reaped by whoever adopts it, a moment after its end.
+    let stat = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+    eventually(|| async { (stat().is_empty() || stat().contains(") Z ")).then_some(()) }).await;
+    // A death by a signal is passed on as shells do.
+    let mut dev = broker.cli(&["dev", &id, "--", "sh", "-c", "kill -USR1 $$"]);
+    assert_eq!(dev.status().unwrap().code(), Some(128 + 10));
     broker.uninstall(&id, false).await.unwrap();
 }

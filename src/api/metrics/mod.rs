@@ -45,6 +45,10 @@ pub(super) async fn serve(socket: ControlSocket, is_ours: IsOurs, sources: Sourc
     loop {
         let Ok(reader) = Arc::clone(&readers).acquire_owned().await else { return };
         let stream = PeerStream::new(listener::accept(&socket.listener).await, &is_ours);
+        if stream.is_refused() && readers.available_permits() < MAX_READERS / 2 {
+            // Who may not read shall not keep those from reading who may.
+            continue;
+        }
         let (sources, is_refused) = (Arc::clone(&sources), stream.is_refused());
         let answer = service_fn(move |request: Request<Incoming>| {
             let sources = Arc::clone(&sources);

@@ -77,7 +77,8 @@ impl Now {
     }
 
     fn write_extensions(&self, all: &mut Writer<'_>) -> fmt::Result {
-        let Stats { states, is_engine_there, looks, acts, event_watchers, sessions, writes, .. } = &self.stats;
+        let Stats { states, is_engine_there, looks, acts, event_watchers, sessions, registrations, writes, .. } =
+            &self.stats;
         let counts = states.iter().flatten().map(|(state, count)| ([("state", state.name())], *count));
         all.gauges("longshore_extensions", "Extensions, by state", counts)?;
         all.gauge("longshore_engine_present", "Whether the engine answers", u64::from(*is_engine_there))?;
@@ -86,6 +87,7 @@ impl Now {
         all.counter("longshore_reconciler_acts", help, None, *acts)?;
         all.gauge("longshore_event_watchers", "Who watches events", *event_watchers)?;
         all.gauge("longshore_sessions", "Open sessions", *sessions)?;
+        all.gauge("longshore_registrations", "Leases of backends that have registered", *registrations)?;
         let writes = std::iter::once(([], writes.clone()));
         all.times::<[(&str, &str); 0]>("longshore_store_write", "Transactions that changed something", writes)?;
         let mut info = all.0.encode_descriptor("longshore_build", "What runs", None, MetricType::Info)?;

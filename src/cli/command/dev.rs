@@ -81,12 +81,13 @@ impl Dev {
         let registration = self.register(&broker, &socket_text).await?;
         tokio::select! {
             registered = registration.registered() => registered.map_err(refused)?,
-            signal = signals.any() => return Ok(ExitCode::from(128_u8.saturating_add(signal))),
+            // Calls may have come to it already, before we are told.
+            _ = signals.any() => return finish(console, &self.extension, End::Asked).await,
         };
         report_attached(console, &self.extension, &socket_text).await?;
         let mut child = self.start(console, &socket_text).await?;
         let end = wait(console, &mut signals, registration.statuses(), child.as_mut()).await?;
-        // First, so that no call meets a process that is being ended.
+        // First, so that calls stop going to a process that is being ended.
         drop(registration);
         if let Some(child) = child.as_mut() {
             stop(console, child).await?;

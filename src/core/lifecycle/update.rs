@@ -170,7 +170,7 @@ impl Broker {
     /// What a return to the old generation would need to know.
     async fn notes(&self, old: &Installed, taken: &Taken) -> Result<ChangeNotes> {
         // What it lacks says nothing about how well it ran.
-        let view = self.view_given(old.clone(), &[]).await?;
+        let view = self.view_by_itself(old.clone()).await?;
         let running = view
             .containers
             .iter()
