@@ -15,10 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    model::{
-        error::{Error, Reason, Result},
-        reference::ExtensionId,
-    },
+    model::{error::Result, reference::ExtensionId},
     peer::socket::{self, Caller, Socket},
 };
 
@@ -85,14 +82,7 @@ impl ExtensionSockets {
         if open.contains_key(id) {
             return Ok(());
         }
-        let socket = Socket::bind(dir, NAME).map_err(|error| {
-            let path = dir.join(NAME).display().to_string();
-            let why = match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,
-                _ => Reason::FileFailed,
-            };
-            Error::new(why, &path, format!("cannot open the extension's socket at {path}: {error}")).caused_by(error)
-        })?;
+        let socket = Socket::open(dir, NAME, "the extension's socket")?;
         let (socket, closed) = (Arc::new(socket), CancellationToken::new());
         self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone(), barred));
         open.insert(id.clone(), Open { socket, closed });

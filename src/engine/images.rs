@@ -1,14 +1,14 @@
 //! Images: found, pulled, loaded, read without being run.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
     body_try_stream,
-    models::{ContainerCreateBody, CreateImageInfo, ProgressDetail},
+    models::{ContainerCreateBody, CreateImageInfo, ImageSummary, ProgressDetail},
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        ImportImageOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-        TagImageOptionsBuilder,
+        ImportImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
     },
 };
 use bytes::Bytes;
@@ -21,6 +21,11 @@ use crate::model::{
     error::{Error, Reason, Result},
     reference::Reference,
 };
+
+/// How often a list is asked for that the engine cannot make: Podman's fails where one of the images goes meanwhile.
+const LIST_TRIES: u32 = 10;
+/// How long until it is asked for again.
+const LIST_PAUSE: Duration = Duration::from_millis(50);
 
 /// An image in the engine.
 #[derive(Debug, Clone)]
@@ -101,11 +106,25 @@ impl Engine {
         }))
     }
 
+    /// The images that are asked for.
+    pub(super) async fn list_images(&self, options: ListImagesOptions) -> Result<Vec<ImageSummary>> {
+        let client = self.client()?;
+        for _ in 1..LIST_TRIES {
+            match client.list_images(Some(options.clone())).await {
+                Err(bollard::errors::Error::DockerResponseServerError { message, .. })
+                    if message.contains("image not known") => {}
+                listed => return listed.map_err(|e| self.refused("", e)),
+            }
+            tokio::time::sleep(LIST_PAUSE).await;
+        }
+        client.list_images(Some(options)).await.map_err(|e| self.refused("", e))
+    }
+
     /// The tags that the engine has of a repository.
     pub async fn tags(&self, reference: &Reference) -> Result<Vec<String>> {
         let filters = HashMap::from([("reference", vec![reference.id.as_str()])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        let images = self.list_images(options).await?;
         let names = images.into_iter().flat_map(|image| image.repo_tags);
         let same = |name: String| name.parse::<Reference>().ok().filter(|found| found.id == reference.id)?.tag;
         Ok(names.filter_map(same).collect())
@@ -114,7 +133,7 @@ impl Engine {
     /// All images: ids, and names with the ids they stand for.
     pub async fn all_images(&self) -> Result<HashMap<String, String>> {
         let options = ListImagesOptionsBuilder::default().build();
-        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        let images = self.list_images(options).await?;
         let mut all = HashMap::new();
         for image in images {
             let names = image.repo_tags.iter().filter_map(|name| name.parse::<Reference>().ok());

@@ -49,7 +49,7 @@ impl Engine {
         }
         let filters = HashMap::from([("label", vec![mine])]);
         let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-        let images = self.client()?.list_images(Some(options)).await.map_err(|e| self.refused("", e))?;
+        let images = self.list_images(options).await?;
         for image in images.into_iter().filter(|image| is_left(&image.labels)) {
             any = true;
             self.remove_image(&image.id).await?;

@@ -30,7 +30,7 @@ use tokio::{net::UnixStream, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    model::error::{Error, Reason, Result},
+    model::error::Result,
     peer::socket::{self, Caller, Socket},
 };
 use connection::Connection;
@@ -124,14 +124,7 @@ impl Gateways {
         if open.contains_key(extension) {
             return Ok(());
         }
-        let socket = Socket::bind(dir, NAME).map_err(|error| {
-            let path = dir.join(NAME).display().to_string();
-            let why = match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,
-                _ => Reason::FileFailed,
-            };
-            Error::new(why, &path, format!("cannot open the engine gateway at {path}: {error}")).caused_by(error)
-        })?;
+        let socket = Socket::open(dir, NAME, "the engine gateway")?;
         let gateway = Arc::new(Gateway {
             extension: extension.to_owned(),
             engine: self.engine.clone(),

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::model::error::{Error, Reason};
 
 const SOON: Duration = Duration::from_secs(10);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

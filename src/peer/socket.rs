@@ -13,6 +13,7 @@ use rustix::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Place, is_alive, place_of};
+use crate::model::error::{Error, Reason, Result};
 
 /// Longest path that fits into a socket address, without the closing NUL.
 const MAX_ADDRESS_BYTES: usize = 107;
@@ -41,12 +42,23 @@ pub enum Caller {
 
 impl Socket {
     /// Binds it in `dir`, which only one broker uses, and puts it in the place of one that was there, in one step. Any user
-    /// of a container may connect: who is let in follows from where a process lives.
+    /// of a container may connect: who is let in follows from where a process lives. Errors call it `what`.
     ///
     /// # Errors
     ///
-    /// What the system says.
-    pub fn bind(dir: &Path, name: &'static str) -> io::Result<Socket> {
+    /// `FILE_FAILED`, `LIMIT_REACHED`.
+    pub fn open(dir: &Path, name: &'static str, what: &str) -> Result<Socket> {
+        Socket::bind(dir, name).map_err(|error| {
+            let path = dir.join(name).display().to_string();
+            let why = match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,
+                _ => Reason::FileFailed,
+            };
+            Error::new(why, &path, format!("cannot open {what} at {path}: {error}")).caused_by(error)
+        })
+    }
+
+    fn bind(dir: &Path, name: &'static str) -> io::Result<Socket> {
         // Its name until it listens.
         let new = format!(".{name}.new");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

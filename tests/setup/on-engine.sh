@@ -130,6 +130,9 @@ fi
 	esac
 )
 state=$(mktemp -d /var/tmp/longshore-engine.XXXXXX)
-trap 'rm -rf "$state"' EXIT
-# All that is left in the process namespace ends with its first process.
-LONGSHORE_INSIDE=$state unshare --net --mount --pid --fork --kill-child --mount-proc "$0" "$engine" "$@"
+# All that is left in the process namespace ends with its first process, also where we are stopped ourselves.
+inside=
+trap '[ -z "$inside" ] || { kill "$inside" 2>/dev/null; wait "$inside"; } || true; rm -rf "$state"' EXIT
+LONGSHORE_INSIDE=$state unshare --net --mount --pid --fork --kill-child --mount-proc "$0" "$engine" "$@" &
+inside=$!
+wait "$inside"

@@ -20,7 +20,7 @@ pub(crate) use lease::{Lease, hello, registration_socket, stand_in};
 pub(crate) use private_engine::PrivateEngine;
 pub(crate) use stage::{Stage, as_both, clear, docker};
 pub(crate) use traces::{
-    appears, engine_names, engine_traces, has_image, images_of, no_traces, project, read_store, traces,
+    appears, engine_names, engine_traces, has_image, images_of, list_images, no_traces, project, read_store, traces,
 };
 
 use std::time::Duration;

@@ -3,10 +3,10 @@
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use bollard::{
-    models::ContainerSummary,
+    models::{ContainerSummary, ImageSummary},
     query_parameters::{
-        InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptions,
-        ListVolumesOptions,
+        InspectContainerOptions, ListContainersOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder,
+        ListNetworksOptions, ListVolumesOptions,
     },
 };
 
@@ -126,10 +126,21 @@ pub(crate) async fn has_image(name: &str) -> bool {
 pub(crate) async fn images_of(repository: &str) -> Vec<String> {
     let filters = HashMap::from([("reference", vec![repository])]);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-    let mut names: Vec<String> =
-        engine().list_images(Some(options)).await.unwrap().into_iter().flat_map(|image| image.repo_tags).collect();
+    let mut names: Vec<String> = list_images(options).await.into_iter().flat_map(|image| image.repo_tags).collect();
     names.sort();
     names
+}
+
+/// The machine's images. Podman cannot list them while another test removes one: asked until it can.
+pub(crate) async fn list_images(options: ListImagesOptions) -> Vec<ImageSummary> {
+    let mut tries = 0;
+    loop {
+        match engine().list_images(Some(options.clone())).await {
+            Err(error) if tries < 20 && error.to_string().contains("image not known") => tries += 1,
+            listed => return listed.unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn broker_id(broker: &Broker) -> String {

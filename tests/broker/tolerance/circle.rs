@@ -7,7 +7,7 @@ use std::{
 
 use longshore::pb::{self, run_response::Event};
 
-use crate::support::{Broker, Image, docker, engine, image_source, reason};
+use crate::support::{Broker, Image, docker, engine, image_source, list_images, reason};
 
 /// What an extension should do once it is installed.
 pub(super) struct Expected<'a> {
@@ -171,7 +171,7 @@ async fn machine(broker: &Broker, id: &str) -> BTreeSet<String> {
         found.push(format!("volume {volume:?}"));
     }
     let all = bollard::query_parameters::ListImagesOptionsBuilder::default().all(true).build();
-    for image in engine.list_images(Some(all)).await.unwrap() {
+    for image in list_images(all).await {
         found.push(format!("image {} {:?}", image.id, image.repo_tags));
     }
     found.retain(|text| text.contains(name));
