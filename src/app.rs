@@ -3,6 +3,7 @@
 pub mod doctor;
 mod log;
 mod notify;
+mod opening;
 pub mod repair;
 mod spans;
 
@@ -18,13 +19,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     api::{self, MetricsAt, listener::ControlSocket},
     config::{self, Config, EngineAddress, ServeArgs},
-    core::{Broker, Limits, MAX_HELD_BYTES, Parts, Places},
-    engine::{Engine, Relay},
-    exec::{Hub, HubOptions, SqueezeJournal},
+    core::Callers,
+    engine::Relay,
     files::layout::Layout,
     model::error::{Error, Reason, Result},
-    proxy,
-    store::Store,
     tally::Spans,
 };
 
@@ -81,43 +79,12 @@ pub async fn run(
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let layout = Layout::open(&config.data_dir)?;
-    if !layout.database().exists() && !layout.extensions()?.is_empty() {
-        let path = layout.database().display().to_string();
-        let message =
-            format!("{path} is not there, though extensions are: restore a copy of it, or run `longshore repair`");
-        return Err(Error::new(Reason::StoreDamaged, path, message));
-    }
-    let store = Store::open(&layout.database())?;
     let (engine, _relay) = engine_socket(&config.engine, &layout)?;
-    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let run = format!("{:x}-{run:x}", std::process::id());
-    let engine = Engine::new(engine, &store.broker_id().await?, &run).known_as(config.engine.to_string());
     let socket = ControlSocket::open(&config.socket)?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
-    let hub = Hub::new(HubOptions {
-        max_open_files: open_files,
-        is_subreaper: is_subreaper(),
-        squeeze_journal: Some(squeeze_journal(&store, &run)),
-        engine_socket: Some(engine.socket().to_owned()),
-        ..HubOptions::default()
-    });
-    let broker = Broker::new(Parts {
-        places: Places { socket: socket.path().to_owned(), runtime_dir: config.runtime_dir.clone() },
-        limits: limits(&config),
-        audit: config.audit,
-        host_programs: config.host_programs,
-        layout,
-        store,
-        engine,
-        run,
-        hub: Arc::new(hub),
-    })
-    .await?;
-    broker.open_all_sockets().await?;
-    broker.spawn_presence();
-    broker.spawn_recovery();
-    broker.spawn_feed();
-    broker.spawn_carer();
+    let own = rustix::process::geteuid().as_raw();
+    let brokers = opening::Opening::new(&config, layout, engine, socket.path(), open_files).brokers(Callers::One(own));
+    brokers.of(own).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.path().display(),
@@ -131,26 +98,14 @@ pub async fn run(
         shutdown.await;
         notify::stopping();
     };
-    let served = api::serve(broker.clone(), socket, metrics, config.drain_timeout, shutdown).await;
-    broker.shut_down(config.drain_timeout).await;
+    let served = api::serve(brokers.clone(), socket, metrics, config.drain_timeout, shutdown).await;
+    brokers.shut_down(config.drain_timeout).await;
     tracing::info!("stopped");
     served
 }
 
 fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
     Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket")?, spans })
-}
-
-fn limits(config: &Config) -> Limits {
-    let exchange = proxy::Limits {
-        connect: config.connect_timeout,
-        head: Some(config.head_timeout),
-        idle: config.idle_timeout,
-        total: config.total_timeout,
-        max_body_bytes: config.max_body_bytes,
-        memory: proxy::Memory::of(MAX_HELD_BYTES),
-    };
-    Limits { exchange, ready_timeout: config.ready_timeout }
 }
 
 /// The socket of the engine; where it is on TCP, one in the data directory that leads there while the value is held.
@@ -162,26 +117,6 @@ fn engine_socket(engine: &EngineAddress, layout: &Layout) -> Result<(PathBuf, Op
             Ok((relay.path().to_owned(), Some(relay)))
         }
     }
-}
-
-/// Squeezed process limits are written down in the store.
-fn squeeze_journal(store: &Store, run: &str) -> SqueezeJournal {
-    let (notes, settles, run) = (store.clone(), store.clone(), run.to_owned());
-    SqueezeJournal {
-        note: Box::new(move |container, limit| {
-            let (store, run) = (notes.clone(), run.clone());
-            Box::pin(async move { store.note_squeezed(container, limit, run).await })
-        }),
-        settle: Box::new(move |container| {
-            let store = settles.clone();
-            Box::pin(async move { store.settle_squeezed(container).await })
-        }),
-    }
-}
-
-/// Whether [`adopt_orphans`] was called: not where a broker runs inside another program.
-fn is_subreaper() -> bool {
-    rustix::process::child_subreaper().is_ok_and(|set| set.is_some())
 }
 
 /// Completes at the first SIGTERM or SIGINT.

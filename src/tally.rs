@@ -29,6 +29,23 @@ pub struct Counted {
     pub count: u64,
 }
 
+impl Default for Counted {
+    fn default() -> Self {
+        Times::default().counted()
+    }
+}
+
+impl Counted {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: &Counted) -> Self {
+        for ((_, count), (_, more)) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+        Counted { buckets: self.buckets, sum: self.sum + other.sum, count: self.count + other.count }
+    }
+}
+
 /// What became of spans that were to be sent to a collector.
 #[derive(Debug, Default)]
 pub struct Spans {

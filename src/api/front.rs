@@ -19,7 +19,10 @@ use super::{
     status::{self, status},
     trace::{Subject, Trace},
 };
-use crate::{core::Broker, model::error::Result};
+use crate::{
+    core::Broker,
+    model::error::{Error, Result},
+};
 
 /// Calls that are carried to backends.
 const FETCH: &str = "/longshore.v1.BackendService/Fetch";
@@ -27,36 +30,30 @@ const STREAM: &str = "/longshore.v1.BackendService/Stream";
 const CONNECT: &str = "/longshore.v1.BackendService/Connect";
 const CARRIED: [&str; 3] = [FETCH, STREAM, CONNECT];
 
-/// What answers calls.
+/// What answers calls to one broker.
 #[derive(Clone)]
 pub(super) struct Front {
-    broker: Arc<Broker>,
-    calls: Calls,
-    routes: Routes,
+    pub(super) broker: Arc<Broker>,
+    pub(super) routes: Routes,
 }
 
-/// The same for one connection, whose other end is known.
+/// Where the calls of one connection arrive, whose other end is known.
 pub(super) struct Door {
-    front: Front,
+    /// What answers, or why nothing does.
+    front: Result<Front, Arc<Error>>,
+    calls: Calls,
     peer: Peer,
 }
 
-impl Front {
-    pub(super) fn new(broker: &Arc<Broker>, calls: Calls, routes: Routes) -> Self {
-        Front { broker: Arc::clone(broker), calls, routes }
-    }
-
-    /// For one connection.
-    pub(super) fn door(&self, peer: Peer) -> Door {
-        Door { front: self.clone(), peer }
-    }
-}
-
 impl Door {
-    /// Whether anything may be asked here and now.
-    fn check(&self) -> Result<()> {
-        self.peer.check()?;
-        self.front.calls.check_descriptors()
+    pub(super) fn new(front: Result<Front>, calls: Calls, peer: Peer) -> Self {
+        Door { front: front.map_err(Arc::new), calls, peer }
+    }
+
+    /// What answers, if anything may be asked here and now.
+    fn open(&self) -> Result<Front> {
+        let front = self.front.clone().map_err(|error| error.again())?;
+        self.calls.check_descriptors().map(|()| front)
     }
 }
 
@@ -66,11 +63,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
     type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
-        let broker = Arc::clone(&self.front.broker);
         let trace = self.trace(&request);
-        let admitted = trace.span().in_scope(|| self.check().and_then(|()| session::admit(&broker, &request)));
-        let session = match admitted {
-            Ok(session) => session,
+        let admitted = trace.span().in_scope(|| {
+            let front = self.open()?;
+            session::admit(&front.broker, &request).map(|session| (front, session))
+        });
+        let (Front { broker, routes }, session) = match admitted {
+            Ok(admitted) => admitted,
             Err(refused) => {
                 let terms = Terms { ending: Ending::CutOff, deadline: None, session: None };
                 return self.counted(terms, trace, std::future::ready(refusal(status(refused))));
@@ -118,7 +117,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
                 if let Some(session) = session {
                     request.extensions_mut().insert(session);
                 }
-                self.counted(terms, trace, routed(self.front.routes.clone(), request, is_ours))
+                self.counted(terms, trace, routed(routes, request, is_ours))
             }
         }
     }
@@ -131,13 +130,13 @@ impl Door {
         trace: Trace,
         answer: impl Future<Output = http::Response<Reply>> + Send + 'static,
     ) -> Answering {
-        self.front.calls.begin(terms, trace).answer(answer)
+        self.calls.begin(terms, trace).answer(answer)
     }
 
     fn trace<B>(&self, request: &http::Request<B>) -> Trace {
         let (path, is_passed) = (request.uri().path(), passthrough::passes(request));
         let is_carried = is_passed || CARRIED.contains(&path);
-        self.front.calls.trace(&Subject { path, is_carried, is_passed, uid: self.peer.uid })
+        self.calls.trace(&Subject { path, is_carried, is_passed, uid: self.peer.uid })
     }
 }
 

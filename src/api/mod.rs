@@ -11,6 +11,7 @@ mod calls;
 mod carry;
 mod convert;
 mod deadline;
+mod desks;
 mod event;
 mod exec;
 mod extension;
@@ -41,23 +42,17 @@ use std::{
     time::Duration,
 };
 
-use prost::Message;
-use prost_types::FileDescriptorSet;
-use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{Status, service::Routes};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::Status;
 
 use crate::{
-    core::Broker,
+    core::Brokers,
     model::error::{Error, Result},
-    pb,
     tally::Spans,
 };
 use calls::Calls;
-use front::Front;
-use registration::{ExtensionFront, Registrations};
+use desks::Desks;
 use tally::Tally;
 
 /// Largest message that the broker reads: a body for a backend, and some room.
@@ -66,12 +61,6 @@ pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Time that the last answers get to leave when the broker stops.
 const FLUSH: Duration = Duration::from_millis(100);
-/// The service name under which health tells about the engine.
-const ENGINE_HEALTH: &str = "longshore.engine";
-
-/// The service that is served on extensions' sockets alone.
-const REGISTRATION: &str = "longshore.v1.RegistrationService";
-
 /// Where metrics are told, and what is told beside what the API knows itself.
 #[derive(Debug)]
 pub struct MetricsAt {
@@ -111,53 +100,45 @@ where
 /// Metrics are told on `metrics`, where it is there, until everything has ended.
 ///
 /// Connections are closed by the end of the runtime: a silent client cannot hold it (lessons 1.1).
+///
+/// # Errors
+///
+/// `BUG`.
 pub async fn serve(
-    broker: Arc<Broker>,
+    brokers: Arc<Brokers>,
     socket: listener::ControlSocket,
     metrics: Option<MetricsAt>,
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    // It begins as serving, and nothing is until the first accept below (lessons 1.3).
-    health.set_service_status("", ServingStatus::NotServing).await;
-    health.set_service_status(ENGINE_HEALTH, ServingStatus::NotServing).await;
     let tally = metrics.as_ref().map(|_| Tally::new()).transpose()?.map(Arc::new);
     let calls = Calls::counted(tally.clone());
-    let stop_accepting = CancellationToken::new();
-    let is_ours: peer::IsOurs = {
-        let broker = Arc::downgrade(&broker);
-        Arc::new(move |pid| broker.upgrade().is_some_and(|broker| broker.is_extension_program(pid)))
-    };
     let _metrics = metrics.zip(tally).map(|(MetricsAt { socket, spans }, tally)| {
-        let sources = metrics::Sources { broker: broker.clone(), calls: calls.clone(), tally, spans };
-        AbortOnDropHandle::new(tokio::spawn(metrics::serve(socket, is_ours.clone(), sources)))
+        let sources = metrics::Sources { brokers: brokers.clone(), calls: calls.clone(), tally, spans };
+        AbortOnDropHandle::new(tokio::spawn(metrics::serve(socket, sources)))
     });
-    let front = Front::new(&broker, calls.clone(), routes(&broker, health_service)?);
-    let extension_front = ExtensionFront::new(calls.clone(), extension_routes(&broker)?);
-    let arrivals = broker.arrivals().ok_or_else(|| Error::bug("extensions' sockets are served twice"))?;
+    let stop_accepting = CancellationToken::new();
+    let desks = Arc::new(Desks::new(brokers, calls.clone(), stop_accepting.clone()));
+    // Their backends may register before their users call.
+    desks.open_known().await?;
     let mut server = std::pin::pin!(async {
-        let control = server::serve(&socket.listener, is_ours, front, stop_accepting.clone());
-        let extensions = server::serve_extensions(arrivals, extension_front, stop_accepting.clone());
-        tokio::join!(control, extensions)
+        server::serve(&socket.listener, desks.clone(), stop_accepting.clone()).await;
+        desks.closed().await;
     });
-    health.set_service_status("", ServingStatus::Serving).await;
     tokio::select! {
-        _ = &mut server => return Err(Error::bug("the server ended by itself")),
-        () = report_engine(&health, broker.engine_presence()) => {}
+        () = &mut server => return Err(Error::bug("the server ended by itself")),
         () = shutdown => {}
     }
     tracing::info!(drain_ms = drain.as_millis() as u64, "stopping");
-    health.set_service_status("", ServingStatus::NotServing).await;
+    desks.stop().await;
     stop_accepting.cancel();
-    broker.stopping().cancel();
     calls.stop();
     let idle = async {
         calls.idle().await;
         tokio::time::sleep(FLUSH).await;
     };
     tokio::select! {
-        _ = &mut server => {}
+        () = &mut server => {}
         () = idle => {}
         () = tokio::time::sleep(drain) => {
             tracing::warn!(calls = calls.open(), "calls are cut off by the deadline");
@@ -167,81 +148,4 @@ pub async fn serve(
         }
     }
     Ok(())
-}
-
-/// Has the health of the engine say whether it answers, for good.
-async fn report_engine(health: &HealthReporter, mut answers: watch::Receiver<bool>) {
-    loop {
-        let status = if *answers.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        health.set_service_status(ENGINE_HEALTH, status).await;
-        if answers.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-fn routes<H>(broker: &Arc<Broker>, health: H) -> Result<Routes>
-where
-    H: tower::Service<
-            http::Request<tonic::body::Body>,
-            Response = http::Response<tonic::body::Body>,
-            Error = std::convert::Infallible,
-        > + tonic::server::NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    H::Future: Send + 'static,
-{
-    use pb::{
-        event_service_server::EventServiceServer,
-        extension_service_server::ExtensionServiceServer,
-        grant_service_server::GrantServiceServer,
-        ownership_service_server::OwnershipServiceServer,
-        partial::{backend_service_server::BackendServiceServer, exec_service_server::ExecServiceServer},
-        session_service_server::SessionServiceServer,
-        system_service_server::SystemServiceServer,
-    };
-    let others = || reflection(|service| service != REGISTRATION);
-    let wrong = |e| damaged().caused_by(e);
-    Ok(Routes::new(health)
-        .add_service(others()?.build_v1().map_err(wrong)?)
-        .add_service(others()?.build_v1alpha().map_err(wrong)?)
-        .add_service(ExtensionServiceServer::new(extension::Extensions(broker.clone())))
-        .add_service(BackendServiceServer::new(backend::Backends(broker.clone())))
-        .add_service(ExecServiceServer::new(exec::Programs(broker.clone())))
-        .add_service(EventServiceServer::new(event::Events(broker.clone())))
-        .add_service(OwnershipServiceServer::new(ownership::Ownership(broker.clone())))
-        .add_service(SessionServiceServer::new(session::Sessions(broker.clone())))
-        .add_service(GrantServiceServer::new(grant::Grants(broker.clone())))
-        .add_service(SystemServiceServer::new(system::System(broker.clone())))
-        .prepare())
-}
-
-/// What is served on extensions' own sockets.
-fn extension_routes(broker: &Arc<Broker>) -> Result<Routes> {
-    let only = || reflection(|service| service == REGISTRATION);
-    let wrong = |e| damaged().caused_by(e);
-    Ok(Routes::new(Registrations::server(broker))
-        .add_service(only()?.build_v1().map_err(wrong)?)
-        .add_service(only()?.build_v1alpha().map_err(wrong)?)
-        .prepare())
-}
-
-/// Reflection that lists those of our services that are `served`, and the library's.
-fn reflection(served: impl Fn(&str) -> bool) -> Result<tonic_reflection::server::Builder<'static>> {
-    let mut ours = FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).map_err(|e| damaged().caused_by(e))?;
-    for file in &mut ours.file {
-        let package = file.package().to_owned();
-        file.service.retain(|service| served(&format!("{package}.{}", service.name())));
-    }
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_file_descriptor_set(ours)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // The details of errors: clients that have only reflection, as grpcurl, can then show them.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
-}
-
-fn damaged() -> Error {
-    Error::bug("the compiled protos are damaged")
 }

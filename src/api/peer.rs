@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    core::Brokers,
     model::error::{Error, Reason},
     peer,
 };
@@ -25,57 +26,54 @@ use crate::{
 pub(super) struct Peer {
     /// Its user id.
     pub(super) uid: u32,
-    /// Why it may not call, where it may not.
-    refusal: Option<&'static str>,
+    /// Whose broker answers it, or why none does.
+    owner: Result<u32, Arc<str>>,
 }
-
-/// Tells whether a process was started by us as some extension's program.
-pub(super) type IsOurs = Arc<dyn Fn(i32) -> bool + Send + Sync>;
 
 impl Peer {
     /// Looks at a client that has just connected.
-    pub(super) fn of(stream: &UnixStream, is_ours: &IsOurs) -> Peer {
+    pub(super) fn of(stream: &UnixStream, brokers: &Brokers) -> Peer {
         let Ok(credentials) = stream.peer_cred() else {
-            return Peer { uid: u32::MAX, refusal: Some("the system does not say who is calling") };
+            return Peer { uid: u32::MAX, owner: Err("the system does not say who is calling".into()) };
         };
         let uid = credentials.uid();
         let pid = credentials.pid().filter(|pid| *pid > 0);
-        let refusal = refusal(uid, pid, is_ours).or_else(|| {
+        let owner = brokers.whose(uid).map_err(Arc::from).and_then(|owner| {
+            check_process(pid, |pid| brokers.is_extension_program(pid))?;
             // What was found out about that number is about the caller only if the caller still has it.
-            (!peer::is_alive(stream.as_fd())).then_some("the calling process is gone")
+            if peer::is_alive(stream.as_fd()) { Ok(owner) } else { Err("the calling process is gone".into()) }
         });
-        Peer { uid, refusal }
+        Peer { uid, owner }
     }
 
-    /// The error for a peer that may not call.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        match self.refusal {
-            None => Ok(()),
-            Some(why) => Err(Error::new(Reason::CallerRefused, "", why)),
-        }
+    /// Whose broker answers it.
+    ///
+    /// # Errors
+    ///
+    /// `CALLER_REFUSED`.
+    pub(super) fn owner(&self) -> Result<u32, Error> {
+        self.owner.clone().map_err(|why| Error::new(Reason::CallerRefused, "", &*why))
     }
 }
 
-fn refusal(uid: u32, pid: Option<i32>, is_ours: &IsOurs) -> Option<&'static str> {
-    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
-        return Some("this control socket belongs to another user");
-    }
+/// Whether a process may call at all, whoever's it is.
+fn check_process(pid: Option<i32>, is_ours: impl Fn(i32) -> bool) -> Result<(), &'static str> {
     // Ourselves: the library's own tests and embedders call from within the process.
     if pid.is_some_and(|pid| pid.unsigned_abs() == std::process::id()) {
-        return None;
+        return Ok(());
     }
     let Some(pid) = pid else {
-        return Some("the caller's process cannot be told; containers do not use the control socket");
+        return Err("the caller's process cannot be told; containers do not use the control socket");
     };
     match peer::is_in_foreign_container(pid) {
-        None => return Some("the calling process is gone or cannot be looked at"),
-        Some(true) => return Some("the caller runs in a container; containers do not use the control socket"),
+        None => return Err("the calling process is gone or cannot be looked at"),
+        Some(true) => return Err("the caller runs in a container; containers do not use the control socket"),
         Some(false) => {}
     }
-    if is_ours(pid) {
-        return Some("the caller is a program of an extension; it does not use the control socket");
+    match is_ours(pid) {
+        true => Err("the caller is a program of an extension; it does not use the control socket"),
+        false => Ok(()),
     }
-    None
 }
 
 /// A client's connection with what is known of its process.
@@ -85,8 +83,8 @@ pub(super) struct PeerStream {
 }
 
 impl PeerStream {
-    pub(super) fn new(stream: UnixStream, is_ours: &IsOurs) -> Self {
-        let peer = Peer::of(&stream, is_ours);
+    pub(super) fn new(stream: UnixStream, brokers: &Brokers) -> Self {
+        let peer = Peer::of(&stream, brokers);
         PeerStream { stream, peer }
     }
 
@@ -97,12 +95,13 @@ impl PeerStream {
 
     /// Whether its calls will be refused.
     pub(super) fn is_refused(&self) -> bool {
-        self.peer.refusal.is_some()
+        self.peer.owner.is_err()
     }
 
     /// Tells the log who was refused, and why.
     pub(super) fn log_refusal(&self) {
-        tracing::warn!(uid = self.peer.uid, why = self.peer.refusal, "refused a caller");
+        let why = self.peer.owner.as_ref().err();
+        tracing::warn!(uid = self.peer.uid, why = why.map(|why| &**why), "refused a caller");
     }
 }
 
@@ -144,15 +143,11 @@ mod tests {
 
     #[test]
     fn a_stranger_is_refused() {
-        let nobody: IsOurs = Arc::new(|_| false);
-        let everybody: IsOurs = Arc::new(|_| true);
-        let own = rustix::process::geteuid().as_raw();
-        assert!(refusal(own, Some(std::process::id() as i32), &nobody).is_none());
-        assert!(refusal(own + 1, Some(1), &nobody).is_some());
-        assert!(refusal(own, None, &nobody).is_some());
-        assert!(refusal(own, Some(1), &everybody).is_some());
+        assert!(check_process(Some(std::process::id() as i32), |_| false).is_ok());
+        assert!(check_process(None, |_| false).is_err());
+        assert!(check_process(Some(1), |_| true).is_err());
         let mut gone = std::process::Command::new("true").spawn().unwrap();
         gone.wait().unwrap();
-        assert!(refusal(own, Some(gone.id() as i32), &nobody).is_some());
+        assert!(check_process(Some(gone.id() as i32), |_| false).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,9 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     authority::AuthorityRewrite,
     calls::{Answering, CountedBody},
-    front::Front,
+    desks::Desks,
     listener,
-    peer::{IsOurs, PeerStream},
+    peer::PeerStream,
     registration::ExtensionFront,
 };
 use crate::core::Arrivals;
@@ -55,13 +56,13 @@ const MAX_REFUSALS: usize = 16;
 const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves what comes to `listener` until `stop`, then until the last connection is closed.
-pub(super) async fn serve(listener: &UnixListener, is_ours: IsOurs, front: Front, stop: CancellationToken) {
+pub(super) async fn serve(listener: &UnixListener, desks: Arc<Desks>, stop: CancellationToken) {
     let builder = settings(&CONTROL);
     let connections = TaskTracker::new();
     let mut turned = Turned::default();
     loop {
         let stream = tokio::select! {
-            stream = listener::accept(listener) => PeerStream::new(stream, &is_ours),
+            stream = listener::accept(listener) => PeerStream::new(stream, desks.brokers()),
             () = stop.cancelled() => break,
         };
         if stream.is_refused() {
@@ -71,8 +72,12 @@ pub(super) async fn serve(listener: &UnixListener, is_ours: IsOurs, front: Front
             }
             stream.log_refusal();
         }
-        let door = front.door(stream.peer().clone());
-        connections.spawn(serve_connection(builder.clone(), stream, door, stop.clone()));
+        let (builder, desks, stop) = (builder.clone(), desks.clone(), stop.clone());
+        connections.spawn(async move {
+            // A broker may have to be opened first, which nobody else waits for.
+            let door = desks.door(stream.peer()).await;
+            serve_connection(builder, stream, door, stop).await;
+        });
     }
     connections.close();
     connections.wait().await;

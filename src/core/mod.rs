@@ -1,6 +1,7 @@
 //! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
 
 mod audit;
+mod brokers;
 mod call;
 mod catalogue;
 mod compose;
@@ -65,6 +66,7 @@ use crate::{
 };
 use lifecycle::{Claims, Mender};
 
+pub use brokers::{Brokers, Callers, Opener};
 pub use call::Callee;
 pub use docker::ListOptions;
 pub use events::{Told, Watch};

@@ -9,7 +9,7 @@ use crate::{exec::ExecCounts, tally::Counted};
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much there is, and was.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Stats {
     /// How many extensions are in each state; `None` where they could not be seen in time.
     pub states: Option<[(State, usize); State::ALL.len()]>,
@@ -37,6 +37,29 @@ pub struct Stats {
     pub held_bytes: (u64, u64),
     /// Writes of the store.
     pub writes: Counted,
+}
+
+impl Stats {
+    /// That of two brokers of one process together. What answers they hold is one number for all.
+    pub(super) fn and(self, other: Stats) -> Stats {
+        let states = self.states.zip(other.states);
+        let states = states.map(|(ours, theirs)| std::array::from_fn(|at| (ours[at].0, ours[at].1 + theirs[at].1)));
+        Stats {
+            states,
+            is_engine_there: self.is_engine_there || other.is_engine_there,
+            looks: self.looks + other.looks,
+            acts: self.acts + other.acts,
+            event_watchers: self.event_watchers + other.event_watchers,
+            sessions: self.sessions + other.sessions,
+            registrations: self.registrations + other.registrations,
+            pooled: self.pooled + other.pooled,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            received_bytes: self.received_bytes + other.received_bytes,
+            execs: self.execs.and(other.execs),
+            held_bytes: self.held_bytes,
+            writes: self.writes.and(&other.writes),
+        }
+    }
 }
 
 impl Broker {

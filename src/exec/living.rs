@@ -40,6 +40,19 @@ pub struct ExecCounts {
     pub survivors: u64,
 }
 
+impl ExecCounts {
+    /// Those of two hubs together.
+    #[must_use]
+    pub fn and(self, other: ExecCounts) -> Self {
+        ExecCounts {
+            begun: self.begun + other.begun,
+            living: self.living + other.living,
+            ended: self.ended + other.ended,
+            survivors: self.survivors + other.survivors,
+        }
+    }
+}
+
 /// Is told of an exec that came, or that is gone.
 type Listener = Box<dyn Fn(&ExecInfo, Life<'_>) + Send + Sync>;
 

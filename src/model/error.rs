@@ -288,6 +288,21 @@ impl Error {
         self
     }
 
+    /// The same failure, told to another caller; its cause is in the log once.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let Inner { reason, subject, message, retry_after, sent, detail, .. } = &*self.0;
+        Error(Box::new(Inner {
+            reason: *reason,
+            subject: subject.clone(),
+            message: message.clone(),
+            retry_after: *retry_after,
+            sent: *sent,
+            detail: detail.clone(),
+            source: None,
+        }))
+    }
+
     /// Why.
     pub fn reason(&self) -> Reason {
         self.0.reason

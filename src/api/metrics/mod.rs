@@ -15,10 +15,10 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{
     calls::Calls,
     listener::{self, ControlSocket},
-    peer::{IsOurs, PeerStream},
+    peer::PeerStream,
     tally::Tally,
 };
-use crate::{core::Broker, model::error::Result, tally::Spans};
+use crate::{core::Brokers, model::error::Result, tally::Spans};
 use process::Process;
 use text::Now;
 
@@ -33,18 +33,18 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Where the numbers come from.
 pub(super) struct Sources {
-    pub(super) broker: Arc<Broker>,
+    pub(super) brokers: Arc<Brokers>,
     pub(super) calls: Calls,
     pub(super) tally: Arc<Tally>,
     pub(super) spans: Arc<Spans>,
 }
 
 /// Tells whoever asks, for good; the socket goes with it. Who may not call may not ask either.
-pub(super) async fn serve(socket: ControlSocket, is_ours: IsOurs, sources: Sources) {
+pub(super) async fn serve(socket: ControlSocket, sources: Sources) {
     let (sources, readers) = (Arc::new(sources), Arc::new(Semaphore::new(MAX_READERS)));
     loop {
         let Ok(reader) = Arc::clone(&readers).acquire_owned().await else { return };
-        let stream = PeerStream::new(listener::accept(&socket.listener).await, &is_ours);
+        let stream = PeerStream::new(listener::accept(&socket.listener).await, &sources.brokers);
         if stream.is_refused() && readers.available_permits() < MAX_READERS / 2 {
             // Who may not read shall not keep those from reading who may.
             continue;
@@ -86,7 +86,7 @@ async fn answer(sources: &Sources, request: &Request<Incoming>, is_refused: bool
 impl Sources {
     async fn text(&self) -> Result<String> {
         let now = Now {
-            stats: self.broker.stats().await,
+            stats: self.brokers.stats().await,
             in_flight: self.calls.open(),
             tally: Arc::clone(&self.tally),
             spans: Arc::clone(&self.spans),
