@@ -49,6 +49,8 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
     let when_full =
         samples.ratio(("exec p50 us", "Longshore, holding 1 GiB"), ("exec p50 us", "Longshore, before that"));
     let first = samples.ratio(("container first ms", OWN), ("container p50 ms", "docker exec"));
+    let registering = |whose: &str| samples.median("registration ms", whose);
+    let delay = registering("beside 100 silent") - registering("alone");
     vec![
         cost("S1", "`Fetch`, p50 on one core ÷ nginx", own("http p50 one core us", "nginx"), 2.0, 1.5, ""),
         gain("S2", "`Fetch`, calls per second at 64 in flight ÷ direct", own("http rps", "direct"), 0.33, 0.45),
@@ -83,5 +85,7 @@ pub(crate) fn of(samples: &Samples) -> Vec<Aim> {
         cost("S13", "a program that nobody reads, memory", held("stalled program KiB"), 1024.0, 256.0, " KiB"),
         cost("S13", "p99 beside a program that nobody reads ÷ alone", beside("program"), 2.0, 1.3, ""),
         cost("", "a list of 1,000 containers with 50 extensions", held("list ms"), 50.0, 50.0, " ms"),
+        cost("", "a container made by hand is told, beside those", held("by hand ms"), 1000.0, 1000.0, " ms"),
+        cost("", "registering, beside 100 silent connections − alone", delay, 50.0, 50.0, " ms"),
     ]
 }

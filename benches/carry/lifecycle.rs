@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -11,15 +12,18 @@ use bollard::{
     models::ContainerCreateBody,
     query_parameters::{CreateContainerOptions, ListContainersOptionsBuilder},
 };
-use longshore::pb::{
-    self, extension_service_client::ExtensionServiceClient, ownership_service_client::OwnershipServiceClient,
-    system_service_client::SystemServiceClient,
+use longshore::{
+    backend::Backend,
+    pb::{
+        self, extension_service_client::ExtensionServiceClient, ownership_service_client::OwnershipServiceClient,
+        ownership_service_watch_response::Event, system_service_client::SystemServiceClient,
+    },
 };
 use tokio::time::sleep;
 
 use crate::{
     Outcome,
-    load::{self, EXTENSION},
+    load::{self, EXTENSION, Line},
     measure::{self, quantile},
     peers::{self, Process},
     samples::Samples,
@@ -33,6 +37,12 @@ const OWN: &str = "Longshore";
 const EXTENSIONS: usize = 50;
 /// Containers of a long list.
 const CONTAINERS: usize = 1000;
+/// Connections that say nothing.
+const SILENT: usize = 100;
+/// How often a backend registers.
+const REGISTRATIONS: usize = 21;
+/// Containers that are made by hand.
+const BY_HAND: usize = 5;
 /// The engine's answers take less than this many seconds.
 const TIMEOUT_SECONDS: u64 = 120;
 /// How long a broker with many extensions is left alone before its memory is counted.
@@ -52,6 +62,27 @@ pub(crate) async fn starts(samples: &mut Samples, directory: &Path, round: u32) 
     samples.add("start with 50 ms", OWN, first);
     sleep(REST).await;
     samples.add("with 50 resident MiB", OWN, measure::resident_kib(process.pid())? / 1024.0);
+    registrations(samples, &home.join("run/longshore.sock")).await
+}
+
+/// How long it takes to register, alone and beside connections to the same socket that say nothing.
+async fn registrations(samples: &mut Samples, control: &Path) -> Outcome<()> {
+    let socket = peers::registration_socket(peers::channel(control).await?, &format!("{EXTENSION}-0")).await?;
+    let mut median = async |whose: &str| {
+        let mut times = Vec::new();
+        for _ in 0..REGISTRATIONS {
+            let begun = Instant::now();
+            let registration = Backend::new("bench").at(&socket).register();
+            registration.registered().await?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        samples.add("registration ms", whose, quantile(&mut times, 0.5));
+        Outcome::Ok(())
+    };
+    median("alone").await?;
+    let silent: Vec<_> = (0..SILENT).map(|_| UnixStream::connect(&socket)).collect::<Result<_, _>>()?;
+    median("beside 100 silent").await?;
+    drop(silent);
     Ok(())
 }
 
@@ -132,5 +163,29 @@ pub(crate) async fn lists(samples: &mut Samples, settings: &Settings, site: &Sit
     })
     .await?;
     samples.add("list ms", "the engine's own list", quantile(&mut engine, 0.5) / 1e3);
+    let mut appeared = Vec::new();
+    for _ in 0..BY_HAND {
+        appeared.push(appears(&client, ownership.clone(), &reference).await?);
+    }
+    samples.add("by hand ms", OWN, quantile(&mut appeared, 0.5));
     Ok(())
+}
+
+/// How many milliseconds after the engine's answer a container that was made by hand is listed.
+async fn appears(engine: &Docker, mut ownership: OwnershipServiceClient<Line>, image: &str) -> Outcome<f64> {
+    let watched = ownership.watch(pb::OwnershipServiceWatchRequest::default()).await?;
+    let body = ContainerCreateBody { image: Some(image.to_owned()), ..Default::default() };
+    let id = engine.create_container(None::<CreateContainerOptions>, body).await?.id;
+    let begun = Instant::now();
+    let mut told = watched.into_inner();
+    while let Some(change) = told.message().await? {
+        if let Some(Event::Changed(resource)) = change.event
+            && resource.id == id
+        {
+            let appeared = begun.elapsed();
+            engine.remove_container(&id, None).await?;
+            return Ok(appeared.as_secs_f64() * 1e3);
+        }
+    }
+    Err("the watch ended".into())
 }

@@ -198,12 +198,9 @@ impl Broker {
         let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
         let channel = channel(&socket).await?;
         install_page(channel.clone(), &home, EXTENSION).await?;
-        let request = pb::ExtensionServiceGetRequest { extension: EXTENSION.into() };
-        let extension = ExtensionServiceClient::new(channel).get(request).await?.into_inner().extension;
-        let registration_socket = extension.unwrap_or_default().registration_socket;
         let socket_of_backend = backend.display().to_string();
         let registration = Backend::new("bench")
-            .at(registration_socket)
+            .at(registration_socket(channel, EXTENSION).await?)
             .offering(backend::Endpoint::http1("http", socket_of_backend.clone()))
             .offering(backend::Endpoint::grpc("grpc", socket_of_backend))
             .register();
@@ -237,6 +234,13 @@ pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
 /// A client's connection.
 pub(crate) async fn channel(socket: &Path) -> Outcome<Channel> {
     Ok(Endpoint::from_shared(format!("unix:{}", socket.display()))?.connect().await?)
+}
+
+/// Where a process on the host registers as an extension's backend.
+pub(crate) async fn registration_socket(channel: Channel, extension: &str) -> Outcome<String> {
+    let request = pb::ExtensionServiceGetRequest { extension: extension.into() };
+    let found = ExtensionServiceClient::new(channel).get(request).await?.into_inner().extension;
+    Ok(found.ok_or("no extension")?.registration_socket)
 }
 
 /// Installs an extension that is a page and nothing else.

@@ -163,9 +163,19 @@ impl Broker {
     /// Compose v2 on this machine.
     pub(super) async fn compose(&self) -> Result<Compose> {
         let search = Search::of_environment();
-        let known = self.found_compose.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut known = self.found_compose.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.is_none() {
+            // A run before this one may have found it.
+            known = self.store.found_compose().await?.and_then(|found| serde_json::from_str(&found).ok());
+        }
         let found = Compose::find_again(&search, known.as_ref()).await?;
         *self.found_compose.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        if known.as_ref() != Some(&found)
+            && let Ok(text) = serde_json::to_string(&found)
+            && let Err(error) = self.store.remember_compose(text).await
+        {
+            tracing::debug!(%error, "the next start has to ask Compose for its version again");
+        }
         Ok(found)
     }
 

@@ -4,6 +4,7 @@
 //! transaction. `synchronous=FULL`: what a call has answered is on the disk, but for the audit.
 
 mod audit;
+mod compose;
 mod creates;
 mod events;
 mod extensions;

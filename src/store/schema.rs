@@ -133,6 +133,12 @@ const MIGRATIONS: &[&str] = &[
     -- What came of it; empty where that is not known.
     ALTER TABLE audit ADD COLUMN result TEXT NOT NULL DEFAULT '';
 ",
+    "
+    -- The Compose that was found last, as JSON, so that it is not run at every start to say its version. One row.
+    CREATE TABLE compose (
+        found TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The newest schema.

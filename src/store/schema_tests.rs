@@ -9,13 +9,14 @@ use crate::model::{
 };
 
 /// One database for each schema, oldest first.
-const STORED: [&str; 6] = [
+const STORED: [&str; 7] = [
     include_str!("../../tests/schemas/1.sql"),
     include_str!("../../tests/schemas/2.sql"),
     include_str!("../../tests/schemas/3.sql"),
     include_str!("../../tests/schemas/4.sql"),
     include_str!("../../tests/schemas/5.sql"),
     include_str!("../../tests/schemas/6.sql"),
+    include_str!("../../tests/schemas/7.sql"),
 ];
 
 fn stored(sql: &str) -> (tempfile::TempDir, Store) {

@@ -61,6 +61,34 @@ async fn a_stale_socket_is_replaced_and_only_the_user_may_connect() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_compose_outlives_the_broker() {
+    let mut broker = Broker::prepare(BrokerOptions::default());
+    let (asked, plugins) = (broker.home().join("asked"), broker.home().join(".docker/cli-plugins"));
+    let put = |version: &str| {
+        let script = format!("#!/bin/sh\\necho x >> {}\\necho {version}\\n", asked.display());
+        let path = plugins.join("docker-compose");
+        let write =
+            format!("mkdir -p {} && printf '{script}' > {1} && chmod 755 {1}", plugins.display(), path.display());
+        // Written by another process: the file would be busy while a child of another test holds a descriptor of it.
+        assert!(Command::new("/bin/sh").args(["-c", &write]).status().unwrap().success());
+    };
+    let version = async |broker: &Broker| {
+        let info = broker.system().await.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner();
+        info.compose.unwrap().version
+    };
+    put("9.8.7");
+    for _ in 0..2 {
+        broker.restart().await;
+        assert_eq!(version(&broker).await, "9.8.7");
+        broker.stop().await;
+    }
+    assert_eq!(fs::read_to_string(&asked).unwrap(), "x\n", "it is asked once");
+    put("10.0.0");
+    broker.restart().await;
+    assert_eq!(version(&broker).await, "10.0.0");
+}
+
+#[tokio::test]
 async fn brokers_that_start_at_once_do_not_take_each_others_socket() {
     let place = Broker::prepare(BrokerOptions::default());
     fs::create_dir(place.runtime_dir()).unwrap();

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Compose, child};
 use crate::model::error::{Error, Reason, Result};
 
@@ -60,7 +62,7 @@ impl Search {
 }
 
 /// What changes when another program is put in a program's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     length: u64,
     modified: Option<SystemTime>,

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::error::{Error, Reason, Result};
@@ -27,7 +28,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const NO_FILE: &str = if cfg!(windows) { "NUL" } else { "/dev/null" };
 
 /// A usable Compose.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compose {
     program: PathBuf,
     version: String,
