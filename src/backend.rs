@@ -114,6 +114,11 @@ impl Endpoint {
         Endpoint::new(name.into(), pb::EndpointProtocol::Http1, socket.into())
     }
 
+    /// One that speaks HTTP/2 without TLS from the first byte on; gRPC too, where no other endpoint offers it.
+    pub fn h2c(name: impl Into<String>, socket: impl Into<String>) -> Self {
+        Endpoint::new(name.into(), pb::EndpointProtocol::H2c, socket.into())
+    }
+
     /// One that speaks gRPC.
     pub fn grpc(name: impl Into<String>, socket: impl Into<String>) -> Self {
         Endpoint::new(name.into(), pb::EndpointProtocol::Grpc, socket.into())

@@ -269,9 +269,10 @@ fn read_health(health: pb::Health) -> Result<Health> {
 fn read_endpoint(endpoint: pb::Endpoint, is_on_host: bool) -> Result<Endpoint> {
     let protocol = match endpoint.protocol() {
         pb::EndpointProtocol::Http1 => Protocol::Http1,
+        pb::EndpointProtocol::H2c => Protocol::H2c,
         pb::EndpointProtocol::Grpc => Protocol::Grpc,
         pb::EndpointProtocol::Unspecified => {
-            let message = format!("say what the endpoint {:?} speaks: HTTP1 or GRPC", endpoint.name);
+            let message = format!("say what the endpoint {:?} speaks: HTTP1, H2C or GRPC", endpoint.name);
             return Err(convert::invalid("protocol", message));
         }
     };

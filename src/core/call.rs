@@ -19,9 +19,9 @@ use crate::{
         journal::ChangeKind,
         mounts::GUEST_DIR,
         reference::ExtensionId,
-        registration::{Address, Protocol},
+        registration::{Address, Need, Protocol},
     },
-    proxy::{self, Route},
+    proxy::{self, Dialled, Route},
 };
 
 /// How often a backend that is starting is tried.
@@ -56,8 +56,9 @@ impl Broker {
         limits.memory.check(id.as_str(), if is_usual { 1 } else { limits.max_body_bytes })?;
         let limits = with_start(limits, start_wait);
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = || self.dial(callee, Protocol::Http1, start_wait);
-        proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), dial }, request, &limits).await
+        let dial = || self.dial(callee, Need::Http, start_wait);
+        proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial }, request, &limits)
+            .await
     }
 
     /// Begins an HTTP exchange with an extension's backend that goes on piece by piece.
@@ -72,8 +73,8 @@ impl Broker {
         let limits = with_start(limits, start_wait);
         let id = &callee.extension;
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = || self.dial(callee, Protocol::Http1, start_wait);
-        let route = Route { backend: id.as_str(), pool: Some(&ways.http), dial };
+        let dial = || self.dial(callee, Need::Http, start_wait);
+        let route = Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial };
         // Who asks for another protocol is told of nothing but the answer.
         let with_interim = head.upgrade.is_none();
         proxy::Exchange::open(route, head, upload, &limits, with_interim).await
@@ -87,29 +88,21 @@ impl Broker {
     ) -> Result<http::Response<proxy::Answer>> {
         let id = &callee.extension;
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = || self.dial(callee, Protocol::Grpc, Duration::ZERO);
+        let dial = async || match self.dial(callee, Need::Grpc, Duration::ZERO).await? {
+            Dialled::Http1(stream) | Dialled::Http2(stream) => Ok(stream),
+        };
         proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
     }
 
     /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.
-    fn dial<'a>(
-        &'a self,
-        callee: &'a Callee,
-        protocol: Protocol,
-        start_wait: Duration,
-    ) -> BoxFuture<'a, Result<UnixStream>> {
-        Box::pin(self.dial_until_started(callee, protocol, start_wait))
+    fn dial<'a>(&'a self, callee: &'a Callee, need: Need, start_wait: Duration) -> BoxFuture<'a, Result<Dialled>> {
+        Box::pin(self.dial_until_started(callee, need, start_wait))
     }
 
-    async fn dial_until_started(
-        &self,
-        callee: &Callee,
-        protocol: Protocol,
-        start_wait: Duration,
-    ) -> Result<UnixStream> {
+    async fn dial_until_started(&self, callee: &Callee, need: Need, start_wait: Duration) -> Result<Dialled> {
         let until = Instant::now() + start_wait;
         loop {
-            match self.dial_once(callee, protocol).await {
+            match self.dial_once(callee, need).await {
                 Err(error) if Instant::now() < until && self.may_come(&callee.extension, error.reason()) => {
                     tokio::time::sleep(TRY_AGAIN).await;
                 }
@@ -127,14 +120,18 @@ impl Broker {
         }
     }
 
-    async fn dial_once(&self, Callee { extension: id, endpoint }: &Callee, protocol: Protocol) -> Result<UnixStream> {
+    async fn dial_once(&self, Callee { extension: id, endpoint }: &Callee, need: Need) -> Result<Dialled> {
         let installed = self.installed(id).await?;
         let service = installed.record.backend.as_ref().map(|backend| backend.service.as_str());
         let named = Some(endpoint.as_str()).filter(|name| !name.is_empty());
-        match self.registrations.route(id, named, protocol, service) {
-            Ok(Registered::To(Address::Host(path))) => dial_on_host(id, &path).await,
-            Ok(Registered::To(Address::Guest(socket))) => self.dial_containers(&installed, Some(&socket)).await,
-            Ok(Registered::Manifest) => self.dial_containers(&installed, None).await,
+        match self.registrations.route(id, named, need, service) {
+            Ok(Registered::To(Address::Host(path), speaks)) => {
+                dial_on_host(id, &path).await.map(|it| dialled(it, speaks))
+            }
+            Ok(Registered::To(Address::Guest(socket), speaks)) => {
+                self.dial_containers(&installed, Some(&socket)).await.map(|stream| dialled(stream, speaks))
+            }
+            Ok(Registered::Manifest) => self.dial_containers(&installed, None).await.map(Dialled::Http1),
             Ok(Registered::NotReady(why)) => Err(not_ready(id, &why)),
             // Where nothing is registered, the first thing to know is why.
             Err(error) => match running_backend(&installed) {
@@ -267,6 +264,14 @@ impl Broker {
                 Error::new(Reason::NoSocket, id.as_str(), message)
             }
         }
+    }
+}
+
+/// A connection to what speaks that.
+fn dialled(stream: UnixStream, speaks: Protocol) -> Dialled {
+    match speaks {
+        Protocol::Http1 => Dialled::Http1(stream),
+        Protocol::H2c | Protocol::Grpc => Dialled::Http2(stream),
     }
 }
 

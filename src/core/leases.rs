@@ -2,7 +2,7 @@
 
 use crate::model::{
     error::{Error, Reason, Result},
-    registration::{Address, Endpoint, Health, Hello, Holder, Protocol, check_count},
+    registration::{Address, Endpoint, Health, Hello, Holder, Need, Protocol, check_count},
 };
 
 /// The leases of one extension.
@@ -28,8 +28,8 @@ pub struct Held {
 /// Where a call goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// To what was registered.
-    To(Address),
+    /// To what was registered, and what is spoken there.
+    To(Address, Protocol),
     /// Nowhere yet: what it would go to says that it takes no calls, and why.
     NotReady(String),
     /// To the socket that the manifest exposes.
@@ -91,29 +91,27 @@ impl Leases {
         Ok(true)
     }
 
-    /// Where a call goes: to the endpoint of that name, else to the first that speaks `protocol`, of `service` before
-    /// others. While the host holds a lease, it alone counts.
+    /// Where a call goes: to the endpoint of that name, else to the first of those that serve `need` best, of `service`
+    /// before others. While the host holds a lease, it alone counts.
     ///
     /// Errors: ENDPOINT_NOT_FOUND, also for one that speaks another protocol.
-    pub(super) fn route(&self, endpoint: Option<&str>, protocol: Protocol, service: Option<&str>) -> Result<Route> {
+    pub(super) fn route(&self, endpoint: Option<&str>, need: Need, service: Option<&str>) -> Result<Route> {
         let all: Vec<&Held> = self.counting().collect();
         let is_of_service = |held: &Held| service.is_some_and(|service| held.holder.service() == service);
         let offers = || all.iter().flat_map(|held| held.hello.endpoints.iter().map(move |offer| (*held, offer)));
         let found = match endpoint {
             Some(name) => match offers().find(|(_, offer)| offer.name == name) {
-                Some((_, offer)) if offer.protocol != protocol => {
-                    let (speaks, needs) = (offer.protocol.name(), protocol.name());
+                Some((_, offer)) if need.served_by(offer.protocol).is_none() => {
+                    let (speaks, needs) = (offer.protocol.name(), need.name());
                     return Err(not_found(name, format!("the endpoint {name} speaks {speaks}, and this call {needs}")));
                 }
                 Some(found) => Some(found),
                 None => return Err(self.unknown(name)),
             },
             None => {
-                let mut speaking = offers().filter(|(_, offer)| offer.protocol == protocol);
-                let first = speaking.next();
-                first.and_then(|first| {
-                    std::iter::once(first).chain(speaking).find(|(held, _)| is_of_service(held)).or(Some(first))
-                })
+                let serving = offers().filter_map(|found| Some((need.served_by(found.1.protocol)?, found)));
+                // The first of equals.
+                serving.min_by_key(|(rank, (held, _))| (!is_of_service(held), *rank)).map(|(_, found)| found)
             }
         };
         let gate = match found {
@@ -123,7 +121,7 @@ impl Leases {
         };
         match (gate, found) {
             (Some(Held { hello, .. }), _) if !hello.health.ready => Ok(Route::NotReady(hello.health.message.clone())),
-            (_, Some((_, offer))) => Ok(Route::To(offer.address.clone())),
+            (_, Some((_, offer))) => Ok(Route::To(offer.address.clone(), offer.protocol)),
             (_, None) => Ok(Route::Manifest),
         }
     }
@@ -222,37 +220,53 @@ mod tests {
         Holder::Service { service: name.into(), container: format!("{name}-1") }
     }
 
-    fn to(name: &str) -> Route {
-        Route::To(Address::Guest(format!("{name}.sock")))
+    fn to(name: &str, protocol: Protocol) -> Route {
+        Route::To(Address::Guest(format!("{name}.sock")), protocol)
     }
 
     #[test]
     fn calls_go_to_what_is_registered() {
         use Protocol::{Grpc, Http1};
         let mut leases = Leases::default();
-        let route = |leases: &Leases, name, protocol| leases.route(name, protocol, Some("web"));
-        assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
-        assert_eq!(route(&leases, Some("a"), Http1).unwrap_err().reason(), Reason::EndpointNotFound);
+        let route = |leases: &Leases, name, need| leases.route(name, need, Some("web"));
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, Some("a"), Need::Http).unwrap_err().reason(), Reason::EndpointNotFound);
         let db = 1;
         leases.grant(db, service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
-        assert_eq!(route(&leases, None, Http1).unwrap(), to("db"));
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("db", Http1));
         let web = 2;
         leases.grant(web, service("web"), hello("2", vec![endpoint("api", Http1)])).unwrap();
-        assert_eq!(route(&leases, None, Http1).unwrap(), to("api"), "the backend service comes first");
-        assert_eq!(route(&leases, None, Grpc).unwrap(), to("rpc"));
-        assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"));
-        assert_eq!(route(&leases, Some("db"), Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("api", Http1), "the backend service comes first");
+        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("rpc", Grpc));
+        assert_eq!(route(&leases, Some("db"), Need::Http).unwrap(), to("db", Http1));
+        assert_eq!(route(&leases, Some("db"), Need::Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
         let taken = leases.grant(3, service("third"), hello("3", vec![endpoint("api", Http1)])).unwrap_err();
         assert_eq!(taken.reason(), Reason::EndpointTaken);
         let tired = Health { ready: false, message: "tired".into() };
         leases.note(web, Change::Health(tired)).unwrap();
-        assert_eq!(route(&leases, None, Http1).unwrap(), Route::NotReady("tired".into()));
-        assert_eq!(route(&leases, Some("db"), Http1).unwrap(), to("db"), "the other one is");
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::NotReady("tired".into()));
+        assert_eq!(route(&leases, Some("db"), Need::Http).unwrap(), to("db", Http1), "the other one is");
         let superseded = leases.grant(4, service("web"), hello("4", vec![])).unwrap();
         assert_eq!(superseded, Some(web));
         assert!(!leases.end(web));
         leases.end(db);
-        assert_eq!(route(&leases, None, Http1).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::Manifest);
+    }
+
+    /// HTTP goes to the first that speaks it, of either version; gRPC to who offers it by name before who only could.
+    #[test]
+    fn one_that_speaks_h2c_serves_everything() {
+        use Protocol::{Grpc, H2c, Http1};
+        let mut leases = Leases::default();
+        let route = |leases: &Leases, name, need| leases.route(name, need, Some("web"));
+        leases.grant(1, service("web"), hello("1", vec![endpoint("two", H2c), endpoint("one", Http1)])).unwrap();
+        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, Some("two"), Need::Grpc).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, Some("one"), Need::Http).unwrap(), to("one", Http1));
+        leases.note(1, Change::Added(endpoint("rpc", Grpc))).unwrap();
+        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("rpc", Grpc));
+        assert_eq!(route(&leases, Some("rpc"), Need::Http).unwrap_err().reason(), Reason::EndpointNotFound);
     }
 
     #[test]
@@ -261,11 +275,11 @@ mod tests {
         leases.grant(1, service("web"), hello("1", vec![endpoint("api", Protocol::Http1)])).unwrap();
         let own = Endpoint { address: Address::Host("/x.sock".into()), ..endpoint("api", Protocol::Http1) };
         leases.grant(2, Holder::Host, hello("2", vec![own])).unwrap();
-        let route = |leases: &Leases| leases.route(Some("api"), Protocol::Http1, Some("web")).unwrap();
-        assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into())));
+        let route = |leases: &Leases| leases.route(Some("api"), Need::Http, Some("web")).unwrap();
+        assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into()), Protocol::Http1));
         assert_eq!(leases.held()[0].holder, Holder::Host);
         leases.end(2);
-        assert_eq!(route(&leases), to("api"));
+        assert_eq!(route(&leases), to("api", Protocol::Http1));
     }
 
     proptest! {
@@ -298,7 +312,7 @@ mod tests {
                 }
                 let unready = leases.held.iter().any(|held| held.holder == Holder::Host && !held.hello.health.ready);
                 if unready {
-                    let route = leases.route(None, Protocol::Http1, Some("a")).unwrap();
+                    let route = leases.route(None, Need::Http, Some("a")).unwrap();
                     prop_assert!(matches!(route, Route::NotReady(_)));
                 }
             }

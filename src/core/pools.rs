@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     model::reference::ExtensionId,
-    proxy::{Lanes, Pool, Traffic},
+    proxy::{GrpcLanes, HttpLanes, Pool, Traffic},
 };
 
 /// The open connections of all extensions.
@@ -29,13 +29,15 @@ pub(super) struct Ways {
     /// For HTTP/1.1.
     pub(super) http: Arc<Pool>,
     /// For gRPC.
-    pub(super) grpc: Lanes,
+    pub(super) grpc: GrpcLanes,
+    /// For HTTP/2 that is no gRPC.
+    pub(super) h2c: HttpLanes,
 }
 
 impl Ways {
-    /// How many connections are open: those for HTTP/1.1 that are idle, those for gRPC in any case.
+    /// How many connections are open: those for HTTP/1.1 that are idle, the others in any case.
     fn open(&self) -> usize {
-        self.http.idle() + self.grpc.open()
+        self.http.idle() + self.grpc.open() + self.h2c.open()
     }
 }
 
@@ -51,8 +53,11 @@ impl Pools {
             endpoints.retain(|_, ways| Arc::strong_count(ways) > 1 || ways.open() > 0);
             !endpoints.is_empty()
         });
-        let (http, grpc) = (Pool::counted(self.traffic.clone()), Lanes::counted(self.traffic.clone()));
-        let ways = Arc::new(Ways { http: Arc::new(http), grpc });
+        let ways = Arc::new(Ways {
+            http: Arc::new(Pool::counted(self.traffic.clone())),
+            grpc: GrpcLanes::counted(self.traffic.clone()),
+            h2c: HttpLanes::counted(self.traffic.clone()),
+        });
         Arc::clone(pools.entry(id.clone()).or_default().entry(endpoint.to_owned()).or_insert(ways))
     }
 
@@ -62,6 +67,7 @@ impl Pools {
         for ways in closed.into_iter().flat_map(HashMap::into_values) {
             ways.http.close();
             ways.grpc.close();
+            ways.h2c.close();
         }
     }
 

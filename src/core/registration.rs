@@ -22,7 +22,7 @@ use crate::{
         extension::ResourceKind,
         journal::ChangeKind,
         reference::ExtensionId,
-        registration::{Health, Hello, Holder, Protocol, StopCause},
+        registration::{Health, Hello, Holder, Need, StopCause},
     },
     peer::socket::Caller,
 };
@@ -102,12 +102,12 @@ impl Registrations {
         &self,
         id: &ExtensionId,
         endpoint: Option<&str>,
-        protocol: Protocol,
+        need: Need,
         service: Option<&str>,
     ) -> Result<Route> {
         match self.lock().get(id) {
-            Some(registered) => registered.leases.route(endpoint, protocol, service),
-            None => Leases::default().route(endpoint, protocol, service),
+            Some(registered) => registered.leases.route(endpoint, need, service),
+            None => Leases::default().route(endpoint, need, service),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
         problem::Severity,
         reference::{ExtensionId, Reference},
     },
-    proxy::{self, Exchange, HeaderLine, Limits, Part, RequestHead, Route, Upload, headers, path},
+    proxy::{self, Dialled, Exchange, HeaderLine, HttpLanes, Limits, Part, RequestHead, Route, Upload, headers, path},
     shim::wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message},
 };
 
@@ -172,7 +172,7 @@ async fn fetched(method: &str, answer: &[u8], size: usize) {
     let (near, served) = served(answer, size);
     let request = proxy::Request { method: method.into(), path: "/".into(), ..proxy::Request::default() };
     let limits = Limits { max_body_bytes: 1 << 16, ..Limits::default() };
-    let route = Route { backend: "a/b", pool: None, dial: once(near) };
+    let route = Route { backend: "a/b", pool: None, lanes: &HttpLanes::default(), dial: once(near) };
     match proxy::fetch(route, request, &limits).await {
         Ok(response) => assert!(response.status >= 200 && response.body.len() <= 1 << 16),
         Err(error) => assert!(is_backends(error.reason()), "{error:?}"),
@@ -183,7 +183,7 @@ async fn fetched(method: &str, answer: &[u8], size: usize) {
 async fn exchanged(method: &str, upgrade: Option<String>, answer: &[u8], size: usize) {
     let (near, served) = served(answer, size);
     let head = RequestHead { method: method.into(), path: "/".into(), upgrade, ..RequestHead::default() };
-    let route = Route { backend: "a/b", pool: None, dial: once(near) };
+    let route = Route { backend: "a/b", pool: None, lanes: &HttpLanes::default(), dial: once(near) };
     let opened = Exchange::open(route, &head, Upload::whole(Bytes::new()), &Limits::default(), true).await;
     let mut stage = 0;
     match opened {
@@ -228,10 +228,10 @@ fn served(answer: &[u8], size: usize) -> (UnixStream, tokio::task::JoinHandle<()
     (near, served)
 }
 
-fn once(stream: UnixStream) -> impl Fn() -> std::future::Ready<crate::model::error::Result<UnixStream>> {
+fn once(stream: UnixStream) -> impl Fn() -> std::future::Ready<crate::model::error::Result<Dialled>> {
     let stream = std::sync::Mutex::new(Some(stream));
     move || match stream.lock().ok().and_then(|mut stream| stream.take()) {
-        Some(stream) => std::future::ready(Ok(stream)),
+        Some(stream) => std::future::ready(Ok(Dialled::Http1(stream))),
         None => panic!("dialled twice"),
     }
 }

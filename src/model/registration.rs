@@ -25,7 +25,18 @@ const MAX_PATH_BYTES: usize = 107;
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// gRPC: HTTP/2 without TLS.
+    /// HTTP/2 without TLS, known beforehand; gRPC among it.
+    H2c,
+    /// gRPC alone: HTTP/2 without TLS.
+    Grpc,
+}
+
+/// What a call needs an endpoint to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// HTTP of any version.
+    Http,
+    /// gRPC.
     Grpc,
 }
 
@@ -105,7 +116,28 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Http1 => "HTTP/1.1",
+            Protocol::H2c => "h2c",
             Protocol::Grpc => "gRPC",
+        }
+    }
+}
+
+impl Need {
+    /// What it is called in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Need::Http => "HTTP",
+            Need::Grpc => "gRPC",
+        }
+    }
+
+    /// How well an endpoint serves it: the lower the better, `None` for not at all.
+    pub fn served_by(self, protocol: Protocol) -> Option<u8> {
+        match (self, protocol) {
+            (Need::Http, Protocol::Http1 | Protocol::H2c) | (Need::Grpc, Protocol::Grpc) => Some(0),
+            // Who offers gRPC by name means that for gRPC.
+            (Need::Grpc, Protocol::H2c) => Some(1),
+            (Need::Http, Protocol::Grpc) | (Need::Grpc, Protocol::Http1) => None,
         }
     }
 }

@@ -1,45 +1,47 @@
-//! One request and its answer, both piece by piece and both at once.
+//! One request and its answer, both piece by piece and both at once, over whichever HTTP the backend speaks.
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use tokio::{
-    net::UnixStream,
-    time::{Sleep, sleep, timeout},
-};
+use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Head, HeaderLine, Limits, Pool, RequestHead,
-    chunks::Taken,
-    clock::{Clock, Watch},
+    Head, HeaderLine, HttpLanes, Limits, Pool, RequestHead,
+    clock::Clock,
     connection::Connection,
-    failure, headers,
-    lines::Lines,
+    failure,
+    http1::Http1,
+    http2::{Http2, Way},
     progress::Progress,
     request::{self, Built},
-    response::{self, Answered, Asked, Body, Follows, Unreadable},
     tunnel::Tunnel,
     upload::Upload,
 };
-use crate::model::error::{Error, Reason, Result};
-
-/// How long a backend that has answered may go on without taking more of the request body.
-const LATE_READER: Duration = Duration::from_millis(250);
+use crate::model::error::Result;
 
 /// How a backend is reached.
 pub struct Route<'a, D> {
     /// Whom failures concern.
     pub backend: &'a str,
-    /// Connections that can be used again.
+    /// Connections for HTTP/1.1 that can be used again.
     pub pool: Option<&'a Arc<Pool>>,
+    /// Connections for HTTP/2.
+    pub lanes: &'a HttpLanes,
     /// Makes a connection.
     pub dial: D,
+}
+
+/// A fresh connection, by what the backend speaks on it.
+#[derive(Debug)]
+pub enum Dialled {
+    /// HTTP/1.1.
+    Http1(UnixStream),
+    /// HTTP/2 with prior knowledge.
+    Http2(UnixStream),
 }
 
 /// A piece of an answer.
@@ -55,52 +57,36 @@ pub enum Part {
     End(Vec<HeaderLine>),
 }
 
-/// An exchange under way. Dropping it closes its connection at once, unless it is complete.
-pub struct Exchange {
-    backend: Arc<str>,
-    /// `None` once it was given back or ended.
-    connection: Option<Box<Connection>>,
-    pool: Option<Arc<Pool>>,
-    upload: Upload,
-    /// The names of trailers that the request may have.
-    trailers: Vec<String>,
-    clock: Clock,
-    asked: Asked,
-    with_interim: bool,
-    /// The backend keeps the connection open behind its answer.
-    is_kept: bool,
-    announced: Option<u64>,
-    state: State,
-    /// The first piece, which was waited for and not told yet.
-    first: Option<Part>,
+/// An exchange under way. Dropping it tells the backend at once, unless it is complete: HTTP/1.1 by closing the connection,
+/// HTTP/2 by a reset of the stream.
+pub struct Exchange(Kind);
+
+#[expect(clippy::large_enum_variant, reason = "most are the large one, which shall cost no allocation more")]
+enum Kind {
+    Http1(Http1),
+    Http2(Box<Http2>),
 }
 
-enum State {
-    /// Nothing has come but interim answers.
-    Waiting(Lines),
-    Body(Body),
-    /// The answer is complete; the rest of the request may still be wanted.
-    Ended(Option<Patience>),
-    /// What follows is no HTTP, or nothing.
-    Over,
-}
-
-/// How long a backend may still take its time, and how much had moved when that began.
-struct Patience {
-    timer: Pin<Box<Sleep>>,
-    moved_bytes: u64,
+/// What is asked for, on whichever connection.
+pub(super) struct Asking<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) built: Built,
+    pub(super) upload: Upload,
+    pub(super) clock: Clock,
+    pub(super) limits: &'a Limits,
+    pub(super) with_interim: bool,
 }
 
 impl Exchange {
-    /// Sends a request, and waits until something of the answer is there. A request on a connection that had been used
-    /// before and turns out closed is sent again on a fresh one, if nothing of it had left, or if it is safe, ends with its
-    /// head, and was not read to its end.
+    /// Sends a request, and waits until something of the answer is there. What a connection that had been used before
+    /// lost, and the backend cannot have acted on, is sent again on a fresh one.
     ///
     /// # Errors
     ///
     /// Before dialling: `PATH_INVALID`, `HEADER_INVALID`, `METHOD_INVALID`. Then what `dial` says. Then
-    /// `BACKEND_BROKE_BEFORE_HEAD`, `BACKEND_TOO_SLOW`, `RESPONSE_INVALID`, and what was wrong with the request's body.
-    /// Each says whether any of the request was sent.
+    /// `BACKEND_BROKE_BEFORE_HEAD`, `BACKEND_TOO_SLOW`, `RESPONSE_INVALID`, what was wrong with the request's body, and
+    /// `ENDPOINT_NOT_FOUND` for another protocol over an HTTP/2 that does not offer it. Each says whether any of the
+    /// request was sent.
     pub async fn open<D, F>(
         route: Route<'_, D>,
         head: &RequestHead,
@@ -110,96 +96,29 @@ impl Exchange {
     ) -> Result<Exchange>
     where
         D: Fn() -> F,
-        F: Future<Output = Result<UnixStream>>,
+        F: Future<Output = Result<Dialled>>,
     {
         let built = request::build(head, upload.length()).map_err(|error| error.sent(false))?;
-        let mut clock = Clock::start(limits);
-        let pooled = route.pool.and_then(|pool| pool.take());
-        let is_reused = pooled.is_some();
-        let mut connection = match pooled {
-            Some(connection) => connection,
-            // Boxed, here and below: most calls find a connection, and shall not carry the room that making one takes.
-            None => Box::pin(dial(&route, &mut clock, limits)).await?,
-        };
-        clock.connected(connection.timer.take());
-        connection.begin();
-        connection.unsent.push_back(built.head.clone());
-        let mut exchange = Exchange {
-            backend: route.backend.into(),
-            connection: Some(connection),
-            pool: route.pool.cloned(),
-            upload,
-            trailers: head.trailers.clone(),
-            clock,
-            asked: built.asked,
-            with_interim,
-            is_kept: false,
-            announced: None,
-            state: State::Waiting(Lines::default()),
-            first: None,
-        };
-        let mut begun = exchange.begin(is_reused).await;
-        if is_reused && exchange.is_stale(&begun, &built) {
-            let was_sent = exchange.was_sent();
-            begun = Box::pin(exchange.begin_anew(&route, limits, &built)).await;
-            // What left before has left.
-            begun = begun.map_err(|error| if was_sent { error.sent(true) } else { error });
+        let clock = Clock::start(limits);
+        let mut asking = Asking { head, built, upload, clock, limits, with_interim };
+        if let Some(connection) = route.pool.and_then(|pool| pool.take()) {
+            return Http1::open(&route, connection, true, asking).await.map(|http1| Exchange(Kind::Http1(http1)));
         }
-        begun.map(|()| exchange)
-    }
-
-    /// Whether the connection was of no use: nothing of the request left, so what came is no answer to it; or the backend
-    /// was closing while the request came, which no look at the connection beforehand can tell. What is wrong with the
-    /// request itself, or took too long, is not for another connection to mend.
-    fn is_stale(&self, begun: &Result<()>, built: &Built) -> bool {
-        let Some(Connection { progress, .. }) = self.connection.as_deref() else { return false };
-        let is_backends =
-            |error: &Error| matches!(error.reason(), Reason::BackendBrokeBeforeHead | Reason::ResponseInvalid);
-        let failed = begun.as_ref().err();
-        !progress.sent() && failed.is_none_or(is_backends)
-            || built.is_safe && progress.is_ignored() && failed.is_some_and(is_backends)
-    }
-
-    /// Sends the request over a fresh connection: all that has not left yet, or all of one that is nothing but a head.
-    async fn begin_anew<D, F>(&mut self, route: &Route<'_, D>, limits: &Limits, built: &Built) -> Result<()>
-    where
-        D: Fn() -> F,
-        F: Future<Output = Result<UnixStream>>,
-    {
-        self.clock.disconnected();
-        let mut fresh = dial(route, &mut self.clock, limits).await?;
-        match self.connection.take() {
-            Some(stale) if !stale.progress.sent() => fresh.unsent = stale.unsent,
-            _ => fresh.unsent.push_back(built.head.clone()),
+        // Boxed, here and below: most calls find a connection for HTTP/1.1, and shall not carry the room that others take.
+        if let Some((lane, place)) = route.lanes.take() {
+            let opening = Http2::open(&route, Way::Used(lane, place), asking);
+            return Box::pin(opening).await.map(|http2| Exchange(Kind::Http2(Box::new(http2))));
         }
-        self.clock.connected(None);
-        self.connection = Some(fresh);
-        (self.state, self.first, self.is_kept) = (State::Waiting(Lines::default()), None, false);
-        self.begin(false).await
-    }
-
-    /// Whether any of the request left.
-    fn was_sent(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.progress.sent())
-    }
-
-    /// Waits until there is something to tell, or until it is clear that nothing will come of a reused connection.
-    async fn begin(&mut self, is_reused: bool) -> Result<()> {
-        poll_fn(|cx| {
-            let part = self.poll_part(cx);
-            let is_deaf = |progress: &Progress| progress.is_write_broken() && !progress.sent();
-            match part {
-                Poll::Ready(Some(Ok(part))) => self.first = Some(part),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) => return Poll::Ready(Err(Error::bug("an exchange ended before its answer"))),
-                Poll::Pending => match &self.connection {
-                    Some(connection) if is_reused && is_deaf(&connection.progress) => {}
-                    _ => return Poll::Pending,
-                },
+        match Box::pin(dial(&route, &mut asking.clock, limits)).await? {
+            (Dialled::Http1(stream), progress) => {
+                let connection = Box::new(Connection::new(stream, progress));
+                Http1::open(&route, connection, false, asking).await.map(|http1| Exchange(Kind::Http1(http1)))
             }
-            Poll::Ready(Ok(()))
-        })
-        .await
+            (Dialled::Http2(stream), _) => {
+                let opening = Http2::open(&route, Way::Fresh(stream), asking);
+                Box::pin(opening).await.map(|http2| Exchange(Kind::Http2(Box::new(http2))))
+            }
+        }
     }
 
     /// The next piece of the answer; `None` when nothing more comes and nothing more of the request is wanted.
@@ -213,248 +132,55 @@ impl Exchange {
 
     /// See [`Exchange::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
+        match &mut self.0 {
+            Kind::Http1(http1) => http1.poll_next(cx),
+            Kind::Http2(http2) => http2.poll_next(cx),
         }
-        let next = self.poll_part(cx);
-        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            (self.state, self.connection) = (State::Over, None);
-        }
-        next
     }
 
     /// How long the body will be, once the head was told, where that is known.
     pub fn announced(&self) -> Option<u64> {
-        self.announced
+        match &self.0 {
+            Kind::Http1(http1) => http1.announced(),
+            Kind::Http2(http2) => http2.announced(),
+        }
     }
 
-    /// The bare stream of a backend that switched protocols; asked for after its head, a 101, was told.
+    /// The bare bytes of a backend that switched protocols; asked for after its head, a 101, was told.
     ///
     /// # Errors
     ///
     /// Only bugs.
-    pub fn into_tunnel(mut self) -> Result<Tunnel> {
-        let connection = self.connection.take().ok_or_else(|| Error::bug("a tunnel without a connection"))?;
-        let (stream, ahead, mut progress) = connection.into_stream();
-        progress.switched();
-        Ok(Tunnel::new(stream, ahead, Watch { backend: self.backend, clock: self.clock, progress }))
+    pub fn into_tunnel(self) -> Result<Tunnel> {
+        match self.0 {
+            Kind::Http1(http1) => http1.into_tunnel().map(Tunnel::http1),
+            Kind::Http2(http2) => Ok(Tunnel::http2(http2)),
+        }
     }
 
     /// Waits, for a moment, until a backend that answered early has taken the body that it was sent.
-    pub(super) async fn settle(mut self) {
-        if let Some(connection) = &mut self.connection
-            && connection.progress.write_pending()
-        {
-            let _ = timeout(LATE_READER, poll_fn(|cx| connection.poll_write(cx))).await;
-        }
-        self.give_back();
-    }
-
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
-        let sent = self.poll_send(cx);
-        match &self.state {
-            State::Over => return Poll::Ready(None),
-            State::Ended(_) if sent.is_err() => return Poll::Ready(None),
-            State::Ended(_) => return self.poll_ended(cx).map(|()| None),
-            State::Waiting(_) | State::Body(_) => {}
-        }
-        if let Err(error) = sent {
-            return Poll::Ready(Some(Err(error.sent(self.was_sent()))));
-        }
-        self.poll_answer(cx).map(Some)
-    }
-
-    /// Sends as much of the request as there is and as is taken.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the body.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let Exchange { connection: Some(connection), upload, trailers, .. } = self else { return Ok(()) };
-        if let Poll::Ready(error) = upload.poll_excess(cx) {
-            return Err(error);
-        }
-        loop {
-            // Nothing is taken from a caller that goes nowhere.
-            if connection.progress.write_pending() && connection.poll_write(cx).is_pending()
-                || connection.progress.is_write_broken()
-            {
-                return Ok(());
-            }
-            let is_fed = match upload.is_over() {
-                true => false,
-                false => match upload.poll_framed(trailers, &mut connection.unsent, cx) {
-                    Poll::Ready(framed) => framed.map(|()| true)?,
-                    Poll::Pending => false,
-                },
-            };
-            if connection.poll_write(cx).is_pending() || !is_fed {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Reads on until there is something to tell, or a limit has passed.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part>> {
-        loop {
-            let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
-            // An answer that always has more is never waited for.
-            if let Some(error) = self.clock.spent(&self.backend, &connection.progress) {
-                return Poll::Ready(Err(error));
-            }
-            if let Some(part) = self.take_part().transpose() {
-                return Poll::Ready(part);
-            }
-            let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
-            let read = match connection.is_asked() {
-                true => connection.poll_read(cx),
-                false => Poll::Pending,
-            };
-            let failure = match read {
-                Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) => None,
-                Poll::Ready(Err(error)) => Some(error),
-                Poll::Pending => return self.clock.poll_passed(&self.backend, &connection.progress, cx).map(Err),
-            };
-            return Poll::Ready(self.ended(failure));
-        }
-    }
-
-    /// Takes the next piece out of what was read.
-    fn take_part(&mut self) -> Result<Option<Part>> {
-        let Some(connection) = &mut self.connection else { return Ok(None) };
-        loop {
-            match &mut self.state {
-                State::Waiting(lines) => {
-                    let taken = response::take_head(&mut connection.received, lines);
-                    let follows =
-                        taken.and_then(|head| head.map(|head| Ok((head.follows(self.asked)?, head))).transpose());
-                    let follows =
-                        follows.map_err(|what| failure::bad_head(&self.backend, what, &connection.progress))?;
-                    let Some((follows, head)) = follows else { return Ok(None) };
-                    match follows {
-                        Follows::Head => {
-                            *lines = Lines::default();
-                            match self.with_interim {
-                                true => return Ok(Some(Part::Interim(told(head)))),
-                                false => continue,
-                            }
-                        }
-                        Follows::Switch if !connection.unsent.is_empty() => {
-                            let what =
-                                Unreadable::Wrong("the backend switches protocols before it has read the request");
-                            return Err(failure::bad_head(&self.backend, what, &connection.progress));
-                        }
-                        Follows::Switch => self.state = State::Over,
-                        Follows::Body(body) => {
-                            self.is_kept = head.keeps() && !body.ends_with_connection();
-                            self.announced = body.announced();
-                            self.state = State::Body(body);
-                        }
-                    }
-                    connection.progress.head_seen();
-                    return Ok(Some(Part::Head(told(head))));
-                }
-                State::Body(body) => {
-                    let taken = body.take(&mut connection.received);
-                    return match taken.map_err(|what| failure::bad_body(&self.backend, what))? {
-                        Taken::More => Ok(None),
-                        Taken::Data(data) => Ok(Some(Part::Data(data))),
-                        Taken::End(trailers) => {
-                            self.state = State::Ended(None);
-                            Ok(Some(Part::End(headers::forwardable_trailers(trailers))))
-                        }
-                    };
-                }
-                State::Ended(_) | State::Over => return Ok(None),
-            }
-        }
-    }
-
-    /// The connection ended.
-    fn ended(&mut self, failure: Option<std::io::Error>) -> Result<Part> {
-        let Some(connection) = &mut self.connection else { return Err(Error::bug("no connection")) };
-        match &self.state {
-            State::Body(body) if body.ends_with_connection() && failure.is_none() => {
-                self.state = State::Ended(None);
-                Ok(Part::End(Vec::new()))
-            }
-            State::Body(_) => Err(failure::broke_in_body(&self.backend, failure)),
-            // What came may be no beginning of a head at all.
-            _ => match response::parse_head(&mut connection.received) {
-                Err(what) => Err(failure::bad_head(&self.backend, what, &connection.progress)),
-                Ok(_) => Err(failure::before_head(&self.backend, failure, &connection.progress)),
-            },
-        }
-    }
-
-    /// A backend may answer before it has read the whole request, and want the rest all the same: it is sent as long as
-    /// it is taken. One that does not take any for a moment has lost interest.
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(connection), State::Ended(patience)) = (&mut self.connection, &mut self.state) else {
-            return Poll::Ready(());
-        };
-        let progress = &connection.progress;
-        if progress.is_write_broken() || self.upload.is_over() && !progress.write_pending() {
-            self.give_back();
-            return Poll::Ready(());
-        }
-        // Whoever sends more than an answer does not speak HTTP, and whoever is gone takes nothing.
-        let has_spoken = !connection.received.is_empty() || matches!(connection.poll_read(cx), Poll::Ready(Ok(true)));
-        if has_spoken || connection.is_gone() {
-            return Poll::Ready(());
-        }
-        // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
-        if self.clock.poll_passed(&self.backend, &connection.progress, cx).is_ready() {
-            return Poll::Ready(());
-        }
-        loop {
-            let is_blocked = connection.progress.write_pending();
-            // One that says no more is not heard when it goes: it is looked at again.
-            if !is_blocked && !connection.has_ended() {
-                *patience = None;
-                return Poll::Pending;
-            }
-            let moved_bytes = connection.progress.moved_bytes();
-            let waited = patience.take().filter(|patience| patience.moved_bytes == moved_bytes);
-            let waited = waited.unwrap_or_else(|| Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
-            ready!(patience.insert(waited).timer.as_mut().poll(cx));
-            if is_blocked || connection.is_gone() {
-                return Poll::Ready(());
-            }
-            *patience = None;
-        }
-    }
-
-    /// Gives the connection back, where it can be used again.
-    fn give_back(&mut self) {
-        let (Some(mut connection), Some(pool)) = (self.connection.take(), &self.pool) else { return };
-        if self.is_kept && self.upload.is_over() && connection.is_clean() {
-            connection.timer = self.clock.take_timer();
-            connection.rest();
-            pool.put(connection);
+    pub(super) async fn settle(self) {
+        match self.0 {
+            Kind::Http1(http1) => http1.settle().await,
+            Kind::Http2(http2) => http2.settle().await,
         }
     }
 }
 
-async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<Box<Connection>>
+/// A fresh connection, within the limits.
+pub(super) async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<(Dialled, Progress)>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Dialled>>,
 {
     let mut progress = route.pool.map(|pool| Progress::counted(pool.traffic())).unwrap_or_default();
     let dialled = async {
-        let stream = timeout(limits.connect, (route.dial)())
+        let dialled = timeout(limits.connect, (route.dial)())
             .await
             .map_err(|_| failure::too_slow(route.backend, limits.connect, &Progress::default()))?;
-        stream.map_err(|error| error.sent(false))
+        dialled.map_err(|error| error.sent(false))
     };
-    let stream = clock.hold(route.backend, &progress, dialled).await?;
+    let dialled = clock.hold(route.backend, &progress, dialled).await?;
     progress.connected();
-    Ok(Box::new(Connection::new(stream, progress)))
-}
-
-/// A head as it is told.
-fn told(head: Answered) -> Head {
-    Head { status: head.status, headers: headers::forwardable(head.lines) }
+    Ok((dialled, progress))
 }

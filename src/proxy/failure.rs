@@ -52,14 +52,35 @@ pub(super) fn broke_in_body(backend: &str, cause: Option<io::Error>) -> Error {
     caused(Error::new(Reason::BackendBrokeInBody, backend, message), cause).sent(true)
 }
 
+/// The stream of an answer over HTTP/2 ended with less than the whole of it.
+pub(super) fn stream_broke(backend: &str, cause: h2::Error) -> Error {
+    let message = match cause.reason() {
+        Some(reason) if cause.is_library() => {
+            return invalid(
+                backend,
+                &format!("the backend's response body is not framed as HTTP/2 should be: {reason}"),
+            );
+        }
+        Some(reason) => format!("the backend ended the response before its body was complete: {reason}"),
+        None => "the backend closed the connection before its response body was complete".to_owned(),
+    };
+    Error::new(Reason::BackendBrokeInBody, backend, message).caused_by(cause).sent(true)
+}
+
 /// A time limit passed.
 pub(super) fn too_slow(backend: &str, limit: Duration, progress: &Progress) -> Error {
     let message = format!("the backend did not {} within {limit:?}", progress.waiting_for());
     Error::new(Reason::BackendTooSlow, backend, message).sent(progress.sent())
 }
 
+/// Another version of HTTP is spoken there than a moment before: another backend has registered.
+pub(super) fn changed(backend: &str) -> Error {
+    let message = "another backend has registered in the place of the one that was called; try again";
+    Error::new(Reason::BackendStarting, backend, message).retry_after(RETRY).sent(false)
+}
+
 /// The backend answered what is not HTTP, or what can be read in two ways.
-fn invalid(backend: &str, message: &str) -> Error {
+pub(super) fn invalid(backend: &str, message: &str) -> Error {
     Error::new(Reason::ResponseInvalid, backend, message).sent(true)
 }
 

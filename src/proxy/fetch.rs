@@ -2,10 +2,9 @@
 
 use std::future::Future;
 
-use tokio::net::UnixStream;
-
 use super::{
-    Body, Exchange, HeaderLine, Limits, Part, Request, RequestHead, Response, Route, held::Growing, upload::Upload,
+    Body, Dialled, Exchange, HeaderLine, Limits, Part, Request, RequestHead, Response, Route, held::Growing,
+    upload::Upload,
 };
 use crate::model::error::{Detail, Error, Reason, Result};
 
@@ -20,7 +19,7 @@ use crate::model::error::{Detail, Error, Reason, Result};
 pub async fn fetch<D, F>(route: Route<'_, D>, request: Request, limits: &Limits) -> Result<Response<Body>>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Dialled>>,
 {
     let Request { method, path, headers, body } = request;
     let head = RequestHead { method, path, headers, ..RequestHead::default() };

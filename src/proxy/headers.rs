@@ -83,6 +83,14 @@ fn write_checked(out: &mut Vec<u8>, line: &HeaderLine) -> Result<()> {
     Ok(())
 }
 
+/// One line that was checked, as HTTP/2 has it.
+pub(super) fn for_http2(line: &HeaderLine) -> Result<(http::HeaderName, http::HeaderValue)> {
+    let name = http::HeaderName::from_bytes(line.name.as_bytes());
+    let name = name.map_err(|_| refused(&line.name, "is not a header name; use letters, digits and - only"))?;
+    let value = http::HeaderValue::from_maybe_shared(line.value.clone());
+    Ok((name, value.map_err(|_| refused(&line.name, "has a value that cannot be sent"))?))
+}
+
 /// A line of an answer, as it was parsed.
 pub(super) fn received(header: &httparse::Header<'_>) -> HeaderLine {
     let mut value = header.value.to_vec();

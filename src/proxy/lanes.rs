@@ -1,4 +1,4 @@
-//! HTTP/2 connections to a backend, for gRPC calls that pass through as they are.
+//! HTTP/2 connections to a backend, whichever library speaks on them.
 //!
 //! Many calls share a connection. Another is opened when a backend takes no more calls on those there are, so that calls
 //! that stay open for long never hold back the others.
@@ -19,12 +19,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
@@ -38,15 +33,15 @@ use crate::model::error::{Error, Reason, Result};
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
 const MAX_CALLS: usize = 128;
 /// How much a backend may send ahead of who reads it.
-const CALL_WINDOW_BYTES: u32 = 1 << 20;
+pub(super) const CALL_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a connection: as much as all its calls together, so that those who do not read hold back nobody else.
-const LANE_WINDOW_BYTES: u32 = MAX_CALLS as u32 * CALL_WINDOW_BYTES;
+pub(super) const LANE_WINDOW_BYTES: u32 = MAX_CALLS as u32 * CALL_WINDOW_BYTES;
 /// Frames of a backend up to this size are taken in one piece.
-const MAX_FRAME_BYTES: u32 = 1 << 20;
+pub(super) const MAX_FRAME_BYTES: u32 = 1 << 20;
 /// Headers of an answer, as HTTP/2 counts them.
-const MAX_HEADER_BYTES: u32 = 64 << 10;
+pub(super) const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// Bytes of a call that wait to be written.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
+pub(super) const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long a new connection is listened to before it is used: a backend begins by saying how many calls it takes.
 const FIRST_WORDS: Duration = Duration::from_millis(100);
 /// A connection that is not used for this long, or up to twice as long, is closed.
@@ -54,36 +49,50 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 /// When to try again what the backend took nothing of.
 const RETRY: Duration = Duration::from_millis(100);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a call that is carried.
-pub type CarriedBody = UnsyncBoxBody<Bytes, BoxError>;
+/// What speaks HTTP/2 on a connection.
+pub trait Speaker: Clone + Send + 'static {
+    /// What a backend is meant to speak, in messages.
+    const NAME: &'static str;
+    /// Drives a connection until it ends.
+    type Driver: Future<Output: Send> + Send + 'static;
+    /// Why a connection does not begin.
+    type Broken: Into<BoxError> + Send;
+
+    /// Begins a connection.
+    fn handshake(stream: Listening) -> impl Future<Output = Result<(Self, Self::Driver), Self::Broken>> + Send;
+
+    /// How many calls at once the backend takes.
+    fn most(driver: &Self::Driver) -> usize;
+
+    /// Whether it is known to take no calls any more.
+    fn is_closed(&self) -> bool;
+}
 
 /// The HTTP/2 connections of one backend.
-#[derive(Default)]
-pub struct Lanes {
-    shelf: Arc<Mutex<Shelf>>,
+pub struct Lanes<S> {
+    shelf: Arc<Mutex<Shelf<S>>>,
     /// One connection is made at a time: calls that come at once share it.
     opening: AsyncMutex<()>,
     traffic: Arc<Traffic>,
 }
 
-#[derive(Default)]
-struct Shelf {
-    lanes: Vec<Lane>,
+struct Shelf<S> {
+    lanes: Vec<Lane<S>>,
     has_sweeper: bool,
     is_closed: bool,
 }
 
 #[derive(Clone)]
-struct Lane {
-    sender: http2::SendRequest<CarriedBody>,
-    load: Arc<Load>,
+pub(super) struct Lane<S> {
+    pub(super) sender: S,
+    pub(super) load: Arc<Load>,
 }
 
 /// What a connection is at.
 #[derive(Default)]
-struct Load {
+pub(super) struct Load {
     calls: AtomicUsize,
     most: AtomicUsize,
     /// A call began since somebody last looked.
@@ -92,24 +101,20 @@ struct Load {
     is_http1: AtomicBool,
     /// What a backend says first was read.
     is_settled: AtomicBool,
+    /// It has ended, or takes no calls any more.
+    is_over: AtomicBool,
     /// Who drives the connection, until it is settled.
     driver: AtomicWaker,
     settled: Notify,
 }
 
 /// A call on a connection, counted until it is dropped.
-struct Place(Arc<Load>);
+pub(super) struct Place(Arc<Load>);
 
-/// The body of an answer. Dropping it cancels the call at the backend.
-pub struct Answer {
-    body: Incoming,
-    _place: Place,
-}
-
-impl Lanes {
+impl<S: Speaker> Lanes<S> {
     /// Those whose bytes are counted there.
-    pub fn counted(traffic: Arc<Traffic>) -> Lanes {
-        Lanes { traffic, ..Lanes::default() }
+    pub fn counted(traffic: Arc<Traffic>) -> Self {
+        Lanes { shelf: Arc::default(), opening: AsyncMutex::default(), traffic }
     }
 
     /// No new calls; those that are open go on.
@@ -125,13 +130,13 @@ impl Lanes {
     }
 
     /// A connection with room for one call more.
-    fn take(&self) -> Option<(Lane, Place)> {
+    pub(super) fn take(&self) -> Option<(Lane<S>, Place)> {
         let mut shelf = self.lock();
-        shelf.lanes.retain(|lane| !lane.sender.is_closed());
+        shelf.lanes.retain(|lane| !lane.is_closed());
         shelf.lanes.iter().find_map(|lane| Some((lane.clone(), lane.load.enter()?)))
     }
 
-    fn put(&self, lane: &Lane) {
+    fn put(&self, lane: &Lane<S>) {
         let mut shelf = self.lock();
         if shelf.is_closed {
             return;
@@ -142,21 +147,21 @@ impl Lanes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
+    fn lock(&self) -> MutexGuard<'_, Shelf<S>> {
         lock(&self.shelf)
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+fn lock<S>(shelf: &Mutex<Shelf<S>>) -> MutexGuard<'_, Shelf<S>> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes what is not used; runs only while there is a connection.
-async fn sweep(shelf: Arc<Mutex<Shelf>>) {
+async fn sweep<S: Speaker>(shelf: Arc<Mutex<Shelf<S>>>) {
     loop {
         sleep(IDLE_TIME).await;
         let mut shelf = lock(&shelf);
-        shelf.lanes.retain(|lane| !lane.sender.is_closed() && lane.load.is_wanted());
+        shelf.lanes.retain(|lane| !lane.is_closed() && lane.load.is_wanted());
         shelf.has_sweeper = !shelf.lanes.is_empty();
         if !shelf.has_sweeper {
             return;
@@ -164,38 +169,13 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>) {
     }
 }
 
-/// Sends a call and gives its answer, both as they are.
-///
-/// # Errors
-///
-/// What `dial` says; `BACKEND_TOO_SLOW` where it takes longer than `connect`; `RESPONSE_INVALID` where the backend does
-/// not speak HTTP/2; `BACKEND_BROKE_BEFORE_HEAD`. Each says whether any of the call was sent.
-pub async fn forward<D, F>(
-    backend: &str,
-    lanes: &Lanes,
-    dial: D,
-    connect: Duration,
-    mut call: http::Request<CarriedBody>,
-) -> Result<http::Response<Answer>>
-where
-    D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
-{
-    loop {
-        let (mut lane, place, is_used) = enter(backend, lanes, &dial, connect).await?;
-        match lane.sender.try_send_request(call).await {
-            Ok(answer) => return Ok(answer.map(|body| Answer { body, _place: place })),
-            Err(mut failed) => match failed.take_message() {
-                // It had been closed, and nothing was sent: another may be open.
-                Some(unsent) if is_used => call = unsent,
-                unsent => return Err(before_head(backend, failed.into_error(), unsent.is_none(), &lane.load)),
-            },
-        }
-    }
-}
-
 /// A place on a connection, and whether others had been there before.
-async fn enter<D, F>(backend: &str, lanes: &Lanes, dial: &D, connect: Duration) -> Result<(Lane, Place, bool)>
+pub(super) async fn enter<S: Speaker, D, F>(
+    backend: &str,
+    lanes: &Lanes<S>,
+    dial: &D,
+    connect: Duration,
+) -> Result<(Lane<S>, Place, bool)>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
@@ -207,7 +187,12 @@ where
     Box::pin(enter_new(backend, lanes, dial, connect)).await
 }
 
-async fn enter_new<D, F>(backend: &str, lanes: &Lanes, dial: &D, connect: Duration) -> Result<(Lane, Place, bool)>
+async fn enter_new<S: Speaker, D, F>(
+    backend: &str,
+    lanes: &Lanes<S>,
+    dial: &D,
+    connect: Duration,
+) -> Result<(Lane<S>, Place, bool)>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
@@ -224,64 +209,81 @@ where
     Ok((lane, place, false))
 }
 
-async fn open<D, F>(backend: &str, traffic: &Arc<Traffic>, dial: &D, connect: Duration) -> Result<Lane>
+/// A place on a connection that is made of a fresh stream, or on one that others made meanwhile.
+pub(super) async fn enter_by<S: Speaker>(
+    backend: &str,
+    lanes: &Lanes<S>,
+    stream: UnixStream,
+) -> Result<(Lane<S>, Place)> {
+    let _opening = lanes.opening.lock().await;
+    if let Some(taken) = lanes.take() {
+        return Ok(taken);
+    }
+    let lane = start(backend, &lanes.traffic, stream).await?;
+    let place = lane.load.enter_anyway();
+    lanes.put(&lane);
+    Ok((lane, place))
+}
+
+async fn open<S: Speaker, D, F>(backend: &str, traffic: &Arc<Traffic>, dial: &D, connect: Duration) -> Result<Lane<S>>
 where
     D: Fn() -> F,
     F: Future<Output = Result<UnixStream>>,
 {
     let progress = Progress::default();
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
-    let stream = dialled.map_err(|error| error.sent(false))?;
+    start(backend, traffic, dialled.map_err(|error| error.sent(false))?).await
+}
+
+/// Makes a lane of a stream.
+async fn start<S: Speaker>(backend: &str, traffic: &Arc<Traffic>, stream: UnixStream) -> Result<Lane<S>> {
     let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
     let stream = Listening { wire: Wire::new(stream, Arc::clone(traffic)), load: Arc::clone(&load), heard: false };
-    let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(CALL_WINDOW_BYTES)
-        .initial_connection_window_size(LANE_WINDOW_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| before_head(backend, error, false, &load))?;
+    let (sender, driver) =
+        S::handshake(stream).await.map_err(|error| before_head::<S>(backend, error, false, &load))?;
     let lane = Lane { sender, load: Arc::clone(&load) };
     tokio::spawn(async move {
         let mut driver = pin!(driver);
         // What went wrong reaches the calls.
-        let _ = poll_fn(|cx| {
+        poll_fn(|cx| {
             load.driver.register(cx.waker());
             let is_settled = load.is_settled.load(Acquire);
-            let ended = driver.as_mut().poll(cx);
-            load.most.store(driver.current_max_send_streams().clamp(1, MAX_CALLS), Relaxed);
+            let ended = driver.as_mut().poll(cx).map(drop);
+            load.most.store(S::most(&driver).clamp(1, MAX_CALLS), Relaxed);
             if is_settled || ended.is_ready() {
                 load.settled.notify_one();
             }
             ended
         })
         .await;
+        load.is_over.store(true, Relaxed);
     });
     let _ = timeout(FIRST_WORDS, lane.load.settled.notified()).await;
     Ok(lane)
 }
 
-fn before_head(backend: &str, error: hyper::Error, sent: bool, load: &Load) -> Error {
-    let reset = h2_reason(&error);
-    let is_http1 = load.is_http1.load(Relaxed);
+/// Why a call failed that was not answered.
+pub(super) fn before_head<S: Speaker>(backend: &str, error: impl Into<BoxError>, sent: bool, load: &Load) -> Error {
+    let error = error.into();
+    let reset = h2_error(&*error).and_then(h2::Error::reason);
+    let (is_http1, speaks) = (load.is_http1.load(Relaxed), S::NAME);
     let refused = |reason, message: &str| Error::new(reason, backend, message);
     let failure = match reset {
-        _ if is_http1 => refused(Reason::ResponseInvalid, "the backend does not speak gRPC: it answers as HTTP/1 does"),
+        _ if is_http1 => {
+            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: it answers as HTTP/1 does"))
+        }
         // RFC 9113 8.7: nothing of a refused call was looked at.
         Some(h2::Reason::REFUSED_STREAM) => {
             let message = "the backend refused the call without looking at it; try again";
             return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
         }
         // RFC 9113 6.8: nor was one that began after the last that the backend says it takes before it goes away.
-        Some(_) if is_remote_go_away(&error) => {
+        Some(_) if is_remote_go_away(&*error) => {
             let message = "the backend went away without looking at the call; try again";
             return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
         }
         Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) => {
-            refused(Reason::ResponseInvalid, "the backend does not speak gRPC: its answer is not HTTP/2")
+            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: its answer is not HTTP/2"))
         }
         Some(reason) => {
             let message = format!("the backend ended the call before it answered: {reason}");
@@ -299,16 +301,13 @@ fn before_head(backend: &str, error: hyper::Error, sent: bool, load: &Load) -> E
     failure.caused_by(error).sent(sent)
 }
 
-fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    h2_error(error)?.reason()
-}
-
-fn is_remote_go_away(error: &hyper::Error) -> bool {
+/// Whether the backend went away without looking at the call.
+pub(super) fn is_remote_go_away(error: &(dyn std::error::Error + 'static)) -> bool {
     h2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote())
 }
 
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut cause = std::error::Error::source(error);
+fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
+    let mut cause = Some(error);
     while let Some(inner) = cause {
         if let Some(error) = inner.downcast_ref::<h2::Error>() {
             return Some(error);
@@ -316,6 +315,14 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
         cause = inner.source();
     }
     None
+}
+
+// === impl Lane ===
+
+impl<S: Speaker> Lane<S> {
+    fn is_closed(&self) -> bool {
+        self.load.is_over.load(Relaxed) || self.sender.is_closed()
+    }
 }
 
 // === impl Load ===
@@ -334,6 +341,11 @@ impl Load {
         was_used || self.calls.load(Relaxed) > 0
     }
 
+    /// No call takes this way any more.
+    pub(super) fn close(&self) {
+        self.is_over.store(true, Relaxed);
+    }
+
     fn enter_anyway(self: &Arc<Self>) -> Place {
         self.calls.fetch_add(1, Relaxed);
         self.was_used.store(true, Relaxed);
@@ -347,29 +359,10 @@ impl Drop for Place {
     }
 }
 
-// === impl Answer ===
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 // === impl Listening ===
 
 /// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2.
-struct Listening {
+pub struct Listening {
     wire: Wire<UnixStream>,
     load: Arc<Load>,
     heard: bool,
@@ -418,8 +411,20 @@ impl AsyncWrite for Listening {
     }
 }
 
-impl fmt::Debug for Lanes {
+impl<S: Speaker> Default for Lanes<S> {
+    fn default() -> Self {
+        Lanes::counted(Arc::default())
+    }
+}
+
+impl<S> Default for Shelf<S> {
+    fn default() -> Self {
+        Shelf { lanes: Vec::new(), has_sweeper: false, is_closed: false }
+    }
+}
+
+impl<S> fmt::Debug for Lanes<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lanes").field("open", &self.lock().lanes.len()).finish()
+        f.debug_struct("Lanes").field("open", &lock(&self.shelf).lanes.len()).finish()
     }
 }

@@ -1,7 +1,7 @@
 //! Carrying calls to a backend's socket.
 //!
-//! The proxy is handed a way to dial and knows nothing of extensions or engines. An [`Exchange`] is one HTTP/1.1 request
-//! and its answer, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Tunnel`] what is
+//! The proxy is handed a way to dial and knows nothing of extensions or engines. An [`Exchange`] is one HTTP request and
+//! its answer, over HTTP/1.1 or HTTP/2, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Tunnel`] what is
 //! left of one after the backend switched protocols. [`forward`] carries gRPC calls over HTTP/2, untouched.
 
 use std::time::Duration;
@@ -14,8 +14,11 @@ mod connection;
 mod exchange;
 mod failure;
 mod fetch;
+mod forward;
 pub mod headers;
 mod held;
+mod http1;
+mod http2;
 mod lanes;
 mod lines;
 pub mod path;
@@ -23,6 +26,7 @@ mod pool;
 mod progress;
 mod request;
 mod response;
+mod switched;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -30,14 +34,19 @@ mod tunnel;
 mod upload;
 mod wire;
 
-pub use exchange::{Exchange, Part, Route};
+pub use exchange::{Dialled, Exchange, Part, Route};
 pub use fetch::fetch;
+pub use forward::{Answer, CarriedBody, forward};
 pub use held::{Body, Memory};
-pub use lanes::{Answer, CarriedBody, Lanes, forward};
 pub use pool::Pool;
 pub use traffic::Traffic;
 pub use tunnel::{Tunnel, Tunnelled};
 pub use upload::{Length, Piece, Source, Upload};
+
+/// HTTP/2 connections for gRPC calls.
+pub type GrpcLanes = lanes::Lanes<forward::Calls>;
+/// HTTP/2 connections for exchanges.
+pub type HttpLanes = lanes::Lanes<http2::Requests>;
 
 /// Longest a backend may take to accept a connection, unless configured.
 pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);

@@ -1,9 +1,13 @@
 //! From a caller's request to the bytes on the wire.
 
 use bytes::Bytes;
-use http::Method;
+use http::{
+    Method, Uri, Version,
+    header::{CONTENT_LENGTH, TRAILER},
+    uri::{Authority, PathAndQuery, Scheme},
+};
 
-use super::{RequestHead, headers, path, response::Asked, upload::Length};
+use super::{HeaderLine, RequestHead, headers, path, response::Asked, upload::Length};
 use crate::model::error::{Error, Reason, Result};
 
 const MAX_METHOD_BYTES: usize = 64;
@@ -35,18 +39,14 @@ pub(super) fn build(request: &RequestHead, length: Length) -> Result<Built> {
         head.extend_from_slice(part.as_bytes());
     }
     headers::write_request(&mut head, &request.headers)?;
-    match length {
-        // RFC 9110 8.6: methods that usually carry a body say so when they do not.
-        Length::Known(bytes) if bytes > 0 || matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
-            headers::write_line(&mut head, "content-length", bytes.to_string().as_bytes());
-        }
-        Length::Known(_) => {}
-        Length::Unknown => {
-            headers::write_line(&mut head, "transfer-encoding", b"chunked");
-            for name in &request.trailers {
-                headers::check_trailer_name(name)?;
-                headers::write_line(&mut head, "trailer", name.to_ascii_lowercase().as_bytes());
-            }
+    if let Some(bytes) = said_length(&method, length) {
+        headers::write_line(&mut head, "content-length", bytes.to_string().as_bytes());
+    }
+    if length == Length::Unknown {
+        headers::write_line(&mut head, "transfer-encoding", b"chunked");
+        for name in &request.trailers {
+            headers::check_trailer_name(name)?;
+            headers::write_line(&mut head, "trailer", name.to_ascii_lowercase().as_bytes());
         }
     }
     if let Some(protocol) = &request.upgrade {
@@ -58,6 +58,56 @@ pub(super) fn build(request: &RequestHead, length: Length) -> Result<Built> {
     let may_switch = request.upgrade.is_some();
     let is_safe = method.is_safe() && length == Length::Known(0) && !may_switch;
     Ok(Built { head: head.into(), is_safe, asked: Asked { head_only: method == Method::HEAD, may_switch } })
+}
+
+/// The same for HTTP/2, once [`build`] found nothing wrong with it. One for another protocol is an extended CONNECT
+/// (RFC 8441).
+///
+/// # Errors
+///
+/// `HEADER_INVALID` for a `Host` that is none; `PATH_INVALID`.
+pub(super) fn build_http2(request: &RequestHead, length: Length) -> Result<http::Request<()>> {
+    let method = parse_method(&request.method)?;
+    let host = request.headers.iter().find(|line| line.name.eq_ignore_ascii_case("host"));
+    let host = host.map_or(&b"localhost"[..], |line| &line.value);
+    let authority = Authority::try_from(host).map_err(|_| {
+        Error::new(Reason::HeaderInvalid, "headers", "header \"Host\" is no authority, which HTTP/2 needs it to be")
+    })?;
+    let target = path::encode(&request.path)?;
+    let wrong = |error: http::Error| {
+        Error::new(Reason::PathInvalid, "path", "the path cannot be sent over HTTP/2").caused_by(error)
+    };
+    let target = PathAndQuery::try_from(target.as_str()).map_err(|error| wrong(error.into()))?;
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(target).build().map_err(wrong)?;
+    let mut built =
+        http::Request::builder().method(&method).uri(uri).version(Version::HTTP_2).body(()).map_err(wrong)?;
+    for line in request.headers.iter().filter(|line| !line.name.eq_ignore_ascii_case("host")) {
+        let (name, value) = headers::for_http2(line)?;
+        built.headers_mut().append(name, value);
+    }
+    if let Some(bytes) = said_length(&method, length) {
+        built.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+    }
+    for name in request.trailers.iter().filter(|_| length == Length::Unknown) {
+        let (_, value) = headers::for_http2(&HeaderLine::new("trailer", name.to_ascii_lowercase()))?;
+        built.headers_mut().append(TRAILER, value);
+    }
+    if let Some(protocol) = &request.upgrade {
+        *built.method_mut() = Method::CONNECT;
+        built.headers_mut().remove(CONTENT_LENGTH);
+        built.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+    Ok(built)
+}
+
+/// The length that is said (RFC 9110 8.6): methods that usually carry a body say so when they do not.
+fn said_length(method: &Method, length: Length) -> Option<u64> {
+    match length {
+        Length::Known(bytes) if bytes > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+            Some(bytes)
+        }
+        Length::Known(_) | Length::Unknown => None,
+    }
 }
 
 fn parse_method(method: &str) -> Result<Method> {

@@ -1,54 +1,20 @@
-//! Raw bytes both ways, after a backend switched protocols.
+//! What is left of an exchange after the backend switched protocols.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::{
-    io::AsyncWrite,
-    net::UnixStream,
-    time::{Sleep, sleep},
-};
-use tokio_util::io::poll_read_buf;
+use bytes::Bytes;
 
-use super::{
-    Source,
-    clock::Watch,
-    connection::is_gone,
-    upload::{MAX_EMPTY, Piece},
-};
+use super::{Source, http2::Http2, switched::Switched};
 use crate::model::error::Result;
 
-/// How much is read at a time, in bytes.
-const READ_BYTES: usize = 64 << 10;
-/// How often a backend that sends no more is looked at, whether it still reads.
-const LOOKOUT: Duration = Duration::from_millis(250);
+/// Raw bytes both ways.
+pub struct Tunnel(Kind);
 
-/// A stream to a backend whose one direction is fed from a [`Source`] while the other is read.
-pub struct Tunnel {
-    stream: UnixStream,
-    /// What the backend sent behind its head.
-    ahead: Bytes,
-    buffer: BytesMut,
-    source: Option<Source>,
-    unsent: Bytes,
-    sending: Sending,
-    backend_ended: bool,
-    lookout: Option<Pin<Box<Sleep>>>,
-    watch: Watch,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    Open,
-    /// Everything is sent; the backend is still to be told.
-    Closing,
-    Over,
+enum Kind {
+    /// On a stream of their own.
+    Http1(Box<Switched>),
+    /// In the frames of one exchange among others.
+    Http2(Box<Http2>),
 }
 
 /// What comes out of a tunnel.
@@ -61,26 +27,24 @@ pub enum Tunnelled {
 }
 
 impl Tunnel {
-    /// Over a stream; `ahead` is what was read from it already.
-    pub(super) fn new(stream: UnixStream, ahead: Bytes, watch: Watch) -> Tunnel {
-        Tunnel {
-            stream,
-            ahead,
-            buffer: BytesMut::new(),
-            source: None,
-            unsent: Bytes::new(),
-            sending: Sending::Over,
-            backend_ended: false,
-            lookout: None,
-            watch,
-        }
+    pub(super) fn http1(switched: Switched) -> Tunnel {
+        Tunnel(Kind::Http1(Box::new(switched)))
+    }
+
+    pub(super) fn http2(exchange: Box<Http2>) -> Tunnel {
+        Tunnel(Kind::Http2(exchange))
     }
 
     /// From where the bytes for the backend come. At its end the backend is told that no more come.
     #[must_use]
-    pub fn fed_by(mut self, source: Source) -> Tunnel {
-        (self.source, self.sending) = (Some(source), Sending::Open);
-        self
+    pub fn fed_by(self, source: Source) -> Tunnel {
+        Tunnel(match self.0 {
+            Kind::Http1(switched) => Kind::Http1(Box::new(switched.fed_by(source))),
+            Kind::Http2(mut exchange) => {
+                exchange.feed(source);
+                Kind::Http2(exchange)
+            }
+        })
     }
 
     /// Moves bytes both ways; `None` when both directions have ended, or the backend is gone.
@@ -89,102 +53,9 @@ impl Tunnel {
     ///
     /// What the source says, and `BACKEND_TOO_SLOW`.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
-        let Watch { backend, clock, progress } = &mut self.watch;
-        if let Some(error) = clock.spent(backend, progress) {
-            return Poll::Ready(Some(Err(error)));
-        }
-        let next = self.poll_bytes(cx);
-        if next.is_ready() {
-            return next;
-        }
-        let Watch { backend, clock, progress } = &mut self.watch;
-        clock.poll_passed(backend, progress, cx).map(|error| Some(Err(error)))
-    }
-
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Some(Err(error)));
-        }
-        if !self.ahead.is_empty() {
-            return Poll::Ready(Some(Ok(Tunnelled::Data(std::mem::take(&mut self.ahead)))));
-        }
-        while self.backend_ended {
-            if self.sending == Sending::Over {
-                return Poll::Ready(None);
-            }
-            // One that says no more is not heard when it goes: it is looked at now and then.
-            let lookout = self.lookout.get_or_insert_with(|| Box::pin(sleep(LOOKOUT)));
-            ready!(lookout.as_mut().poll(cx));
-            self.lookout = None;
-            if is_gone(&self.stream) {
-                self.stop_sending();
-            }
-        }
-        match ready!(self.poll_read(cx)) {
-            // A backend that is gone has ended as well; what it sent was delivered before.
-            ended @ (Ok(0) | Err(_)) => {
-                self.backend_ended = true;
-                if ended.is_err() || is_gone(&self.stream) {
-                    self.stop_sending();
-                }
-                Poll::Ready(Some(Ok(Tunnelled::End)))
-            }
-            Ok(bytes) => {
-                self.watch.progress.read(bytes);
-                Poll::Ready(Some(Ok(Tunnelled::Data(self.buffer.split().freeze()))))
-            }
-        }
-    }
-
-    fn stop_sending(&mut self) {
-        (self.unsent, self.source, self.sending) = (Bytes::new(), None, Sending::Over);
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(READ_BYTES);
-        poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer)
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut empty = 0;
-        loop {
-            if empty == MAX_EMPTY {
-                // Whoever sends nothing without end does not keep the others waiting.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if !self.unsent.is_empty() {
-                match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent)) {
-                    Ok(bytes) => {
-                        self.unsent.advance(bytes);
-                        self.watch.progress.wrote(bytes, self.unsent.is_empty());
-                    }
-                    // The backend takes no more; what it still sends is delivered.
-                    Err(_) => self.stop_sending(),
-                }
-                continue;
-            }
-            match self.sending {
-                Sending::Over => return Poll::Ready(Ok(())),
-                Sending::Closing => {
-                    let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-                    self.sending = Sending::Over;
-                }
-                Sending::Open => {
-                    let next = match &mut self.source {
-                        Some(source) => ready!(source.as_mut().poll_next(cx)),
-                        None => None,
-                    };
-                    match next.transpose()? {
-                        Some(Piece::Data(data)) => {
-                            empty += usize::from(data.is_empty());
-                            self.unsent = data;
-                        }
-                        Some(Piece::Trailers(_)) => empty += 1,
-                        None => (self.source, self.sending) = (None, Sending::Closing),
-                    }
-                }
-            }
+        match &mut self.0 {
+            Kind::Http1(switched) => switched.poll_next(cx),
+            Kind::Http2(exchange) => exchange.poll_tunnelled(cx),
         }
     }
 }

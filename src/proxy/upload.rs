@@ -44,6 +44,8 @@ pub struct Upload {
     whole: Bytes,
     length: Length,
     left: Length,
+    /// Something was taken.
+    was_taken: bool,
     /// All of it was taken, and framed.
     is_over: bool,
 }
@@ -52,12 +54,13 @@ impl Upload {
     /// A body that is all there.
     pub fn whole(body: Bytes) -> Upload {
         let length = Length::Known(body.len() as u64);
-        Upload { source: None, whole: body, length, left: length, is_over: false }
+        Upload { source: None, whole: body, length, left: length, was_taken: false, is_over: false }
     }
 
     /// A body that comes in pieces.
     pub fn pieces(source: Source, length: Length) -> Upload {
-        Upload { source: Some(source), whole: Bytes::new(), length, left: length, is_over: false }
+        let whole = Bytes::new();
+        Upload { source: Some(source), whole, length, left: length, was_taken: false, is_over: false }
     }
 
     /// How much it holds.
@@ -82,32 +85,53 @@ impl Upload {
         unsent: &mut VecDeque<Bytes>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        let piece = ready!(self.poll_piece(cx))?;
-        self.account(piece.as_ref())?;
+        let piece = ready!(self.poll_checked(cx))?;
         match (piece, self.length) {
             (Some(Piece::Data(data)), Length::Known(_)) => unsent.push_back(data),
             (Some(Piece::Data(data)), Length::Unknown) => {
                 unsent.extend([format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")]);
             }
-            (None, Length::Known(_)) => self.is_over = true,
+            (None, Length::Known(_)) => {}
             (last, Length::Unknown) => {
                 let mut end = b"0\r\n".to_vec();
                 if let Some(Piece::Trailers(lines)) = last {
-                    let is_announced =
-                        |line: &&HeaderLine| announced.iter().any(|name| name.eq_ignore_ascii_case(&line.name));
                     lines
                         .iter()
-                        .filter(is_announced)
+                        .filter(|line| is_announced(line, announced))
                         .for_each(|line| headers::write_line(&mut end, &line.name, &line.value));
                 }
                 end.extend_from_slice(b"\r\n");
                 unsent.push_back(end.into());
-                (self.source, self.is_over) = (None, true);
             }
             // It was refused.
             (Some(Piece::Trailers(_)), Length::Known(_)) => {}
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The next piece, held against what was announced; `None` or trailers are its end. Asked only before it is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upload::poll_framed`].
+    pub(super) fn poll_checked(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Error>> {
+        let piece = ready!(self.poll_piece(cx))?;
+        self.was_taken = true;
+        self.account(piece.as_ref())?;
+        if !matches!(piece, Some(Piece::Data(_))) {
+            (self.source, self.is_over) = (None, true);
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    /// The same once more, where all of it is there.
+    pub(super) fn again(&self) -> Option<Upload> {
+        self.source.is_none().then(|| Upload::whole(self.whole.clone()))
+    }
+
+    /// Whether something was taken of it.
+    pub(super) fn was_taken(&self) -> bool {
+        self.was_taken
     }
 
     /// Ready when more comes than was announced; nobody asks for more than that.
@@ -161,4 +185,9 @@ impl Upload {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a trailer was announced.
+pub(super) fn is_announced(line: &HeaderLine, names: &[String]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(&line.name))
 }

@@ -20,6 +20,7 @@ mod faults;
 mod first_call;
 mod gateway;
 mod guest;
+mod h2c;
 mod hostile;
 mod installing;
 mod journal;

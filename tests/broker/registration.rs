@@ -281,7 +281,7 @@ async fn the_newest_instance_on_the_host_stands_in() {
 }
 
 /// A gRPC backend whose health says that it serves `name`.
-fn serve_grpc(socket: &Path, name: &'static str) {
+pub(crate) fn serve_grpc(socket: &Path, name: &'static str) {
     let listener = UnixListener::bind(socket).unwrap();
     tokio::spawn(async move {
         let (reporter, health) = tonic_health::server::health_reporter();

@@ -10,7 +10,7 @@ async fn dropped_while(serve: &'static [u8], request: Request) {
         sees_the_end(&mut stream).await
     });
     let socket = backend.socket();
-    let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+    let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
     let limits = Limits::default();
     let call = fetch(route(dial), request, &limits);
     assert!(timeout(Duration::from_millis(60), call).await.is_err(), "the backend never finishes");

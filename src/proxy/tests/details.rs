@@ -238,7 +238,7 @@ async fn limits_hold_in_every_direction() {
     let total = Limits { total: Some(Duration::from_millis(200)), ..Limits::default() };
     let open_within = async |backend: &Backend<()>, upload, limits: &Limits| {
         let socket = backend.socket();
-        let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+        let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
         timeout(PATIENCE, Exchange::open(route(dial), &head("POST"), upload, limits, true)).await.expect("it hangs")
     };
     // A body without end, faster than it is read.
@@ -340,7 +340,7 @@ async fn tunnels_have_limits_and_ends() {
             }
         });
         let socket = backend.socket();
-        let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+        let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
         let limits = Limits { idle: Some(Duration::from_millis(200)), ..Limits::default() };
         let upload = Upload::whole(Bytes::new());
         let mut exchange = Exchange::open(route(dial), &request, upload, &limits, true).await.unwrap();

@@ -10,14 +10,14 @@ use http_body_util::{BodyExt, Full};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::proxy::{Answer, CarriedBody, Lanes, forward};
+use crate::proxy::{Answer, CarriedBody, GrpcLanes, forward};
 
 /// A backend whose connections are all served alike, and counted.
 struct Server {
     dir: TempDir,
     accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
-    lanes: Lanes,
+    lanes: GrpcLanes,
 }
 
 impl Server {
@@ -34,7 +34,7 @@ impl Server {
                 tokio::spawn(serve(stream, counted.fetch_add(1, Ordering::Relaxed)));
             }
         });
-        Server { dir, accepted, task, lanes: Lanes::default() }
+        Server { dir, accepted, task, lanes: GrpcLanes::default() }
     }
 
     async fn call(&self) -> Result<http::Response<Answer>> {

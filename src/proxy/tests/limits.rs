@@ -111,7 +111,7 @@ async fn interim_answers_without_end_are_too_slow_and_starve_nobody() {
 #[tokio::test]
 async fn dialling_has_its_own_limit() {
     let limits = Limits { connect: Duration::from_millis(50), ..Limits::default() };
-    let dial = std::future::pending::<Result<UnixStream>>;
+    let dial = std::future::pending::<Result<Dialled>>;
     let error = fetch(route(dial), get("/"), &limits).await.unwrap_err();
     assert_failed(&error, Reason::BackendTooSlow, false);
     assert!(error.message().contains("accept the connection"));
@@ -121,7 +121,7 @@ async fn dialling_has_its_own_limit() {
 
 #[tokio::test]
 async fn what_dialling_says_is_passed_on_as_not_sent() {
-    let dial = || async { Err::<UnixStream, _>(Error::new(Reason::BackendRefused, "org/ext", "refused")) };
+    let dial = || async { Err::<Dialled, _>(Error::new(Reason::BackendRefused, "org/ext", "refused")) };
     let error = fetch(route(dial), get("/"), &Limits::default()).await.unwrap_err();
     assert_failed(&error, Reason::BackendRefused, false);
 }
@@ -133,7 +133,7 @@ async fn a_wrong_request_is_never_dialled() {
     for (request, reason) in
         [(get("http://host/"), Reason::PathInvalid), (header, Reason::HeaderInvalid), (method, Reason::MethodInvalid)]
     {
-        let dial = || async { panic!("dialled") as Result<UnixStream> };
+        let dial = || async { panic!("dialled") as Result<Dialled> };
         assert_failed(&fetch(route(dial), request, &Limits::default()).await.unwrap_err(), reason, false);
     }
 }

@@ -10,13 +10,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Body, HeaderLine, Limits, Request, Response, Route, fetch};
+use super::{Body, Dialled, HeaderLine, HttpLanes, Limits, Request, Response, Route, fetch};
 use crate::model::error::{Error, Reason, Result};
 
 mod cancel;
 mod closing;
 mod details;
 mod framing;
+mod h2c;
 mod hostile;
 mod lanes;
 mod limits;
@@ -55,7 +56,7 @@ impl<T: Send + 'static> Backend<T> {
 
     async fn fetch_within(&self, request: Request, limits: &Limits) -> Result<Response> {
         let socket = self.socket();
-        let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+        let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
         timeout(PATIENCE, fetch(route(dial), request, limits)).await.expect("the fetch hangs").map(whole)
     }
 
@@ -79,13 +80,19 @@ fn whole(response: Response<Body>) -> Response {
 }
 
 fn route<D>(dial: D) -> Route<'static, D> {
-    Route { backend: "org/ext", pool: None, dial }
+    Route { backend: "org/ext", pool: None, lanes: no_lanes(), dial }
+}
+
+/// For backends that speak HTTP/1.1 alone.
+fn no_lanes() -> &'static HttpLanes {
+    static NONE: std::sync::LazyLock<HttpLanes> = std::sync::LazyLock::new(HttpLanes::default);
+    &NONE
 }
 
 /// A way to one stream that is there already.
-fn only(stream: UnixStream) -> impl Fn() -> std::future::Ready<Result<UnixStream>> {
+fn only(stream: UnixStream) -> impl Fn() -> std::future::Ready<Result<Dialled>> {
     let stream = std::sync::Mutex::new(Some(stream));
-    move || std::future::ready(Ok(stream.lock().unwrap().take().expect("dialled once")))
+    move || std::future::ready(Ok(Dialled::Http1(stream.lock().unwrap().take().expect("dialled once"))))
 }
 
 fn get(path: &str) -> Request {

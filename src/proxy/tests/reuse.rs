@@ -23,19 +23,19 @@ impl Way {
     async fn fetch(&self, request: Request) -> Result<Response> {
         let dial = || async {
             self.dialled.fetch_add(1, Ordering::Relaxed);
-            Ok(UnixStream::connect(&self.socket).await.unwrap())
+            Ok(Dialled::Http1(UnixStream::connect(&self.socket).await.unwrap()))
         };
-        let route = Route { backend: "org/ext", pool: Some(&self.pool), dial };
+        let route = Route { backend: "org/ext", pool: Some(&self.pool), lanes: no_lanes(), dial };
         timeout(PATIENCE, fetch(route, request, &Limits::default())).await.expect("the fetch hangs").map(whole)
     }
 
     async fn open(&self, method: &str, upload: Upload) -> Result<Exchange> {
         let dial = || async {
             self.dialled.fetch_add(1, Ordering::Relaxed);
-            Ok(UnixStream::connect(&self.socket).await.unwrap())
+            Ok(Dialled::Http1(UnixStream::connect(&self.socket).await.unwrap()))
         };
         let head = RequestHead { method: method.into(), path: "/".into(), ..RequestHead::default() };
-        let route = Route { backend: "org/ext", pool: Some(&self.pool), dial };
+        let route = Route { backend: "org/ext", pool: Some(&self.pool), lanes: no_lanes(), dial };
         timeout(PATIENCE, Exchange::open(route, &head, upload, &Limits::default(), true)).await.expect("opening hangs")
     }
 

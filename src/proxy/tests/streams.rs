@@ -27,7 +27,7 @@ where
     T: Send + 'static,
 {
     let socket = backend.socket();
-    let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+    let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
     let limits = Limits::default();
     let opened = Exchange::open(route(dial), head, upload, &limits, true);
     timeout(PATIENCE, opened).await.expect("opening hangs")
@@ -246,7 +246,7 @@ async fn interim_answers_are_no_answer_in_time() {
         while stream.write_all(&b"HTTP/1.1 103 E\r\n\r\n".repeat(2_000)).await.is_ok() {}
     });
     let socket = backend.socket();
-    let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+    let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
     let mut exchange =
         Exchange::open(route(dial), &head("GET"), Upload::whole(Bytes::new()), &limits, true).await.unwrap();
     let last = loop {

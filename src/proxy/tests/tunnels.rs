@@ -14,7 +14,7 @@ fn upgrade() -> RequestHead {
 
 async fn open<T: Send + 'static>(backend: &Backend<T>) -> Result<Exchange> {
     let socket = backend.socket();
-    let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
+    let dial = || async { Ok(Dialled::Http1(UnixStream::connect(&socket).await.unwrap())) };
     let upload = Upload::whole(Bytes::new());
     timeout(PATIENCE, Exchange::open(route(dial), &upgrade(), upload, &Limits::default(), true)).await.unwrap()
 }
