@@ -1,6 +1,6 @@
 //! `SystemService`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 
@@ -9,6 +9,17 @@ use crate::{
     core::Broker,
     pb::{self, system_service_server::SystemService},
 };
+
+/// What this program was built for, in the words of images.
+fn platform() -> String {
+    let os = if cfg!(target_os = "macos") { "darwin" } else { std::env::consts::OS };
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{os}/{arch}")
+}
 
 /// Serves `SystemService`.
 pub(super) struct System(pub(super) Arc<Broker>);
@@ -40,6 +51,7 @@ impl SystemService for System {
         };
         let (containment, reason) = info.host_containment;
         let limits = self.0.limits();
+        let told = |limit: Duration| prost_types::Duration::try_from(limit).ok();
         Ok(Response::new(pb::GetInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: i64::from(std::process::id()),
@@ -56,7 +68,15 @@ impl SystemService for System {
                 max_request_bytes: super::MAX_REQUEST_BYTES as i64,
                 max_descriptors: i64::try_from(info.max_descriptors).unwrap_or(i64::MAX),
                 max_held_bytes: i64::try_from(limits.exchange.memory.most()).unwrap_or(i64::MAX),
+                connect_timeout: told(limits.exchange.connect),
+                head_timeout: limits.exchange.head.and_then(told),
+                idle_timeout: limits.exchange.idle.and_then(told),
+                total_timeout: limits.exchange.total.and_then(told),
+                ready_timeout: told(limits.ready_timeout),
             }),
+            started_at: Some(info.started_at.into()),
+            platform: platform(),
+            api_versions: vec!["longshore.v1".to_owned()],
             host_containment: Some(pb::HostContainment {
                 containment: containment.as_str().to_owned(),
                 reason: reason.unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! What the broker tells about itself.
 
+use std::time::SystemTime;
+
 use super::Broker;
 use crate::{engine::About, exec::Containment, model::error::Result};
 
@@ -26,6 +28,8 @@ pub struct Info {
     pub extensions: usize,
     /// Open descriptors that the broker may have.
     pub max_descriptors: u64,
+    /// When the broker started.
+    pub started_at: SystemTime,
 }
 
 impl Broker {
@@ -67,6 +71,7 @@ impl Broker {
             host_containment: self.hub.host_containment(),
             extensions: self.store.extensions("", usize::MAX).await?.len(),
             max_descriptors: descriptors.current.unwrap_or(u64::MAX),
+            started_at: self.started_at,
         })
     }
 

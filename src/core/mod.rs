@@ -43,7 +43,7 @@ mod written;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::Semaphore;
@@ -119,6 +119,7 @@ pub struct Limits {
 
 /// The broker: everything below the API and above the adapters.
 pub struct Broker {
+    started_at: SystemTime,
     places: Places,
     limits: Limits,
     audit: Audit,
@@ -195,6 +196,7 @@ impl Broker {
             catalogue,
             carer: reconcile::Carer::default(),
             presence: presence::Presence::default(),
+            started_at: SystemTime::now(),
             places,
             limits,
             audit,

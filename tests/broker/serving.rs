@@ -5,7 +5,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http_body_util::Full;
@@ -58,6 +58,22 @@ async fn a_stale_socket_is_replaced_and_only_the_user_may_connect() {
     assert_eq!((mode(&broker.socket()), mode(&broker.runtime_dir())), (0o600, 0o700));
     assert!(broker.stop().await.success());
     assert!(!broker.socket().exists());
+}
+
+#[tokio::test]
+async fn it_tells_since_when_it_serves_what_within_which_bounds() {
+    let before = SystemTime::now();
+    let env = vec![("LONGSHORE_IDLE_TIMEOUT".to_owned(), "90s".to_owned())];
+    let broker = Broker::start_with(BrokerOptions { env, ..Default::default() }).await;
+    let info = broker.system().await.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner();
+    let started = SystemTime::try_from(info.started_at.unwrap()).unwrap();
+    assert!(before <= started && started <= SystemTime::now());
+    assert_eq!((&*info.platform, &*info.api_versions), ("linux/amd64", &["longshore.v1".to_owned()][..]));
+    let limits = info.limits.unwrap();
+    let seconds = |limit: Option<prost_types::Duration>| limit.map(|limit| limit.seconds);
+    let told = [limits.connect_timeout, limits.head_timeout, limits.idle_timeout, limits.total_timeout];
+    assert_eq!(told.map(seconds), [Some(5), Some(3600), Some(90), None]);
+    assert_eq!(seconds(limits.ready_timeout), Some(60));
 }
 
 #[tokio::test]

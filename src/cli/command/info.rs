@@ -35,6 +35,9 @@ impl Info {
 fn text(info: &InfoView) -> String {
     let mut table = Table::of_pairs();
     table.add(["Broker:", &format!("{} (pid {}, uid {})", info.version, info.pid, info.uid)]);
+    if let Some(started) = &info.started_at {
+        table.add(["Started:", started]);
+    }
     table.add(["Socket:", &info.socket]);
     table.add(["Data:", &info.data_dir]);
     table.add(["Runtime:", &info.runtime_dir]);

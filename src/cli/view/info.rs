@@ -19,6 +19,9 @@ pub(in crate::cli) struct InfoView {
     pub(in crate::cli) capabilities: Vec<CapabilityView>,
     pub(in crate::cli) limits: LimitsView,
     pub(in crate::cli) host_containment: HostContainmentView,
+    pub(in crate::cli) started_at: Option<String>,
+    pub(in crate::cli) platform: String,
+    pub(in crate::cli) api_versions: Vec<String>,
 }
 
 /// The container engine.
@@ -56,6 +59,11 @@ pub(in crate::cli) struct LimitsView {
     pub(in crate::cli) max_request_bytes: i64,
     pub(in crate::cli) max_descriptors: i64,
     pub(in crate::cli) max_held_bytes: i64,
+    pub(in crate::cli) connect_timeout_ms: Option<i64>,
+    pub(in crate::cli) head_timeout_ms: Option<i64>,
+    pub(in crate::cli) idle_timeout_ms: Option<i64>,
+    pub(in crate::cli) total_timeout_ms: Option<i64>,
+    pub(in crate::cli) ready_timeout_ms: Option<i64>,
 }
 
 /// What holds a program on the host, and all that it started, together.
@@ -80,6 +88,9 @@ impl From<pb::GetInfoResponse> for InfoView {
             capabilities: it.capabilities.into_iter().map(CapabilityView::from).collect(),
             limits: it.limits.unwrap_or_default().into(),
             host_containment: it.host_containment.unwrap_or_default().into(),
+            started_at: it.started_at.as_ref().map(ToString::to_string),
+            platform: it.platform,
+            api_versions: it.api_versions,
         }
     }
 }
@@ -117,6 +128,11 @@ impl From<pb::Limits> for LimitsView {
             max_request_bytes: it.max_request_bytes,
             max_descriptors: it.max_descriptors,
             max_held_bytes: it.max_held_bytes,
+            connect_timeout_ms: it.connect_timeout.map(ms),
+            head_timeout_ms: it.head_timeout.map(ms),
+            idle_timeout_ms: it.idle_timeout.map(ms),
+            total_timeout_ms: it.total_timeout.map(ms),
+            ready_timeout_ms: it.ready_timeout.map(ms),
         }
     }
 }
@@ -125,4 +141,9 @@ impl From<pb::HostContainment> for HostContainmentView {
     fn from(it: pb::HostContainment) -> Self {
         HostContainmentView { containment: it.containment, reason: it.reason }
     }
+}
+
+/// In milliseconds.
+fn ms(span: prost_types::Duration) -> i64 {
+    span.seconds.saturating_mul(1000).saturating_add(i64::from(span.nanos / 1_000_000))
 }
