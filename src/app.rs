@@ -16,12 +16,15 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use opening::{Data, Opening};
+
 use crate::{
-    api::{self, MetricsAt, listener::ControlSocket},
-    config::{self, Config, EngineAddress, ServeArgs},
-    core::Callers,
+    api::{
+        self, MetricsAt,
+        listener::{Admitted, ControlSocket},
+    },
+    config::{self, Config, EngineAddress, ServeArgs, System},
     engine::Relay,
-    files::layout::Layout,
     model::error::{Error, Reason, Result},
     tally::Spans,
 };
@@ -78,13 +81,20 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
-    let layout = Layout::open(&config.data_dir)?;
-    let (engine, _relay) = engine_socket(&config.engine, &layout)?;
-    let socket = ControlSocket::open(&config.socket)?;
+    let data = Data::open(&config)?;
+    let (engine, _relay) = engine_socket(&config.engine, &data.engine_socket())?;
+    let admitted = config.system.as_ref().map(admitted);
+    let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
-    let own = rustix::process::geteuid().as_raw();
-    let brokers = opening::Opening::new(&config, layout, engine, socket.path(), open_files).brokers(Callers::One(own));
-    brokers.of(own).await?;
+    let known = data.known()?;
+    let brokers = Opening::new(&config, data, engine, socket.path(), open_files).brokers();
+    for uid in known {
+        match brokers.of(uid).await {
+            // One user's trouble is not the others'.
+            Err(error) if config.system.is_some() => tracing::error!(%error, uid, "the broker of a user stays closed"),
+            opened => drop(opened?),
+        }
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %socket.path().display(),
@@ -104,16 +114,22 @@ pub async fn run(
     served
 }
 
-fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
-    Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket")?, spans })
+/// Who may connect to the control socket of several users.
+fn admitted(system: &System) -> Admitted {
+    let System { group, allowed_users, allowed_groups, .. } = system.clone();
+    Admitted { group, users: allowed_users, groups: allowed_groups }
 }
 
-/// The socket of the engine; where it is on TCP, one in the data directory that leads there while the value is held.
-fn engine_socket(engine: &EngineAddress, layout: &Layout) -> Result<(PathBuf, Option<Relay>)> {
+fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
+    Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket", None)?, spans })
+}
+
+/// The socket of the engine; where it is on TCP, one at `own` that leads there while the value is held.
+fn engine_socket(engine: &EngineAddress, own: &Path) -> Result<(PathBuf, Option<Relay>)> {
     match engine {
         EngineAddress::Unix(path) => Ok((path.clone(), None)),
         EngineAddress::Tcp(address) => {
-            let relay = Relay::open(&layout.engine_socket(), *address)?;
+            let relay = Relay::open(own, *address)?;
             Ok((relay.path().to_owned(), Some(relay)))
         }
     }

@@ -23,3 +23,4 @@ mod random;
 pub mod shim;
 pub mod store;
 pub mod tally;
+pub mod user;

@@ -71,7 +71,7 @@ impl Desks {
     /// Where the calls of a connection arrive.
     pub(super) async fn door(&self, peer: &Peer) -> Door {
         let front = match peer.owner() {
-            Ok(owner) => self.front(owner).await,
+            Ok(owner) => self.front(owner).await.inspect(|front| front.broker.note_caller(&peer.groups)),
             Err(refused) => Err(refused),
         };
         Door::new(front, self.calls.clone(), peer.clone())

@@ -15,7 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::net::{UnixListener, UnixSocket};
 
 use super::activation;
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    user::access::Access,
+};
 
 /// Longest path that fits into a socket address, without the closing NUL.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -31,6 +34,32 @@ pub struct ControlSocket {
     path: PathBuf,
     /// What we bound there; `None` when systemd passed it.
     bound: Option<FileId>,
+}
+
+/// Who but the broker's user may connect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// The group of the socket.
+    pub group: Option<u32>,
+    /// Single users.
+    pub users: Vec<u32>,
+    /// Other groups.
+    pub groups: Vec<u32>,
+}
+
+impl Admitted {
+    /// Lets them in: mode 0660, and an access control list where the socket's group is not all.
+    fn to(&self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(path, None, self.group)?;
+        let group = if self.group.is_some() { 6 } else { 0 };
+        let named = |ids: &[u32]| ids.iter().map(|id| (*id, 6)).collect::<Vec<_>>();
+        let others: Vec<u32> = self.groups.iter().copied().filter(|id| Some(*id) != self.group).collect();
+        if self.users.is_empty() && others.is_empty() {
+            return fs::set_permissions(path, fs::Permissions::from_mode(0o600 | group << 3));
+        }
+        let access = Access { owner: 6, group: group as u16, users: named(&self.users), groups: named(&others) };
+        access.set(path)
+    }
 }
 
 /// Device and inode.
@@ -50,21 +79,21 @@ impl ControlSocket {
     /// connect in between, in a directory that only we may enter. A stale socket is removed after it was probed.
     ///
     /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, admitted: Option<&Admitted>) -> Result<Self> {
         if let Some((passed, passed_path)) = activation::passed_socket()? {
             let listener = UnixListener::from_std(passed.into());
             let listener = listener.map_err(|e| failed(&passed_path, "taking it over", e))?;
             return Ok(ControlSocket { listener, path: passed_path, bound: None });
         }
-        Self::bind(path, "--socket")
+        Self::bind(path, "--socket", admitted)
     }
 
     /// Binds `path`, which an argument chooses, in the same way, whatever systemd passed.
     ///
     /// Errors: those of [`ControlSocket::open`].
-    pub fn bind(path: &Path, argument: &str) -> Result<Self> {
+    pub fn bind(path: &Path, argument: &str, admitted: Option<&Admitted>) -> Result<Self> {
         check_length(path, argument)?;
-        let directory = prepare_directory(path)?;
+        let directory = prepare_directory(path, admitted.is_some())?;
         // Brokers that start at the same time would take each other's new socket for a stale one.
         let _turn = take_turn(&directory)?;
         remove_stale(path)?;
@@ -73,8 +102,9 @@ impl ControlSocket {
             io::ErrorKind::AddrInUse => already_running(path),
             _ => failed(path, "binding it", e),
         })?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .map_err(|e| failed(path, "setting its mode", e))?;
+        let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+        let admit = |()| admitted.map_or(Ok(()), |admitted| admitted.to(path));
+        closed.and_then(admit).map_err(|e| failed(path, "setting its mode", e))?;
         let bound = file_id(path).map_err(|e| failed(path, "looking at it", e))?;
         let listener = socket.listen(BACKLOG).map_err(|e| failed(path, "listening", e))?;
         Ok(ControlSocket { listener, path: path.to_owned(), bound: Some(bound) })
@@ -116,12 +146,18 @@ fn check_length(path: &Path, argument: &str) -> Result<()> {
     Err(Error::new(Reason::ConfigInvalid, "socket", message))
 }
 
-/// Makes the socket's directory, 0700; one that exists must be ours and closed to writing by others.
-fn prepare_directory(path: &Path) -> Result<PathBuf> {
+/// Makes the socket's directory, 0700, or 0755 where others pass through; one that exists must be ours and closed to
+/// writing by others.
+fn prepare_directory(path: &Path, is_passed: bool) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|e| failed(directory, "making the directory", e))?;
     check_directory(directory)?;
+    if is_passed {
+        let mode = fs::metadata(directory).map(|found| found.mode() & 0o777 | 0o711);
+        let set = mode.and_then(|mode| fs::set_permissions(directory, fs::Permissions::from_mode(mode)));
+        set.map_err(|e| failed(directory, "letting its users in", e))?;
+    }
     Ok(directory.to_owned())
 }
 
@@ -197,10 +233,10 @@ mod tests {
     async fn only_the_owner_may_connect_and_the_socket_goes_with_its_listener() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/x.sock");
-        let socket = ControlSocket::open(&path).unwrap();
+        let socket = ControlSocket::open(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(ControlSocket::open(&path).unwrap_err().reason(), Reason::AlreadyRunning);
+        assert_eq!(ControlSocket::open(&path, None).unwrap_err().reason(), Reason::AlreadyRunning);
         drop(socket);
         assert!(!path.exists());
     }
@@ -209,9 +245,9 @@ mod tests {
     async fn a_socket_of_somebody_else_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
-        let first = ControlSocket::open(&path).unwrap();
+        let first = ControlSocket::open(&path, None).unwrap();
         fs::remove_file(&path).unwrap();
-        let _second = ControlSocket::open(&path).unwrap();
+        let _second = ControlSocket::open(&path, None).unwrap();
         drop(first);
         assert!(path.exists());
     }
@@ -221,9 +257,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        ControlSocket::open(&path).unwrap();
+        ControlSocket::open(&path, None).unwrap();
         fs::write(&path, "mine").unwrap();
-        assert_eq!(ControlSocket::open(&path).unwrap_err().reason(), Reason::ConfigInvalid);
+        assert_eq!(ControlSocket::open(&path, None).unwrap_err().reason(), Reason::ConfigInvalid);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
 
@@ -231,11 +267,11 @@ mod tests {
     async fn a_long_path_and_an_open_directory_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let long = dir.path().join("x".repeat(120));
-        let error = ControlSocket::open(&long).unwrap_err();
+        let error = ControlSocket::open(&long, None).unwrap_err();
         assert!(error.message().contains("107"), "{error}");
         let open = dir.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(ControlSocket::open(&open.join("x.sock")).unwrap_err().reason(), Reason::ConfigInvalid);
+        assert_eq!(ControlSocket::open(&open.join("x.sock"), None).unwrap_err().reason(), Reason::ConfigInvalid);
     }
 }

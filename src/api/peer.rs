@@ -26,6 +26,8 @@ use crate::{
 pub(super) struct Peer {
     /// Its user id.
     pub(super) uid: u32,
+    /// Its group, and its other groups.
+    pub(super) groups: (u32, Vec<u32>),
     /// Whose broker answers it, or why none does.
     owner: Result<u32, Arc<str>>,
 }
@@ -34,16 +36,21 @@ impl Peer {
     /// Looks at a client that has just connected.
     pub(super) fn of(stream: &UnixStream, brokers: &Brokers) -> Peer {
         let Ok(credentials) = stream.peer_cred() else {
-            return Peer { uid: u32::MAX, owner: Err("the system does not say who is calling".into()) };
+            return Peer {
+                uid: u32::MAX,
+                groups: (u32::MAX, vec![]),
+                owner: Err("the system does not say who is calling".into()),
+            };
         };
-        let uid = credentials.uid();
+        let (uid, groups) = (credentials.uid(), peer::groups_of(stream.as_fd()).unwrap_or((u32::MAX, vec![])));
+        let all: Vec<u32> = std::iter::once(groups.0).chain(groups.1.iter().copied()).collect();
         let pid = credentials.pid().filter(|pid| *pid > 0);
-        let owner = brokers.whose(uid).map_err(Arc::from).and_then(|owner| {
+        let owner = brokers.whose(uid, &all).map_err(Arc::from).and_then(|owner| {
             check_process(pid, |pid| brokers.is_extension_program(pid))?;
             // What was found out about that number is about the caller only if the caller still has it.
             if peer::is_alive(stream.as_fd()) { Ok(owner) } else { Err("the calling process is gone".into()) }
         });
-        Peer { uid, owner }
+        Peer { uid, groups, owner }
     }
 
     /// Whose broker answers it.

@@ -56,6 +56,8 @@ impl SystemService for System {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: i64::from(std::process::id()),
             uid: i64::from(rustix::process::geteuid().as_raw()),
+            is_for_several_users: self.0.behalf().is_one_of_several(),
+            user_id: i64::from(self.0.behalf().uid()),
             socket: info.socket,
             data_dir: info.data_dir,
             runtime_dir: info.runtime_dir,

@@ -9,21 +9,24 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    config::Config,
-    core::{Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
+    config::{Config, System},
+    core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::Engine,
     exec::{Hub, HubOptions, SqueezeJournal},
-    files::layout::Layout,
+    files::{
+        layout::{ENGINE_SOCKET, Layout},
+        users::Users,
+    },
     model::error::{Error, Reason, Result},
     proxy,
     store::Store,
+    user::User,
 };
 
 /// What all brokers of this process are made of.
 pub(super) struct Opening {
     config: Config,
-    /// The data directory, for the first that asks.
-    layout: Mutex<Option<Layout>>,
+    data: Data,
     engine: PathBuf,
     places: Places,
     limits: Limits,
@@ -37,16 +40,20 @@ impl Opening {
     /// descriptors that programs on the host get.
     pub(super) fn new(
         config: &Config,
-        layout: Layout,
+        data: Data,
         engine: PathBuf,
         socket: &Path,
         open_files: Option<u64>,
     ) -> Arc<Self> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Arc::new(Opening {
-            layout: Mutex::new(Some(layout)),
+            data,
             engine,
-            places: Places { socket: socket.to_owned(), runtime_dir: config.runtime_dir.clone() },
+            places: Places {
+                socket: socket.to_owned(),
+                runtime_dir: config.runtime_dir.clone(),
+                data_dir: config.data_dir.clone(),
+            },
             limits: limits(config),
             run: format!("{:x}-{since:x}", std::process::id()),
             open_files,
@@ -54,18 +61,25 @@ impl Opening {
         })
     }
 
-    /// The brokers that `callers` call, none of them opened yet.
-    pub(super) fn brokers(self: Arc<Self>, callers: Callers) -> Arc<Brokers> {
-        let open = move |_| -> BoxFuture<'static, Result<Arc<Broker>>> {
+    /// The brokers, none of them opened yet.
+    pub(super) fn brokers(self: Arc<Self>) -> Arc<Brokers> {
+        let callers = match &self.config.system {
+            None => Callers::One(rustix::process::geteuid().as_raw()),
+            Some(System { allowed_users, allowed_groups, .. }) => {
+                Callers::Several { users: allowed_users.clone(), groups: allowed_groups.clone() }
+            }
+        };
+        let open = move |uid| -> BoxFuture<'static, Result<Arc<Broker>>> {
             let opening = self.clone();
-            Box::pin(async move { opening.open().await })
+            Box::pin(async move { opening.open(uid).await })
         };
         Arc::new(Brokers::new(callers, Box::new(open)))
     }
 
     /// Opens one. Errors: `ALREADY_RUNNING`, `CONFIG_INVALID`, `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
-    async fn open(&self) -> Result<Arc<Broker>> {
-        let layout = self.layout()?;
+    async fn open(&self, uid: u32) -> Result<Arc<Broker>> {
+        let layout = self.data.layout(uid)?;
+        let behalf = self.behalf(uid)?;
         if !layout.database().exists() && !layout.extensions()?.is_empty() {
             let path = layout.database().display().to_string();
             let message =
@@ -73,16 +87,20 @@ impl Opening {
             return Err(Error::new(Reason::StoreDamaged, path, message));
         }
         let store = Store::open(&layout.database())?;
-        let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &self.run);
+        let run = format!("{}-{uid}", self.run);
+        let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &run);
         let engine = engine.known_as(self.config.engine.to_string());
+        let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
         let hub = Hub::new(HubOptions {
             max_open_files: self.open_files,
             is_subreaper: is_subreaper(),
-            squeeze_journal: Some(squeeze_journal(&store, &self.run)),
+            squeeze_journal: Some(squeeze_journal(&store, &run)),
             engine_socket: Some(engine.socket().to_owned()),
+            run_as: behalf.run_as(),
             ..HubOptions::default()
         });
         let broker = Broker::new(Parts {
+            behalf,
             places: self.places.clone(),
             limits: self.limits.clone(),
             audit: self.config.audit,
@@ -90,7 +108,7 @@ impl Opening {
             layout,
             store,
             engine,
-            run: self.run.clone(),
+            run,
             hub: Arc::new(hub),
         })
         .await?;
@@ -102,9 +120,58 @@ impl Opening {
         Ok(broker)
     }
 
-    fn layout(&self) -> Result<Layout> {
-        let first = self.layout.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.map_or_else(|| Layout::open(&self.config.data_dir), Ok)
+    fn behalf(&self, uid: u32) -> Result<Behalf> {
+        let Some(system) = &self.config.system else { return Ok(Behalf::Own) };
+        let user = User::find(uid).map_err(|e| {
+            let message = format!("who uid {uid} is cannot be read in /etc/passwd and /etc/group: {e}");
+            Error::new(Reason::FileFailed, "/etc/passwd", message).caused_by(e)
+        })?;
+        Ok(Behalf::OneOfSeveral { user: Arc::new(user), is_trusted: uid == 0 || system.trust_users })
+    }
+}
+
+/// The data directory, held.
+pub(super) enum Data {
+    /// That of one user; the layout is for the first that asks.
+    One(PathBuf, Mutex<Option<Layout>>),
+    /// That of several.
+    Several(Users),
+}
+
+impl Data {
+    /// Errors: those of [`Layout::open`].
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        let path = &config.data_dir;
+        match &config.system {
+            None => Ok(Data::One(path.clone(), Mutex::new(Some(Layout::open(path)?)))),
+            Some(_) => Users::open(path).map(Data::Several),
+        }
+    }
+
+    /// Where a socket leads to an engine that has none.
+    pub(super) fn engine_socket(&self) -> PathBuf {
+        match self {
+            Data::One(path, _) => path.join(ENGINE_SOCKET),
+            Data::Several(users) => users.path().join(ENGINE_SOCKET),
+        }
+    }
+
+    /// Whose brokers are to be opened without being called.
+    pub(super) fn known(&self) -> Result<Vec<u32>> {
+        match self {
+            Data::One(..) => Ok(vec![rustix::process::geteuid().as_raw()]),
+            Data::Several(users) => users.known(),
+        }
+    }
+
+    fn layout(&self, uid: u32) -> Result<Layout> {
+        match self {
+            Data::One(path, first) => {
+                let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                first.map_or_else(|| Layout::open(path), Ok)
+            }
+            Data::Several(users) => users.layout(uid),
+        }
     }
 }
 

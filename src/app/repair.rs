@@ -34,7 +34,7 @@ async fn run(args: &RepairArgs) -> Result<String> {
     let config = config::load(&ServeArgs::from(args))?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
-    let (socket, _relay) = super::engine_socket(&config.engine, &layout)?;
+    let (socket, _relay) = super::engine_socket(&config.engine, &layout.engine_socket())?;
     let repair = Repair::new(layout, Engine::new(socket, "repair", "repair").known_as(config.engine.to_string()));
     let wrong = match repair.check().await {
         Ok(true) => return Ok(format!("{database} is sound; there is nothing to repair\n")),

@@ -41,7 +41,7 @@ const TABLE: &[(&str, &str)] = &[
     ("HOST_PROGRAMS_OFF", "ask who runs the broker; `longshore info` shows what works there"),
     ("DOCKER_CLI_NOT_FOUND", "install the docker CLI, where the broker's PATH finds it"),
     ("SHIM_UNAVAILABLE", "see what works on this machine with: longshore info"),
-    ("CALLER_REFUSED", "run this as the user that the broker runs as"),
+    ("CALLER_REFUSED", "run this as the user that the broker runs as, or as one that it works for"),
     ("SHUTTING_DOWN", "the broker is stopping; start it again with: longshore serve"),
     ("LIMIT_REACHED", "try again when less is going on; `longshore info` shows the limits"),
     ("BUG", "the broker's own output has the details; please report it"),

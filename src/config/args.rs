@@ -50,6 +50,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION")]
     pub drain_timeout: Option<String>,
 
+    /// Work for several users, each with extensions, sessions and programs of its own; only root may start this
+    #[arg(long)]
+    pub system: bool,
+
     /// Run no programs of extensions on this machine, whatever was granted; in their containers they run as ever
     #[arg(long)]
     pub no_host_programs: bool,
@@ -58,7 +62,8 @@ pub struct ServeArgs {
 /// Arguments of `longshore repair`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct RepairArgs {
-    /// Directory of what is to be repaired [default: as for `serve`]
+    /// Directory of what is to be repaired; in system mode that of one user, `users/UID` in the data directory
+    /// [default: as for `serve`]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -78,6 +83,10 @@ pub struct RepairArgs {
 /// Arguments of `longshore doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct DoctorArgs {
+    /// Look at what `serve --system` needs
+    #[arg(long)]
+    pub system: bool,
+
     /// Directory for everything that lasts [default: as for `serve`]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -96,9 +105,10 @@ pub struct DoctorArgs {
 }
 
 impl From<&DoctorArgs> for ServeArgs {
-    fn from(DoctorArgs { data_dir, runtime_dir, engine, config }: &DoctorArgs) -> Self {
+    fn from(DoctorArgs { system, data_dir, runtime_dir, engine, config }: &DoctorArgs) -> Self {
         let (data_dir, runtime_dir) = (data_dir.clone(), runtime_dir.clone());
-        ServeArgs { data_dir, runtime_dir, engine: engine.clone(), config: config.clone(), ..ServeArgs::default() }
+        let (engine, config, system) = (engine.clone(), config.clone(), *system);
+        ServeArgs { system, data_dir, runtime_dir, engine, config, ..ServeArgs::default() }
     }
 }
 

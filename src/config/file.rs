@@ -27,14 +27,24 @@ const KEYS: &[&str] = &[
     "host_programs",
     "otlp_endpoint",
     "log",
+    "system",
 ];
 /// Keys below `[log]`.
 const LOG_KEYS: &[&str] = &["filter", "format"];
+/// Keys below `[system]`.
+const SYSTEM_KEYS: &[&str] = &["enabled", "group", "allowed_users", "allowed_groups", "trust_users"];
+/// The tables, with the keys below each.
+const TABLES: [(&str, &[&str]); 2] = [("log", LOG_KEYS), ("system", SYSTEM_KEYS)];
+/// Keys whose values are true or false.
+const SWITCHES: [&str; 3] = ["host_programs", "system.enabled", "system.trust_users"];
+/// Keys whose values are lists.
+const LISTS: [&str; 2] = ["system.allowed_users", "system.allowed_groups"];
 
 /// Every key, those below `[log]` as `log.format`.
 pub fn keys() -> impl Iterator<Item = String> {
-    let at_top = KEYS.iter().filter(|key| **key != "log").map(|key| (*key).to_owned());
-    at_top.chain(LOG_KEYS.iter().map(|key| format!("log.{key}")))
+    let is_table = |key: &str| TABLES.iter().any(|(table, _)| *table == key);
+    let at_top = KEYS.iter().filter(move |key| !is_table(key)).map(|key| (*key).to_owned());
+    at_top.chain(TABLES.iter().flat_map(|(table, keys)| keys.iter().map(move |key| format!("{table}.{key}"))))
 }
 
 /// One setting out of the file.
@@ -79,17 +89,24 @@ impl Reader<'_> {
                 _ if !known.contains(&name) => {
                     self.mistake(at, format!("unknown key {shown}{}", suggestion(name, known)));
                 }
-                DeValue::Table(inner) if shown == "log" => self.table("log.", inner, LOG_KEYS),
-                _ if shown == "log" => {
-                    self.mistake(at, "log is a table; write [log] and below it filter and format".into())
-                }
-                _ => self.scalar(shown, at, value),
+                found => match (TABLES.iter().find(|(table, _)| *table == shown), found) {
+                    (Some((table, keys)), DeValue::Table(inner)) => self.table(&format!("{table}."), inner, keys),
+                    (Some((table, keys)), _) => {
+                        let keys = keys.join(", ");
+                        self.mistake(
+                            at,
+                            format!("{table} is a table; write [{table}] and below it keys such as {keys}"),
+                        )
+                    }
+                    (None, DeValue::Array(list)) if LISTS.contains(&&*shown) => self.list(shown, at, list),
+                    (None, _) => self.scalar(shown, at, value),
+                },
             }
         }
     }
 
     fn scalar(&mut self, key: String, at: usize, value: &Spanned<DeValue<'_>>) {
-        let (is_number, is_switch) = (key == "max_body_bytes", key == "host_programs");
+        let (is_number, is_switch) = (key == "max_body_bytes", SWITCHES.contains(&&*key));
         let text = match value.get_ref() {
             DeValue::String(text) if !is_number && !is_switch => text.to_string(),
             DeValue::Boolean(on) if is_switch => on.to_string(),
@@ -101,6 +118,7 @@ impl Reader<'_> {
                 let wanted = match (is_number, is_switch) {
                     (true, _) => "a whole decimal number",
                     (_, true) => "true or false",
+                    _ if LISTS.contains(&&*key) => "a list of names in quotes and numbers",
                     _ => "a string in quotes",
                 };
                 return self.mistake(at, format!("{key} is {}; write {wanted}", type_name(other)));
@@ -108,6 +126,22 @@ impl Reader<'_> {
         };
         let origin = format!("{}: {key}", self.place(at));
         self.settings.push(Setting { key, text, origin });
+    }
+
+    /// A list of names and numbers, as the text that says it elsewhere.
+    fn list(&mut self, key: String, at: usize, list: &[Spanned<DeValue<'_>>]) {
+        let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+            DeValue::String(text) => Ok(text.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+            other => Err(type_name(other)),
+        };
+        match list.iter().map(text).collect::<Result<Vec<_>, _>>() {
+            Ok(texts) => {
+                let origin = format!("{}: {key}", self.place(at));
+                self.settings.push(Setting { key, text: texts.join(" "), origin });
+            }
+            Err(found) => self.mistake(at, format!("{key} holds {found}; write names in quotes, or numbers")),
+        }
     }
 
     fn mistake(&mut self, at: usize, text: String) {

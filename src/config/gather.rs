@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Config, Mistake, ServeArgs,
-    resolve::{Machine, SOCKET_NAME, absolute, default_runtime_dir, resolve},
+    resolve::{Machine, SOCKET_NAME, SYSTEM_FILE, SYSTEM_RUNTIME_DIR, absolute, default_runtime_dir, resolve},
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -35,16 +35,26 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
 }
 
 /// Where a client finds the broker when nothing else is said: where `longshore serve` of the same user would put it,
-/// its configuration file included. With a wrong configuration no broker starts; the usual place is told then.
+/// its configuration file included, or where the one of the machine is, where only that is there. With a wrong
+/// configuration no broker starts; the usual place is told then.
 pub fn default_socket() -> PathBuf {
-    match load(&ServeArgs::default()) {
+    let own = match load(&ServeArgs::default()) {
         Ok(config) => config.socket,
         Err(_) => default_runtime_dir(&environment(), &this_machine()).join(SOCKET_NAME),
-    }
+    };
+    let of_machine = Path::new(SYSTEM_RUNTIME_DIR).join(SOCKET_NAME);
+    if !own.exists() && of_machine.exists() { of_machine } else { own }
 }
 
 fn this_machine() -> Machine<'static> {
-    Machine { uid: rustix::process::geteuid().as_raw(), temp_dir: std::env::temp_dir(), exists: &|path| path.exists() }
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    Machine {
+        uid: rustix::process::geteuid().as_raw(),
+        temp_dir: std::env::temp_dir(),
+        exists: &|path| path.exists(),
+        passwd: text("/etc/passwd"),
+        group: text("/etc/group"),
+    }
 }
 
 /// All variables; bytes that are no UTF-8 are replaced, and the value is then refused where it matters.
@@ -61,7 +71,11 @@ fn read_file(args: &ServeArgs, env: &BTreeMap<String, String>) -> Result<Option<
         (None, Some(path)) => Some(("LONGSHORE_CONFIG", path)),
         (None, None) => None,
     };
+    let is_system = args.system || env.get("LONGSHORE_SYSTEM").is_some_and(|on| on == "true");
     let usual = || {
+        if is_system {
+            return Some(PathBuf::from(SYSTEM_FILE));
+        }
         let below_home = || absolute(env, "HOME").map(|home| home.join(".config"));
         absolute(env, "XDG_CONFIG_HOME").or_else(below_home).map(|dir| dir.join("longshore/config.toml"))
     };

@@ -56,6 +56,22 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// What is logged and how.
     pub log: Log,
+    /// For whom the broker works where that is not the user that it runs as alone. Default: for nobody else.
+    pub system: Option<System>,
+}
+
+/// How a broker works for several users.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct System {
+    /// The group that may use the control socket. Default `longshore`, where there is such a group.
+    pub group: Option<u32>,
+    /// Users who may call, beside root.
+    pub allowed_users: Vec<u32>,
+    /// Groups whose members may call. Default: the socket's.
+    pub allowed_groups: Vec<u32>,
+    /// Whether users other than root may accept grants that amount to root on the machine, or that show what others have.
+    /// Default false.
+    pub trust_users: bool,
 }
 
 /// What is logged and how.

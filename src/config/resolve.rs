@@ -7,11 +7,14 @@ use std::{
 };
 
 use super::{
-    Config, EngineAddress, Log, LogFormat, Mistake, ServeArgs,
+    Config, EngineAddress, Log, LogFormat, Mistake, ServeArgs, System,
     file::{self, Setting},
     value,
 };
-use crate::model::audit::Audit;
+use crate::{
+    model::audit::Audit,
+    user::{group_id, user_id},
+};
 
 /// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
 /// extensions are given.
@@ -34,6 +37,11 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_METRICS_SOCKET",
     "LONGSHORE_HOST_PROGRAMS",
     "LONGSHORE_OTLP_ENDPOINT",
+    "LONGSHORE_SYSTEM",
+    "LONGSHORE_SYSTEM_GROUP",
+    "LONGSHORE_SYSTEM_ALLOWED_USERS",
+    "LONGSHORE_SYSTEM_ALLOWED_GROUPS",
+    "LONGSHORE_SYSTEM_TRUST_USERS",
 ];
 
 /// Variables that programs of extensions are given. A broker that one of them starts, as an author's test may, inherits
@@ -43,6 +51,14 @@ const HANDED_OUT: &[&str] = &["LONGSHORE_EXTENSION", "LONGSHORE_BACKEND_SOCKET"]
 /// The control socket's file name in the runtime directory.
 pub(super) const SOCKET_NAME: &str = "longshore.sock";
 
+/// Where a broker that works for several users has what others keep elsewhere.
+pub(super) const SYSTEM_RUNTIME_DIR: &str = "/run/longshore";
+const SYSTEM_DATA_DIR: &str = "/var/lib/longshore";
+/// Its configuration file.
+pub(super) const SYSTEM_FILE: &str = "/etc/longshore/config.toml";
+/// Its group.
+const SYSTEM_GROUP: &str = "longshore";
+
 /// What the defaults depend on.
 pub struct Machine<'a> {
     /// The broker's uid.
@@ -51,6 +67,10 @@ pub struct Machine<'a> {
     pub temp_dir: PathBuf,
     /// Whether something lies at a path.
     pub exists: &'a dyn Fn(&Path) -> bool,
+    /// What `/etc/passwd` says.
+    pub passwd: String,
+    /// What `/etc/group` says.
+    pub group: String,
 }
 
 /// The configuration, or everything that is wrong with it. Values that another source overrides are checked as well.
@@ -66,17 +86,11 @@ pub fn resolve(
     let mut mistakes = unknown_variables(env);
     let settings = file.map(|(path, content)| file::read(&path, &content, &mut mistakes)).unwrap_or_default();
     let mut sources = Sources { env, settings, mistakes };
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-
-    let runtime_dir = sources.pick("runtime_dir", path(&args.runtime_dir), value::path).map(|found| found.0);
-    let runtime_dir = runtime_dir.unwrap_or_else(|| default_runtime_dir(env, machine));
-    let socket = match sources.pick("socket", path(&args.socket), value::socket) {
+    let system = sources.system(args, machine);
+    let (runtime_dir, data_dir) = sources.directories(args, machine, system.is_some());
+    let socket = match sources.pick("socket", text_of(&args.socket), value::socket) {
         Some((socket, _)) => socket,
         None => sources.default_socket(&runtime_dir),
-    };
-    let data_dir = match sources.pick("data_dir", path(&args.data_dir), value::path) {
-        Some((data_dir, _)) => data_dir,
-        None => sources.default_data_dir(),
     };
     let (engine, engine_origin) = match sources.pick("engine", args.engine.clone(), value::engine) {
         Some(found) => found,
@@ -90,7 +104,7 @@ pub fn resolve(
     let ready = sources.pick("ready_timeout", None, value::timeout);
     let max_body = sources.pick("max_body_bytes", None, value::body_bytes);
     let audit = sources.pick("audit", None, value::audit);
-    let metrics = sources.pick("metrics_socket", path(&args.metrics_socket), value::socket);
+    let metrics = sources.pick("metrics_socket", text_of(&args.metrics_socket), value::socket);
     let off = args.no_host_programs.then(|| "false".to_owned());
     let host_programs = sources.pick("host_programs", off, value::switch);
     let otlp = sources.pick("otlp_endpoint", args.otlp_endpoint.clone(), value::collector);
@@ -120,6 +134,7 @@ pub fn resolve(
             filter: filter.map_or_else(|| "info".to_owned(), |found| found.0),
             format: format.map_or(LogFormat::Text, |found| found.0),
         },
+        system,
     })
 }
 
@@ -151,6 +166,52 @@ impl Sources<'_> {
             }
         }
         picked
+    }
+
+    /// How to work for several users, where that is asked for. What it would be is read in any case, for its mistakes.
+    fn system(&mut self, args: &ServeArgs, machine: &Machine<'_>) -> Option<System> {
+        let on = args.system.then(|| "true".to_owned());
+        let enabled = self.pick("system.enabled", on, value::switch);
+        let user = |text: &str| value::ids(text, |name| user_id(name, &machine.passwd));
+        let groups = |text: &str| value::ids(text, |name| group_id(name, &machine.group));
+        let group = self.pick("system.group", None, |text| match &groups(text)?[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(*one)),
+            _ => Err(format!("{text:?} is more than one group")),
+        });
+        let group = group.map_or_else(|| group_id(SYSTEM_GROUP, &machine.group), |found| found.0);
+        let allowed_users = self.pick("system.allowed_users", None, user);
+        let allowed_groups = self.pick("system.allowed_groups", None, groups);
+        let trust_users = self.pick("system.trust_users", None, value::switch);
+        let (is_enabled, origin) = enabled?;
+        if !is_enabled {
+            return None;
+        }
+        if machine.uid != 0 {
+            let text = "only root can work for several users; leave it out, and the broker works for you".into();
+            self.mistakes.push(Mistake { origin, text });
+        }
+        Some(System {
+            group,
+            allowed_users: allowed_users.map(|found| found.0).unwrap_or_default(),
+            allowed_groups: allowed_groups.map_or_else(|| group.into_iter().collect(), |found| found.0),
+            trust_users: trust_users.is_some_and(|found| found.0),
+        })
+    }
+
+    /// The runtime and the data directory.
+    fn directories(&mut self, args: &ServeArgs, machine: &Machine<'_>, is_system: bool) -> (PathBuf, PathBuf) {
+        let runtime_dir = match self.pick("runtime_dir", text_of(&args.runtime_dir), value::path) {
+            Some((runtime_dir, _)) => runtime_dir,
+            None if is_system => SYSTEM_RUNTIME_DIR.into(),
+            None => default_runtime_dir(self.env, machine),
+        };
+        let data_dir = match self.pick("data_dir", text_of(&args.data_dir), value::path) {
+            Some((data_dir, _)) => data_dir,
+            None if is_system => SYSTEM_DATA_DIR.into(),
+            None => self.default_data_dir(),
+        };
+        (runtime_dir, data_dir)
     }
 
     fn default_socket(&mut self, runtime_dir: &Path) -> PathBuf {
@@ -192,9 +253,18 @@ impl Sources<'_> {
     }
 }
 
+/// What an argument says; bytes that are no UTF-8 are refused later.
+fn text_of(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.to_string_lossy().into_owned())
+}
+
 /// The argument and the variable that stand for a key of the file.
 fn names(key: &str) -> (String, String) {
-    let key = if key == "log.filter" { "log" } else { key };
+    let key = match key {
+        "log.filter" => "log",
+        "system.enabled" => "system",
+        key => key,
+    };
     let (dashed, upper) = (key.replace(['_', '.'], "-"), key.replace('.', "_").to_uppercase());
     (format!("--{dashed}"), format!("LONGSHORE_{upper}"))
 }

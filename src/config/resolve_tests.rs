@@ -10,7 +10,13 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn machine<'a>(exists: &'a dyn Fn(&Path) -> bool) -> Machine<'a> {
-    Machine { uid: UID, temp_dir: "/tmp".into(), exists }
+    Machine {
+        uid: UID,
+        temp_dir: "/tmp".into(),
+        exists,
+        passwd: "ann:x:1000:1000::/home/ann:/bin/sh\n".into(),
+        group: "longshore:x:990:\nstaff:x:50:\n".into(),
+    }
 }
 
 fn args(line: &[&str]) -> ServeArgs {
@@ -64,9 +70,43 @@ fn programs_on_the_host_can_be_switched_off() {
 }
 
 #[test]
+fn several_users_are_named_by_name_or_number() {
+    let as_root = |line: &[&str], pairs: &[(&str, &str)], file: &str| {
+        let exists = |_: &Path| false;
+        let machine = Machine { uid: 0, ..machine(&exists) };
+        let file = (!file.is_empty()).then(|| (PathBuf::from("/c.toml"), file.to_owned()));
+        resolve(&args(line), &env(pairs), file, &machine)
+            .map_err(|mistakes| mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(as_root(&[], &[], "[system]\ntrust_users = true").unwrap().system, None);
+    let config = as_root(&["--system"], &[], "").unwrap();
+    assert_eq!((config.socket, config.data_dir), ("/run/longshore/longshore.sock".into(), "/var/lib/longshore".into()));
+    let usual = System { group: Some(990), allowed_groups: vec![990], ..System::default() };
+    assert_eq!(config.system, Some(usual));
+    let file = "[system]\nenabled = true\ngroup = \"staff\"\nallowed_users = [\"ann\", 7]\nallowed_groups = []\n";
+    let system = as_root(&[], &[("LONGSHORE_SYSTEM_TRUST_USERS", "true")], file).unwrap().system;
+    let named = System { group: Some(50), allowed_users: vec![1000, 7], allowed_groups: vec![], trust_users: true };
+    assert_eq!(system, Some(named));
+    assert_eq!(
+        as_root(&["--system"], &[("LONGSHORE_SYSTEM_ALLOWED_USERS", "ann,bob")], "[system]\nallowed_groups = [true]")
+            .unwrap_err(),
+        [
+            "/c.toml:2: system.allowed_groups holds a boolean; write names in quotes, or numbers",
+            "LONGSHORE_SYSTEM_ALLOWED_USERS: there is no \"bob\" on this machine"
+        ]
+    );
+    let mistakes = run(&["--system"], &[], "").unwrap_err();
+    assert_eq!(
+        mistakes,
+        ["--system: only root can work for several users; leave it out, and the broker works for you"]
+    );
+}
+
+#[test]
 fn the_runtime_directory_without_xdg() {
     let at = |uid, found: &'static str| {
-        let machine = Machine { uid, temp_dir: "/tmp".into(), exists: &|path| path == Path::new(found) };
+        let exists = |path: &Path| path == Path::new(found);
+        let machine = Machine { uid, ..machine(&exists) };
         let env = BTreeMap::from([("HOME".to_owned(), "/h".to_owned())]);
         resolve(&ServeArgs::default(), &env, None, &machine).unwrap().socket
     };

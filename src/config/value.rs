@@ -148,6 +148,12 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("{text:?} is neither yes nor no; write true or false"))
 }
 
+/// Users or groups, by name or number, parted by blanks or commas. `id` knows their numbers.
+pub(super) fn ids(text: &str, id: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, String> {
+    let names = text.split([' ', ',']).filter(|name| !name.is_empty());
+    names.map(|name| id(name).ok_or_else(|| format!("there is no {name:?} on this machine"))).collect()
+}
+
 /// `text` or `json`.
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {

@@ -23,6 +23,13 @@ type Cell = Arc<OnceCell<Arc<Broker>>>;
 pub enum Callers {
     /// The user with that uid, and root on this user's behalf.
     One(u32),
+    /// Each on its own behalf: root, these users, and the members of these groups.
+    Several {
+        /// Users.
+        users: Vec<u32>,
+        /// Groups.
+        groups: Vec<u32>,
+    },
 }
 
 /// One broker for each user.
@@ -43,10 +50,20 @@ impl Brokers {
     /// # Errors
     ///
     /// Why none does.
-    pub fn whose(&self, uid: u32) -> Result<u32, String> {
+    pub fn whose(&self, uid: u32, groups: &[u32]) -> Result<u32, String> {
         match &self.callers {
             Callers::One(own) if uid == 0 || uid == *own => Ok(*own),
             Callers::One(_) => Err("this control socket belongs to another user".into()),
+            Callers::Several { users, groups: allowed } => {
+                let is_allowed = users.contains(&uid) || groups.iter().any(|group| allowed.contains(group));
+                if uid == 0 || is_allowed {
+                    return Ok(uid);
+                }
+                Err(format!(
+                    "uid {uid} may not use this broker; whoever administers the machine can name it in \
+                     system.allowed_users of the broker's configuration, or one of its groups in system.allowed_groups"
+                ))
+            }
         }
     }
 

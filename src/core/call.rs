@@ -6,9 +6,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::{net::UnixStream, time::Instant};
 
-use super::{Broker, leases::Route as Registered, start::BackendContainer};
+use super::{Behalf, Broker, leases::Route as Registered, start::BackendContainer};
 use crate::{
     engine::ContainerDetails,
     exec::{self, DialErrorKind},
@@ -126,7 +127,7 @@ impl Broker {
         let named = Some(endpoint.as_str()).filter(|name| !name.is_empty());
         match self.registrations.route(id, named, need, service) {
             Ok(Registered::To(Address::Host(path), speaks)) => {
-                dial_on_host(id, &path).await.map(|it| dialled(it, speaks))
+                dial_on_host(&self.behalf, id, &path).map(|it| dialled(it, speaks))
             }
             Ok(Registered::To(Address::Guest(socket), speaks)) => {
                 self.dial_containers(&installed, Some(&socket)).await.map(|stream| dialled(stream, speaks))
@@ -305,8 +306,15 @@ pub(super) fn is_young(started_at: &str, grace: Duration) -> bool {
     SystemTime::now().duration_since(started).is_ok_and(|age| age < grace)
 }
 
-async fn dial_on_host(id: &ExtensionId, path: &str) -> Result<UnixStream> {
-    UnixStream::connect(path).await.map_err(|e| match e.kind() {
+/// Connects to a socket that a process on the host has named, with its user's rights: it may name any.
+fn dial_on_host(behalf: &Behalf, id: &ExtensionId, path: &str) -> Result<UnixStream> {
+    let dialled = behalf.act(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket)
+    });
+    dialled.and_then(|socket| UnixStream::from_std(socket.into())).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             let message = format!("the process on the host that stands in for {id} does not listen on {path} yet");
             Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)

@@ -101,7 +101,7 @@ impl Broker {
                 let warnings = prepass.warnings.iter().chain(&plan.warnings);
                 staged.problems.extend(warnings.map(|text| Problem::warning(path.to_string(), "", text)));
                 staged.needs.extend(plan.needs.clone());
-                staged.needs.extend(host_variables(&prepass));
+                staged.needs.extend(self.host_variables(&prepass));
                 staged.backend = Some(BackendDraft::Compose(Box::new(prepass)));
             }
             Err(error) if error.reason() == Reason::ComposeInvalid => {
@@ -153,7 +153,7 @@ impl Broker {
                 plugin_image: planned.image.clone(),
                 plugin_services: prepass.plugin_services.clone(),
                 author_order: prepass.services.clone(),
-                forbidden_binds: vec![self.layout.root().to_owned(), self.places.runtime_dir.clone()],
+                forbidden_binds: vec![self.places.data_dir.clone(), self.places.runtime_dir.clone()],
             },
         )?;
         plan.warnings.extend(config.warnings);
@@ -185,12 +185,19 @@ impl Broker {
         Environment {
             docker_host: self.engine.url().to_owned(),
             docker_config: self.layout.docker_config(),
-            home: std::env::var_os("HOME").map(Into::into).unwrap_or_else(|| "/".into()),
+            home: self.behalf.home(),
             plugin_image: image.to_owned(),
             granted: granted
-                .filter_map(|variable| Some((variable.name.clone(), std::env::var(&variable.name).ok()?)))
+                .filter_map(|variable| Some((variable.name.clone(), self.behalf.variable(&variable.name)?)))
                 .collect(),
         }
+    }
+
+    /// A variable that the host has and the file has no default for is a need; any other is empty or its default.
+    fn host_variables(&self, prepass: &Prepass) -> Vec<Need> {
+        let wanted = prepass.variables.iter().filter(|variable| !variable.has_default);
+        let set = wanted.filter(|variable| self.behalf.variable(&variable.name).is_some());
+        set.map(|variable| Need { grant: Grant::Env(variable.name.clone()), origin: variable.field.clone() }).collect()
     }
 }
 
@@ -202,13 +209,6 @@ async fn take_beside(package: &Package, directory: &Path, file: &str) -> Result<
     make_dir(parent)?;
     let limits = Limits { max_bytes: MAX_BESIDE_BYTES, ..Limits::default() };
     package.extract(file, Placement::Into(name.to_string_lossy().into_owned()), parent, limits).await.map(|_| ())
-}
-
-/// A variable that the host has and the file has no default for is a need; any other is empty or its default.
-fn host_variables(prepass: &Prepass) -> Vec<Need> {
-    let wanted = prepass.variables.iter().filter(|variable| !variable.has_default);
-    let set = wanted.filter(|variable| std::env::var_os(&variable.name).is_some());
-    set.map(|variable| Need { grant: Grant::Env(variable.name.clone()), origin: variable.field.clone() }).collect()
 }
 
 async fn read_compose(directory: &Path, name: &str) -> Result<(Prepass, Vec<compose::CheckedFile>)> {

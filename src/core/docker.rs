@@ -14,7 +14,7 @@ use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Broker, RunRequest, audit::ALLOWED, lifecycle::grants_required, package::blocking, program::check_variables,
+    Behalf, Broker, RunRequest, audit::ALLOWED, lifecycle::grants_required, package::blocking, program::check_variables,
 };
 use crate::{
     exec::{Program, Run, Target},
@@ -100,9 +100,11 @@ impl Broker {
             let message = format!("the engine gateway of {} is not open; the broker's log says why", installed.id);
             return Err(Error::new(Reason::FileFailed, installed.id.as_str(), message));
         };
+        let path = address.strip_prefix("unix://").unwrap_or(&address);
+        let address = format!("unix://{}", self.path_for_user(&installed.id, path.to_owned()));
         let config = self.layout.extension(&installed.id).docker_config();
-        let made = config.clone();
-        blocking(move || prepare_config(&made, &plugin_dirs())).await?;
+        let (made, behalf) = (config.clone(), self.behalf.clone());
+        blocking(move || prepare_config(&made, &behalf)).await?;
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         let directory = Some(files.host()).filter(|host| host.is_dir()).unwrap_or_else(|| files.path().to_owned());
         let directory = directory.display().to_string();
@@ -157,22 +159,26 @@ fn find(path: &OsStr) -> Option<PathBuf> {
 }
 
 /// Where the user keeps plugins. Docker knows those of the machine by itself.
-fn plugin_dirs() -> Vec<PathBuf> {
-    let own = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let usual = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+fn plugin_dirs(behalf: &Behalf) -> Vec<PathBuf> {
+    let own = behalf.variable("DOCKER_CONFIG").map(PathBuf::from);
+    let usual = behalf.variable("HOME").map(|home| Path::new(&home).join(".docker"));
     own.or(usual).map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
 }
 
-/// Makes the configuration, or brings the one there is up to date.
-fn prepare_config(directory: &Path, plugins: &[PathBuf]) -> Result<()> {
-    let failed = |error: std::io::Error| {
+/// Makes the configuration, or brings the one there is up to date. The directory is the owner's, and what docker, or any
+/// other program of this user, has put there is looked at with this user's rights.
+fn prepare_config(directory: &Path, behalf: &Behalf) -> Result<()> {
+    let prepared = match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => std::os::unix::fs::lchown(directory, Some(behalf.uid()), None),
+    };
+    prepared.and_then(|()| behalf.act(|| write_config(directory, &plugin_dirs(behalf)))).map_err(|error| {
         let shown = directory.display().to_string();
         Error::new(Reason::FileFailed, &shown, format!("{shown}: {error}")).caused_by(error)
-    };
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
+    })
+}
+
+fn write_config(directory: &Path, plugins: &[PathBuf]) -> std::io::Result<()> {
     let path = directory.join(CONFIG);
     let before = fs::read(&path).ok();
     // One that cannot be read is one that docker cannot read either.
@@ -186,9 +192,9 @@ fn prepare_config(directory: &Path, plugins: &[PathBuf]) -> Result<()> {
     if before.as_deref() == Some(text.as_bytes()) {
         return Ok(());
     }
-    let mut partial = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    std::io::Write::write_all(&mut partial, text.as_bytes()).map_err(failed)?;
-    partial.persist(&path).map_err(|error| failed(error.error))?;
+    let mut partial = tempfile::NamedTempFile::new_in(directory)?;
+    std::io::Write::write_all(&mut partial, text.as_bytes())?;
+    partial.persist(&path).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -268,10 +274,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (config, plugins) = (temp.path().join("c"), temp.path().to_owned());
         let read = || serde_json::from_slice::<Value>(&fs::read(config.join(CONFIG)).unwrap()).unwrap();
-        prepare_config(&config, std::slice::from_ref(&plugins)).unwrap();
+        prepare_config(&config, &Behalf::Own).unwrap();
+        write_config(&config, std::slice::from_ref(&plugins)).unwrap();
         assert_eq!(read(), json!({ PLUGIN_DIRS: [plugins] }));
         fs::write(config.join(CONFIG), r#"{"auths": {"x": {}}, "cliPluginsExtraDirs": ["/gone"]}"#).unwrap();
-        prepare_config(&config, &[]).unwrap();
+        write_config(&config, &[]).unwrap();
         assert_eq!(read(), json!({ "auths": { "x": {} } }));
         assert_eq!(fs::read_dir(&config).unwrap().count(), 1, "nothing else is left");
     }

@@ -14,9 +14,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::Broker;
 use crate::{
     model::{error::Result, reference::ExtensionId},
-    peer::socket::{self, Caller, Socket},
+    peer::socket::{Caller, Socket},
 };
 
 /// The socket's name in the broker's directory of an extension.
@@ -47,6 +48,7 @@ pub type Arrivals = mpsc::Receiver<Arrival>;
 /// The sockets of all extensions.
 #[derive(Debug)]
 pub(super) struct ExtensionSockets {
+    user: u32,
     open: Mutex<HashMap<ExtensionId, Open>>,
     arrive: mpsc::Sender<Arrival>,
     arrivals: Mutex<Option<Arrivals>>,
@@ -59,15 +61,14 @@ struct Open {
     closed: CancellationToken,
 }
 
-impl Default for ExtensionSockets {
-    fn default() -> Self {
+impl ExtensionSockets {
+    /// Those of that user's extensions, none of them open yet.
+    pub(super) fn new(user: u32) -> Self {
         let (arrive, arrivals) = mpsc::channel(1);
         let (open, tasks) = (Mutex::default(), TaskTracker::new());
-        ExtensionSockets { open, arrive, arrivals: Mutex::new(Some(arrivals)), tasks }
+        ExtensionSockets { user, open, arrive, arrivals: Mutex::new(Some(arrivals)), tasks }
     }
-}
 
-impl ExtensionSockets {
     /// Opens the socket of an extension in `dir`, in the place of one that a broker left there. One that is open stays.
     /// Processes on the host that are `barred` are refused, by what is known of them when they connect.
     ///
@@ -82,7 +83,7 @@ impl ExtensionSockets {
         if open.contains_key(id) {
             return Ok(());
         }
-        let socket = Socket::open(dir, NAME, "the extension's socket")?;
+        let socket = Socket::open(dir, NAME, "the extension's socket", self.user)?;
         let (socket, closed) = (Arc::new(socket), CancellationToken::new());
         self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone(), barred));
         open.insert(id.clone(), Open { socket, closed });
@@ -120,6 +121,18 @@ impl ExtensionSockets {
     }
 }
 
+impl Broker {
+    /// The path at which the user's processes find a socket in an extension's broker directory. A long one leads through
+    /// this process, which no other user can follow.
+    pub(super) fn path_for_user(&self, id: &ExtensionId, path: String) -> String {
+        let short = self.layout.extension(id).short_broker().filter(|_| path.starts_with("/proc/"));
+        match (short, Path::new(&path).file_name()) {
+            (Some(short), Some(name)) => short.join(name).display().to_string(),
+            _ => path,
+        }
+    }
+}
+
 async fn accept(
     id: ExtensionId,
     socket: Arc<Socket>,
@@ -140,7 +153,7 @@ async fn accept(
                     continue;
                 }
             };
-            let (extension, caller, closed) = (id.clone(), socket::caller(&stream, &barred), closed.clone());
+            let (extension, caller, closed) = (id.clone(), socket.caller(&stream, &barred), closed.clone());
             if arrive.send(Arrival { extension, caller, stream, closed, place }).await.is_err() {
                 return;
             }

@@ -67,6 +67,7 @@ impl Broker {
         decisions: Decisions,
         uid: Option<u32>,
     ) -> Result<Vec<StoredGrant>> {
+        self.behalf.check_acceptance(decisions.allow.iter())?;
         let _claim = self.claims.take(id).await?;
         let installed = self.installed(id).await?;
         let before = self.store.decisions(id).await?;

@@ -55,8 +55,11 @@ impl Broker {
         capabilities.push((
             "host.isolation",
             false,
-            "host programs run with the broker's rights; they are refused on the control socket by their ancestry"
-                .into(),
+            match self.behalf.is_one_of_several() {
+                false => "host programs run with the broker's rights; they are refused on the control socket by their ancestry",
+                true => "host programs run with the user's rights; they are refused on the control socket by their ancestry",
+            }
+            .into(),
         ));
         capabilities.sort_by_key(|(name, ..)| *name);
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -1,6 +1,7 @@
 //! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
 
 mod audit;
+mod behalf;
 mod brokers;
 mod call;
 mod catalogue;
@@ -66,6 +67,7 @@ use crate::{
 };
 use lifecycle::{Claims, Mender};
 
+pub use behalf::Behalf;
 pub use brokers::{Brokers, Callers, Opener};
 pub use call::Callee;
 pub use docker::ListOptions;
@@ -106,6 +108,8 @@ pub struct Places {
     pub socket: PathBuf,
     /// Its runtime directory.
     pub runtime_dir: PathBuf,
+    /// The data directory, of all users where there are several.
+    pub data_dir: PathBuf,
 }
 
 /// Bounds and defaults of calls.
@@ -119,6 +123,7 @@ pub struct Limits {
 
 /// The broker: everything below the API and above the adapters.
 pub struct Broker {
+    behalf: Behalf,
     started_at: SystemTime,
     places: Places,
     limits: Limits,
@@ -155,6 +160,8 @@ pub struct Broker {
 
 /// What a broker is made of.
 pub struct Parts {
+    /// For whom it works.
+    pub behalf: Behalf,
     /// Where it lives.
     pub places: Places,
     /// Its bounds.
@@ -178,7 +185,7 @@ pub struct Parts {
 impl Broker {
     /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
-        let Parts { places, limits, audit, host_programs, layout, store, engine, run, hub } = parts;
+        let Parts { behalf, places, limits, audit, host_programs, layout, store, engine, run, hub } = parts;
         let key = layout.key(random::bytes)?;
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
@@ -203,7 +210,7 @@ impl Broker {
             host_programs,
             audited,
             layout,
-            gateways: Gateways::new(engine.socket()),
+            gateways: Gateways::new(engine.socket(), behalf.uid()),
             store,
             engine,
             run,
@@ -215,12 +222,23 @@ impl Broker {
             readers: Semaphore::new(MAX_READERS),
             found_compose: Mutex::new(None),
             registrations: registration::Registrations::default(),
-            extension_sockets: extension_sockets::ExtensionSockets::default(),
+            extension_sockets: extension_sockets::ExtensionSockets::new(behalf.uid()),
             pools: pools::Pools::default(),
             sessions: sessions::Sessions::default(),
             stopping: CancellationToken::new(),
             tasks,
+            behalf,
         }))
+    }
+
+    /// For whom it works.
+    pub fn behalf(&self) -> &Behalf {
+        &self.behalf
+    }
+
+    /// Notes the group and the other groups of a process that calls on the owner's behalf.
+    pub fn note_caller(&self, groups: &(u32, Vec<u32>)) {
+        self.behalf.learn(groups);
     }
 
     /// Its bounds and defaults.

@@ -127,7 +127,7 @@ impl Broker {
             ledger.iter().map(|entry| ((entry.kind, entry.id.as_str()), entry)).collect();
         let with_owner = objects.into_iter().map(|(key, object)| {
             let entry = ledger.get(&(key.0, key.1.as_str())).copied();
-            resource(key, object, entry)
+            resource(key, object, entry, self.behalf.is_one_of_several())
         });
         let mut resources: Vec<Resource> = with_owner.filter(|resource| selects(filter, resource)).collect();
         resources.sort_by(|a, b| (a.kind, &a.name, &a.id).cmp(&(b.kind, &b.name, &b.id)));
@@ -172,8 +172,16 @@ fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
 }
 
 /// An object with its owner.
-pub(super) fn resource((kind, id): Key, object: Object, entry: Option<&LedgerEntry>) -> Resource {
-    let owner = object.owner.or_else(|| owner(entry, &object.labels));
+///
+/// Where there are several users, labels claim nothing: they may tell of another user's extension.
+pub(super) fn resource(
+    (kind, id): Key,
+    object: Object,
+    entry: Option<&LedgerEntry>,
+    is_one_of_several: bool,
+) -> Resource {
+    let labels = if is_one_of_several { &HashMap::new() } else { &object.labels };
+    let owner = object.owner.or_else(|| owner(entry, labels));
     Resource { kind, id, name: object.name, owner, state: object.state, image: object.image }
 }
 

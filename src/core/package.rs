@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +21,7 @@ use crate::{
         error::{Error, Reason, Result},
         reference::{ExtensionId, Reference},
     },
+    user::User,
 };
 
 /// Links that are followed from one path to the file it means.
@@ -83,7 +86,8 @@ pub(super) struct Package {
 
 enum Files {
     Image(ImageReader),
-    Directory(PathBuf),
+    /// Read with the rights of that user, where they are not the broker's own.
+    Directory(PathBuf, Option<Arc<User>>),
 }
 
 impl Broker {
@@ -176,7 +180,12 @@ impl Broker {
         self.discard_left().await?;
         // What is there already belongs to somebody; it is not taken away again.
         let before = self.engine.all_images().await?;
-        let loaded = self.engine.load(path, |transfer| report.transfer(transfer)).await?;
+        let unreadable = |e: std::io::Error| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {e}"));
+        // Opening a pipe would wait for its writer, and a device may never end.
+        let mut options = std::fs::OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = self.behalf.act(|| options.open(path)).map_err(unreadable)?.into();
+        let loaded = self.engine.load(&subject, file, |transfer| report.transfer(transfer)).await?;
         let came = loaded.references.iter().map(Reference::to_string).chain(loaded.nameless.clone());
         self.note_fetched(fetched, came.filter(|name| !before.contains_key(name)).collect()).await?;
         for name in &loaded.references {
@@ -206,20 +215,21 @@ impl Broker {
     async fn open_directory(&self, path: &Path, reference: Option<Reference>) -> Result<Package> {
         let subject = path.display().to_string();
         let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
-        let found = tokio::fs::metadata(path).await.map_err(|e| unreadable(e.to_string()))?;
+        let found = self.behalf.act(|| Ok((std::fs::metadata(path)?, path.canonicalize()?)));
+        let (found, canonical) = found.map_err(|e| unreadable(e.to_string()))?;
         if !found.is_dir() {
             return Err(unreadable("is not a directory".into()));
         }
         let reference = match reference {
             Some(reference) if reference.is_bare() => reference.with_tag("dev"),
             Some(reference) => reference,
-            None => default_reference(path)
+            None => default_reference(&canonical)
                 .ok_or_else(|| unreadable("its name cannot be part of an extension's id; give a reference".into()))?,
         };
         // An author may work without an engine; then there is no image either.
         let looked = tokio::time::timeout(ENGINE_PATIENCE, self.engine.image(&reference.to_string())).await;
         let image = looked.ok().and_then(Result::ok).flatten();
-        Ok(Package { reference, image, files: Files::Directory(path.to_owned()) })
+        Ok(Package { reference, image, files: Files::Directory(path.to_owned(), self.behalf.reader()) })
     }
 }
 
@@ -254,7 +264,7 @@ fn chosen(loaded: &Loaded, wanted: Option<Reference>, subject: &str) -> Result<(
 
 /// `local/<name>:dev`, with what an id cannot hold left out of the name.
 fn default_reference(path: &Path) -> Option<Reference> {
-    let name = path.canonicalize().ok()?.file_name()?.to_str()?.to_ascii_lowercase();
+    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = name.chars().map(fits).collect();
     let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
@@ -316,15 +326,26 @@ impl Package {
         let destination = destination.to_owned();
         let inner = path.strip_prefix("/").unwrap_or(path).to_owned();
         match &self.files {
-            Files::Directory(root) => {
-                let root = root.clone();
+            Files::Directory(root, reader) => {
+                let (root, reader) = (root.clone(), reader.clone());
                 blocking(move || {
                     let inner = if inner.as_os_str().is_empty() { PathBuf::from(".") } else { inner };
-                    let source = open_dir(&root)?;
-                    if source.symlink_metadata(&inner).is_err() {
+                    let Some(source) = as_reader(reader.as_deref(), || {
+                        let source = open_dir(&root)?;
+                        match source.symlink_metadata(&inner) {
+                            Ok(_) => Ok(Some(source)),
+                            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                                let subject = root.join(&inner).display().to_string();
+                                let message = format!("{subject}: {error}");
+                                Err(Error::new(Reason::SourceUnreadable, subject, message).caused_by(error))
+                            }
+                            Err(_) => Ok(None),
+                        }
+                    })?
+                    else {
                         return Ok(None);
-                    }
-                    unpacker.copy_tree(&source, &inner, &open_dir(&destination)?).map(Some)
+                    };
+                    unpacker.read_by(reader).copy_tree(&source, &inner, &open_dir(&destination)?).map(Some)
                 })
                 .await
             }
@@ -401,6 +422,14 @@ fn normal(base: &Path, path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// Does something with a reader's rights.
+fn as_reader<T>(reader: Option<&User>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match reader {
+        None => work(),
+        Some(user) => user.act(work).map_err(|e| Error::bug("cannot act as the user").caused_by(e))?,
+    }
 }
 
 fn open_dir(path: &Path) -> Result<Dir> {

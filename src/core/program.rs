@@ -108,8 +108,8 @@ impl Broker {
             (Target::Backend, None) => self.run_in_container(installed, request).await,
             (Target::Backend, Some(_)) if !self.host_programs => Err(host_programs_off(id)),
             (Target::Backend, Some(held)) => {
-                let home = std::env::var("HOME").unwrap_or_else(|_| "/".into());
-                let directory = held.hello.directory.unwrap_or(home);
+                let home = || self.behalf.home().display().to_string();
+                let directory = held.hello.directory.unwrap_or_else(home);
                 let cwd = request.cwd.clone().unwrap_or_else(|| directory.clone());
                 let program = self.host_program(installed, request, &directory, cwd);
                 self.hub.host()?.run(&program).await
@@ -177,7 +177,7 @@ impl Broker {
         bin_dir: &str,
         cwd: String,
     ) -> Program {
-        let vars = host_base(&|name| std::env::var(name).ok(), bin_dir, installed.id.as_str());
+        let vars = host_base(&|name| self.behalf.variable(name), bin_dir, installed.id.as_str());
         program(installed, RunRequest { cwd: Some(cwd), ..request }, EnvSpec { inherit: false, vars })
     }
 

@@ -8,7 +8,7 @@ use super::{
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
 };
 use crate::{
-    engine::{Container, Network},
+    engine::{Container, Network, Volume},
     model::{
         compose::labels::SIGNATURE,
         extension::{Maker, ResourceKind},
@@ -36,6 +36,12 @@ impl<'a> From<&'a Container> for Marked<'a> {
 impl<'a> From<&'a Network> for Marked<'a> {
     fn from(it: &'a Network) -> Self {
         Marked { kind: ResourceKind::Network, id: &it.id, name: &it.name, labels: &it.labels }
+    }
+}
+
+impl<'a> From<&'a Volume> for Marked<'a> {
+    fn from(it: &'a Volume) -> Self {
+        Marked { kind: ResourceKind::Volume, id: &it.name, name: &it.name, labels: &it.labels }
     }
 }
 

@@ -27,6 +27,7 @@ pub struct ResourceWatch {
     catalogue: Arc<Catalogue>,
     store: Store,
     filter: ResourceFilter,
+    is_one_of_several: bool,
     run: String,
     seen: u64,
     newest: watch::Receiver<u64>,
@@ -48,7 +49,7 @@ impl ResourceWatch {
                 None => self.store.entry(key.0, &key.1).await?,
             };
             self.seen = *number;
-            let resource = resource(key.clone(), object.clone(), entry.as_ref());
+            let resource = resource(key.clone(), object.clone(), entry.as_ref(), self.is_one_of_several);
             if selects(&self.filter, &resource) {
                 return Ok(ResourceChange { resource, is_gone: *is_gone });
             }
@@ -87,6 +88,7 @@ impl Broker {
             },
         };
         let (catalogue, store, run) = (self.catalogue.clone(), self.store.clone(), self.run.clone());
-        Ok(ResourceWatch { catalogue, store, filter, run, seen, newest })
+        let is_one_of_several = self.behalf.is_one_of_several();
+        Ok(ResourceWatch { catalogue, store, filter, is_one_of_several, run, seen, newest })
     }
 }

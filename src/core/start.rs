@@ -504,7 +504,8 @@ impl Broker {
         }
         for v in self.engine.volumes().await? {
             let named = v.name.starts_with(&format!("{project}_")) || names.volumes.contains(&v.name);
-            let left = v.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
+            let is_proved = !self.behalf.is_one_of_several() || proof(&self.key, &(&v).into()).is_ok();
+            let left = is_proved && v.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
             if (of_project(&v.labels) || named) && !left && !ours(ResourceKind::Volume, &v.name) {
                 taken.push(format!("volume {}", v.name));
             }

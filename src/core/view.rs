@@ -158,6 +158,7 @@ impl Broker {
         let ui = self.ui_view(&installed);
         let registered = self.registrations.of(&installed.id);
         let registration_socket = self.extension_sockets.path(&installed.id);
+        let registration_socket = registration_socket.map(|path| self.path_for_user(&installed.id, path));
         Ok(View { installed, observed, containers, registered, registration_socket, ui })
     }
 

@@ -1,6 +1,6 @@
 //! Images: found, pulled, loaded, read without being run.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     body_try_stream,
@@ -13,6 +13,7 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 use tracing::Instrument;
 
@@ -147,7 +148,10 @@ impl Engine {
     ///
     /// Errors: IMAGE_NOT_FOUND, PULL_FAILED, ENGINE_UNAVAILABLE.
     pub async fn pull(&self, reference: &Reference, mut progress: impl FnMut(Transfer)) -> Result<()> {
-        let login = credentials::lookup(reference).await?;
+        let login = match self.uses_logins {
+            true => credentials::lookup(reference).await?,
+            false => credentials::Login::default(),
+        };
         let name = reference.to_string();
         // The engine would pull every tag of a bare repository.
         let wanted = if reference.is_bare() { reference.with_tag("latest").to_string() } else { name.clone() };
@@ -187,12 +191,8 @@ impl Engine {
     /// Loads a saved archive and returns what was in it.
     ///
     /// Errors: SOURCE_UNREADABLE, ENGINE_UNAVAILABLE.
-    pub async fn load(&self, archive: &Path, mut progress: impl FnMut(Transfer)) -> Result<Loaded> {
-        let subject = archive.display().to_string();
-        let unreadable = |why: String| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {why}"));
-        // Opening a pipe would wait for its writer, and a device may never end.
-        let opened = tokio::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(archive).await;
-        let file = opened.map_err(|e| unreadable(e.to_string()))?;
+    pub async fn load(&self, subject: &str, file: File, mut progress: impl FnMut(Transfer)) -> Result<Loaded> {
+        let unreadable = |why: String| Error::new(Reason::SourceUnreadable, subject, format!("{subject}: {why}"));
         if !file.metadata().await.is_ok_and(|found| found.is_file()) {
             return Err(unreadable("is not a regular file".into()));
         }
@@ -201,7 +201,7 @@ impl Engine {
         let mut updates = std::pin::pin!(self.client()?.import_image(options, body, None));
         let mut loaded = Loaded::default();
         while let Some(update) = updates.next().await {
-            let update = update.map_err(|e| match self.refused(&subject, e) {
+            let update = update.map_err(|e| match self.refused(subject, e) {
                 error if error.reason() == Reason::EngineUnavailable => error,
                 error => unreadable(format!("not an image archive that the engine can load: {}", error.message())),
             })?;

@@ -51,6 +51,8 @@ pub struct Engine {
     /// Its address, as it is told.
     url: String,
     mark: temporary::Mark,
+    /// Whether pulls use the logins of the user that this process runs as.
+    uses_logins: bool,
     platform: Arc<OnceCell<Platform>>,
 }
 
@@ -84,12 +86,17 @@ impl Engine {
     pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
         let socket = socket.into();
         let url = format!("unix://{}", socket.display());
-        Engine { socket, url, mark: temporary::Mark::new(broker, run), platform: Arc::default() }
+        Engine { socket, url, mark: temporary::Mark::new(broker, run), uses_logins: true, platform: Arc::default() }
     }
 
     /// The same, told of by another address than that of the socket that leads to it.
     pub fn known_as(self, url: String) -> Self {
         Engine { url, ..self }
+    }
+
+    /// The same for somebody whom the logins of the user that this process runs as are none of the business of.
+    pub fn without_logins(self) -> Self {
+        Engine { uses_logins: false, ..self }
     }
 
     /// The engine's socket.

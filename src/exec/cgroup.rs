@@ -21,9 +21,12 @@ use rustix::{
 };
 
 use super::ancestry::Process;
+use crate::user::User;
 
 /// How its name begins; then the process namespace, the broker, when it started, and a number.
 const PREFIX: &str = "longshore";
+/// Where the shim itself is that runs as another user than the broker.
+const SHIM: &str = "shim";
 /// How long what a dead shim left is given to end by itself.
 const RETIRE_BOUND: Duration = Duration::from_secs(15);
 
@@ -69,14 +72,44 @@ impl Base {
         }
     }
 
+    /// Has the user make and kill cgroups in it, for a shim that runs as this user, which is moved into it: whoever moves
+    /// processes has to be let into what is above both places.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn hand_to(self, user: &User, shim: u32) -> io::Result<Self> {
+        let handed = || {
+            let uid = Some(rustix::process::Uid::from_raw(user.uid));
+            for file in [".", "cgroup.procs", "cgroup.kill"] {
+                rustix::fs::chownat(&self.dir, file, uid, None, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            mkdirat(&self.dir, SHIM, Mode::from_raw_mode(0o755))?;
+            let procs =
+                openat(&self.dir, format!("{SHIM}/cgroup.procs"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(procs, shim.to_string().as_bytes()).map(drop)
+        };
+        match handed() {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Removes it, unless something still runs in it.
+    pub(super) fn discard(self) {
+        remove(&self.above, &self.name);
+    }
+
     /// Whether one can be made here.
     ///
     /// # Errors
     ///
     /// Those of [`Base::make`].
     pub(super) fn probe() -> io::Result<()> {
-        let Base { above, name, .. } = Base::make()?;
-        remove(&above, &name);
+        Base::make()?.discard();
         Ok(())
     }
 
@@ -189,7 +222,7 @@ fn is_of_dead(name: &str, namespace: u64) -> bool {
 /// Removes it and those in it. False where something still runs there.
 fn remove(above: &OwnedFd, name: &str) -> bool {
     let Ok(dir) = open_dir(above, name) else { return true };
-    for inner in names(&dir).iter().filter(|name| name.starts_with("exec-")) {
+    for inner in names(&dir).iter().filter(|name| name.starts_with("exec-") || *name == SHIM) {
         let _ = unlinkat(&dir, inner, AtFlags::REMOVEDIR);
     }
     !matches!(unlinkat(above, name, AtFlags::REMOVEDIR), Err(Errno::BUSY | Errno::NOTEMPTY))

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     model::error::{Error, Reason, Result},
     shim::socket,
+    user::User,
 };
 
 /// How long a shim on the host is waited for when the broker stops.
@@ -54,6 +55,8 @@ pub struct HubOptions {
     pub is_subreaper: bool,
     /// Whether programs on the host get cgroups of their own, where that is possible.
     pub cgroups: bool,
+    /// As whom programs on the host run, and the shim that keeps them; `None` is this process's own user.
+    pub run_as: Option<Arc<User>>,
     /// Where squeezed process limits are written down; without one, a broker that is killed at that moment leaves a
     /// container squeezed.
     pub squeeze_journal: Option<SqueezeJournal>,
@@ -69,6 +72,7 @@ impl Default for HubOptions {
             max_open_files: None,
             is_subreaper: false,
             cgroups: true,
+            run_as: None,
             squeeze_journal: None,
             engine_socket: None,
         }
@@ -161,22 +165,27 @@ impl Hub {
         {
             orphans::end_behind(pid);
         }
+        let child_pid = child.id();
         // Let go, so that the runtime buries it when it ends.
         drop(child);
         let link = Arc::new(Link::new(near, Target::Host, self.living.clone(), self.ids.clone())?);
-        self.give_cages(&mut host, &link);
+        self.give_cages(&mut host, &link, child_pid);
         host.link = Some(link.clone());
         Ok(link)
     }
 
     /// Has the shim's programs get cgroups, below a new one: what a dead shim left may still be ending in the old.
-    fn give_cages(&self, host: &mut Host, link: &Link) {
+    fn give_cages(&self, host: &mut Host, link: &Link, shim: Option<u32>) {
         if let Some(old) = host.base.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(old.retire());
         }
         let made = self.check_cgroups().and_then(|()| Base::make());
+        let made = made.and_then(|base| match (&self.options.run_as, shim) {
+            (Some(user), Some(shim)) => base.hand_to(user, shim),
+            _ => Ok(base),
+        });
         match made.and_then(|base| link.give_cages(&base.dir).map(|()| base)) {
             Ok(base) => host.base = Some(base),
             Err(error) => {
@@ -209,6 +218,10 @@ impl Hub {
     fn spawn_host(&self, link: OwnedFd) -> std::io::Result<tokio::process::Child> {
         let mut command = Command::new(&self.options.shim);
         command.args(["shim", "host"]).args(self.options.max_open_files.map(|limit| limit.to_string()));
+        if let Some(user) = &self.options.run_as {
+            // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
+            unsafe { command.pre_exec(user.becoming()) };
+        }
         // A group of its own: what a terminal sends to the broker's is not for programs.
         command.env_clear().current_dir("/").stdin(link).stdout(Stdio::null()).process_group(0).spawn()
     }
@@ -369,6 +382,9 @@ impl Hub {
         };
         // Whoever still holds a link keeps its shim; that is not waited for longer than this.
         let _ = tokio::time::timeout(SHUTDOWN_BOUND, gone).await;
+        if let Some(base) = lock(&self.host).base.take() {
+            base.discard();
+        }
         left
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,18 +12,24 @@ use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
+use sha2::{Digest, Sha256};
 
 use super::{
-    layout::{failed, names, private_file, set_mode},
+    layout::{SHORT, failed, names, private_file, set_mode},
     remove::{self, Leftovers},
     unpack::{Placement, Unpacker},
 };
 use crate::model::error::Result;
 
+/// How much of a hash makes a name that no two extensions have.
+const SHORT_BYTES: usize = 8;
+
 /// What belongs to one extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtensionDir {
     root: PathBuf,
+    /// Whether a user who is not the broker's has to find files in it.
+    is_shared: bool,
 }
 
 /// The files of one generation.
@@ -40,8 +46,8 @@ pub struct Staging {
 }
 
 impl ExtensionDir {
-    pub(super) fn at(root: PathBuf) -> Self {
-        ExtensionDir { root }
+    pub(super) fn at(root: PathBuf, is_shared: bool) -> Self {
+        ExtensionDir { root, is_shared }
     }
 
     /// Makes the directories that are missing and sets their modes.
@@ -49,12 +55,10 @@ impl ExtensionDir {
     /// # Errors
     /// `FILE_FAILED`, also where a link or a file lies in the way.
     pub fn create(&self) -> Result<()> {
-        for (path, mode) in [
-            (self.root.clone(), 0o700),
-            (self.guest(), 0o777),
-            (self.broker(), 0o755),
-            (self.root.join("generations"), 0o700),
-        ] {
+        let passage = if self.is_shared { 0o711 } else { 0o700 };
+        let hidden = self.is_shared.then(|| (self.root.join("hidden"), 0o700));
+        let own = [(self.guest(), 0o777), (self.broker(), 0o755), (self.root.join("generations"), passage)];
+        for (path, mode) in std::iter::once((self.root.clone(), passage)).chain(hidden).chain(own) {
             match DirBuilder::new().mode(mode).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(failed("create", &path, error));
@@ -62,7 +66,13 @@ impl ExtensionDir {
                 _ => set_mode(&path, mode)?,
             }
         }
-        Ok(())
+        match self.short_broker() {
+            Some(short) => match std::os::unix::fs::symlink(self.broker(), &short) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", &short, error)),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
     }
 
     /// The extension's own directory.
@@ -72,12 +82,20 @@ impl ExtensionDir {
 
     /// Shared with the containers, which may put anything there. Use a [`super::guest::GuestDir`] to look into it.
     pub fn guest(&self) -> PathBuf {
-        self.root.join("guest")
+        if self.is_shared { self.root.join("hidden/guest") } else { self.root.join("guest") }
     }
 
     /// The broker's own files inside the containers, read-only there.
     pub fn broker(&self) -> PathBuf {
         self.root.join("broker")
+    }
+
+    /// A short way to the same for a user who is not the broker's; where there is none, that user cannot come there.
+    pub fn short_broker(&self) -> Option<PathBuf> {
+        let slug = self.root.file_name().filter(|_| self.is_shared)?;
+        let hash = Sha256::digest(slug.as_encoded_bytes());
+        let name: String = hash.iter().take(SHORT_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        Some(self.root.parent()?.parent()?.join(SHORT).join(name))
     }
 
     /// The configuration of the docker command line when it runs for this extension, which keeps there what it logs in
@@ -115,6 +133,9 @@ impl ExtensionDir {
     /// # Errors
     /// What could not be removed.
     pub fn remove(&self) -> Result<(), Leftovers> {
+        if let Some(short) = self.short_broker() {
+            let _ = fs::remove_file(short);
+        }
         remove::remove(&self.root)
     }
 }
@@ -160,6 +181,15 @@ impl GenerationDir {
         self.root.join("compose.json")
     }
 
+    /// Lets others read and run what is for the user, and nobody but the broker write it.
+    fn share(&self) -> Result<()> {
+        set_mode(&self.root, 0o711)?;
+        for tree in [self.ui(), self.icon(), self.host()] {
+            share_tree(&tree).map_err(|error| failed("set the modes in", &tree, error))?;
+        }
+        Ok(())
+    }
+
     /// The directory, opened; files below are reached through it without leaving it.
     ///
     /// # Errors
@@ -197,6 +227,9 @@ impl Staging {
     /// `FILE_FAILED`, also if that generation has files already.
     pub fn promote(mut self, extension: &ExtensionDir, number: u64) -> Result<GenerationDir> {
         let target = extension.generation(number);
+        if extension.is_shared {
+            self.files.share()?;
+        }
         match rename_new(&self.files.root, &target.root) {
             Ok(()) => self.promoted = true,
             // Somebody mounted a disk over `extensions`.
@@ -212,6 +245,9 @@ impl Staging {
         remove::remove(&partial.root)?;
         DirBuilder::new().mode(0o700).create(&partial.root).map_err(|error| failed("create", &partial.root, error))?;
         Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;
+        if extension.is_shared {
+            partial.share()?;
+        }
         rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error.into()))
     }
 }
@@ -224,6 +260,26 @@ impl Drop for Staging {
             tracing::warn!(%left, "staged files stay until the next start");
         }
     }
+}
+
+/// Gives group and others what the owner may, but for writing. Nobody else has the tree yet.
+fn share_tree(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if found.is_symlink() {
+        return Ok(());
+    }
+    let own = found.permissions().mode() & 0o700;
+    let shared = own & 0o500;
+    fs::set_permissions(path, fs::Permissions::from_mode(own | shared >> 3 | shared >> 6))?;
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            share_tree(&entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {

@@ -12,6 +12,10 @@
 //! ```
 //!
 //! Only the owner gets as far as `guest`: `extensions` is 0700, and the engine binds `guest` itself.
+//!
+//! In system mode there is one such directory for each user, `<data>/users/<uid>`, which is root's and lets that user
+//! through alone: to `ui`, `icon`, `host` and `broker`, and by way of `s/<hash>` to the same `broker`, of which nothing is the user's to write. `guest` lies in a
+//! directory of its own there, 0700: a container's root may leave programs in it that make root of whoever runs them.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -32,16 +36,26 @@ use super::{
     extension::{ExtensionDir, Staging},
     remove,
 };
-use crate::model::{
-    error::{Error, Reason, Result},
-    reference::ExtensionId,
-    signature::{KEY_BYTES, Key},
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        reference::ExtensionId,
+        signature::{KEY_BYTES, Key},
+    },
+    user::access::Access,
 };
+
+/// Where in a user's directory short ways lead to what has long names: an address holds 107 bytes.
+pub(super) const SHORT: &str = "s";
+/// The name of a socket in it that leads to an engine that has none.
+pub const ENGINE_SOCKET: &str = "engine.sock";
 
 /// The data directory, held for this process alone as long as the value lives.
 #[derive(Debug)]
 pub struct Layout {
     root: PathBuf,
+    /// Whether a user who is not the broker's has to find files in it.
+    is_shared: bool,
     /// Holds the lock; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
     staged: AtomicU64,
@@ -54,6 +68,21 @@ impl Layout {
     /// `CONFIG_INVALID` for a directory of another user or one that others may write to; `ALREADY_RUNNING` while
     /// another broker holds it; `FILE_FAILED`.
     pub fn open(data: &Path) -> Result<Layout> {
+        Layout::open_as(data, false)
+    }
+
+    /// The same for a user of a broker that works for several, in a directory that lets this user through.
+    ///
+    /// # Errors
+    /// Those of [`Layout::open`]; `FILE_FAILED` also where the disk keeps no access control lists.
+    pub fn open_for(data: &Path, uid: u32) -> Result<Layout> {
+        let layout = Layout::open_as(data, true)?;
+        let access = Access { owner: 7, users: vec![(uid, 1)], ..Access::default() };
+        access.set(data).map_err(|error| failed("let its user into", data, error))?;
+        Ok(layout)
+    }
+
+    fn open_as(data: &Path, is_shared: bool) -> Result<Layout> {
         make_private(data)?;
         check_owner(data)?;
         // Grants and audit in it are nobody else's to read.
@@ -63,15 +92,25 @@ impl Layout {
                 .map_err(|error| failed("set the mode of", data, error))?;
         }
         let lock = lock(&data.join("lock"))?;
-        let layout = Layout { root: data.to_owned(), _lock: lock, staged: AtomicU64::new(0) };
-        for name in ["extensions", "staging", "docker-config"] {
+        let layout = Layout { root: data.to_owned(), is_shared, _lock: lock, staged: AtomicU64::new(0) };
+        for (name, mode) in
+            [("extensions", layout.passage()), ("staging", 0o700), ("docker-config", 0o700), (SHORT, layout.passage())]
+        {
+            if name == SHORT && !is_shared {
+                continue;
+            }
             let path = layout.root.join(name);
             make_private(&path)?;
             check_owner(&path)?;
-            set_mode(&path, 0o700)?;
+            set_mode(&path, mode)?;
         }
         layout.empty_staging()?;
         Ok(layout)
+    }
+
+    /// The mode of directories on the way to what a user has to find.
+    fn passage(&self) -> u32 {
+        if self.is_shared { 0o711 } else { 0o700 }
     }
 
     /// The data directory.
@@ -81,7 +120,7 @@ impl Layout {
 
     /// Where a socket leads to an engine that has none.
     pub fn engine_socket(&self) -> PathBuf {
-        self.root.join("engine.sock")
+        self.root.join(ENGINE_SOCKET)
     }
 
     /// The database.
@@ -153,7 +192,7 @@ impl Layout {
 
     /// What belongs to an extension; nothing is made.
     pub fn extension(&self, id: &ExtensionId) -> ExtensionDir {
-        ExtensionDir::at(self.root.join("extensions").join(id.slug()))
+        ExtensionDir::at(self.root.join("extensions").join(id.slug()), self.is_shared)
     }
 
     /// Slugs and directories of all extensions that have one, in order, whatever the store says.
@@ -161,7 +200,7 @@ impl Layout {
     /// # Errors
     /// `FILE_FAILED`.
     pub fn extensions(&self) -> Result<Vec<(String, ExtensionDir)>> {
-        extensions_of(&self.root)
+        extensions_in(&self.root, self.is_shared)
     }
 
     /// A new, empty, private directory.
@@ -197,8 +236,13 @@ pub fn database_of(data: &Path) -> PathBuf {
 /// # Errors
 /// `FILE_FAILED`.
 pub fn extensions_of(data: &Path) -> Result<Vec<(String, ExtensionDir)>> {
+    extensions_in(data, false)
+}
+
+fn extensions_in(data: &Path, is_shared: bool) -> Result<Vec<(String, ExtensionDir)>> {
     let root = data.join("extensions");
-    let mut found: Vec<_> = names(&root)?.into_iter().map(|n| (n.clone(), ExtensionDir::at(root.join(n)))).collect();
+    let at = |name: String| (name.clone(), ExtensionDir::at(root.join(name), is_shared));
+    let mut found: Vec<_> = names(&root)?.into_iter().map(at).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
@@ -223,7 +267,7 @@ fn flock_of(line: &str, inode: u64) -> Option<i32> {
 }
 
 /// Makes a directory that only its owner may look into; one that is there stays as it is.
-fn make_private(path: &Path) -> Result<()> {
+pub(super) fn make_private(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("create", path, error))
 }
 
@@ -249,7 +293,7 @@ pub fn check_owner(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File> {
+pub(super) fn lock(path: &Path) -> Result<File> {
     let file = private_file(path).map_err(|error| failed("open", path, error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

@@ -7,6 +7,7 @@ pub mod guest;
 pub mod layout;
 pub mod remove;
 pub mod unpack;
+pub mod users;
 
 mod copy;
 mod links;

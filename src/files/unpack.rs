@@ -8,6 +8,7 @@ use std::{
     io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use cap_std::fs::Dir;
@@ -19,7 +20,10 @@ use super::{
     name::{Placer, checked, refused},
     tree::{Tree, unreadable},
 };
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    user::User,
+};
 
 /// Bytes that headers of one entry may take: names, extended attributes, maps of sparse files.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
@@ -86,12 +90,13 @@ pub struct Unpacker {
     limits: Limits,
     placement: Placement,
     image_path: Option<PathBuf>,
+    reader: Option<Arc<User>>,
 }
 
 impl Unpacker {
     /// With the default limits.
     pub fn new(placement: Placement) -> Self {
-        Unpacker { limits: Limits::default(), placement, image_path: None }
+        Unpacker { limits: Limits::default(), placement, image_path: None, reader: None }
     }
 
     /// With other limits.
@@ -106,6 +111,13 @@ impl Unpacker {
     #[must_use]
     pub fn image_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.image_path = Some(path.into());
+        self
+    }
+
+    /// Reads a directory with the rights of that user, where they are not our own.
+    #[must_use]
+    pub fn read_by(mut self, reader: Option<Arc<User>>) -> Self {
+        self.reader = reader;
         self
     }
 
@@ -156,7 +168,7 @@ impl Unpacker {
     pub fn copy_tree(&self, source: &Dir, path: &Path, destination: &Dir) -> Result<Report> {
         self.check()?;
         let mut run = Run::new(self, destination)?;
-        copy::copy(source, path, &self.limits, &mut run)?;
+        copy::copy(source, path, &self.limits, self.reader.as_deref(), &mut run)?;
         run.finish()
     }
 

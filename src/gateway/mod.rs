@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     model::error::Result,
-    peer::socket::{self, Caller, Socket},
+    peer::socket::{Caller, Socket},
 };
 use connection::Connection;
 use reply::Reply;
@@ -87,6 +87,8 @@ pub enum Made {
 /// All gateways of a broker.
 pub struct Gateways {
     engine: PathBuf,
+    /// Whose they are.
+    user: u32,
     open: Mutex<HashMap<String, Arc<Gateway>>>,
     tasks: TaskTracker,
 }
@@ -110,8 +112,8 @@ struct Gateway {
 
 impl Gateways {
     /// None yet. `engine` is the engine's socket.
-    pub fn new(engine: &Path) -> Self {
-        Gateways { engine: engine.to_owned(), open: Mutex::default(), tasks: TaskTracker::new() }
+    pub fn new(engine: &Path, user: u32) -> Self {
+        Gateways { engine: engine.to_owned(), user, open: Mutex::default(), tasks: TaskTracker::new() }
     }
 
     /// Opens the gateway of an extension in `dir`, in the place of one that a broker left there. One that is open stays.
@@ -124,7 +126,7 @@ impl Gateways {
         if open.contains_key(extension) {
             return Ok(());
         }
-        let socket = Socket::open(dir, NAME, "the engine gateway")?;
+        let socket = Socket::open(dir, NAME, "the engine gateway", self.user)?;
         let gateway = Arc::new(Gateway {
             extension: extension.to_owned(),
             engine: self.engine.clone(),
@@ -181,7 +183,7 @@ impl Gateway {
 
     /// Serves a client that has just connected, or tells it why not.
     async fn serve(self: Arc<Self>, client: UnixStream) {
-        let admitted = match socket::caller(&client, |_| false) {
+        let admitted = match self.socket.caller(&client, |_| false) {
             Ok(caller) => (self.keeper.admit)(caller).await.map_err(Reply::from),
             Err(why) => Err(Reply::new(403, why)),
         };

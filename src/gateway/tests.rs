@@ -32,7 +32,7 @@ impl Scene {
     fn new() -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let engine = UnixListener::bind(dir.path().join("engine")).unwrap();
-        let gateways = Gateways::new(&dir.path().join("engine"));
+        let gateways = Gateways::new(&dir.path().join("engine"), rustix::process::geteuid().as_raw());
         let (tell, told) = mpsc::unbounded_channel();
         let refused = Arc::new(Mutex::new(false));
         let is_refused = refused.clone();

@@ -34,6 +34,14 @@ impl Grant {
         }
     }
 
+    /// Whether it reaches beyond the user who accepts it: to root on the machine, or to what others have.
+    pub fn reaches_others(&self) -> bool {
+        match self {
+            Grant::EngineRead | Grant::EngineFull | Grant::EngineBind(_) | Grant::BackendPrivileged => true,
+            Grant::HostExecAny | Grant::HostExec(_) | Grant::Env(_) => false,
+        }
+    }
+
     /// What it lets the extension do, in plain words.
     pub fn summary(&self) -> String {
         match self {

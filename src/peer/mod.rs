@@ -77,6 +77,41 @@ fn is_ending(stat: &str) -> Option<bool> {
     Some(flags & PF_EXITING != 0)
 }
 
+/// The group of the process that connected, and its other groups, as they were when it did.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn groups_of(socket: BorrowedFd<'_>) -> io::Result<(u32, Vec<u32>)> {
+    let own = rustix::net::sockopt::socket_peercred(socket)?.gid.as_raw();
+    let mut others = vec![0_u32; 64];
+    loop {
+        let mut length = libc::socklen_t::try_from(mem::size_of_val(&others[..])).unwrap_or(libc::socklen_t::MAX);
+        // SAFETY: the kernel writes no more than `length` bytes, which is what there is room for.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                others.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / mem::size_of::<u32>();
+        match result {
+            0 => {
+                others.truncate(count);
+                return Ok((own, others));
+            }
+            // It says how many there are.
+            _ if Errno::from_io_error(&io::Error::last_os_error()) == Some(Errno::RANGE) && count > others.len() => {
+                others.resize(count, 0);
+            }
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 /// Whether the process that connected still lives, so that its number has not gone to another. True where the kernel
 /// cannot tell (before Linux 6.5).
 pub fn is_alive(socket: BorrowedFd<'_>) -> bool {

@@ -28,13 +28,15 @@ pub struct Socket {
     path: PathBuf,
     /// Device and inode of what was bound.
     file: (u64, u64),
+    /// Whose it is.
+    user: u32,
     listener: UnixListener,
 }
 
 /// Who is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A process of the broker's user or of root, where the broker lives.
+    /// A process of the socket's owner or of root, where the broker lives.
     Host,
     /// A process in the container of this id.
     Container(String),
@@ -42,13 +44,14 @@ pub enum Caller {
 
 impl Socket {
     /// Binds it in `dir`, which only one broker uses, and puts it in the place of one that was there, in one step. Any user
-    /// of a container may connect: who is let in follows from where a process lives. Errors call it `what`.
+    /// of a container may connect: who is let in follows from where a process lives, and where that is the broker's own place
+    /// from its user, which has to be `user`. Errors call it `what`.
     ///
     /// # Errors
     ///
     /// `FILE_FAILED`, `LIMIT_REACHED`.
-    pub fn open(dir: &Path, name: &'static str, what: &str) -> Result<Socket> {
-        Socket::bind(dir, name).map_err(|error| {
+    pub fn open(dir: &Path, name: &'static str, what: &str, user: u32) -> Result<Socket> {
+        Socket::bind(dir, name, user).map_err(|error| {
             let path = dir.join(name).display().to_string();
             let why = match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE) => Reason::LimitReached,
@@ -58,7 +61,7 @@ impl Socket {
         })
     }
 
-    fn bind(dir: &Path, name: &'static str) -> io::Result<Socket> {
+    fn bind(dir: &Path, name: &'static str, user: u32) -> io::Result<Socket> {
         // Its name until it listens.
         let new = format!(".{name}.new");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -73,7 +76,7 @@ impl Socket {
         let found = statat(&opened, &*new, AtFlags::SYMLINK_NOFOLLOW)?;
         renameat(&opened, &*new, &opened, name)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Socket { dir: opened, name, path: dir.join(name), file: (found.st_dev, found.st_ino), listener })
+        Ok(Socket { dir: opened, name, path: dir.join(name), file: (found.st_dev, found.st_ino), user, listener })
     }
 
     /// The next client.
@@ -83,6 +86,25 @@ impl Socket {
     /// What the system says.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// Who has just connected. On the host, processes that are `barred` by their number are never let in.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be told, or who is never let in.
+    pub fn caller(&self, stream: &UnixStream, barred: impl Fn(i32) -> bool) -> Result<Caller, &'static str> {
+        let credentials = stream.peer_cred().map_err(|_| "the system does not say who is calling")?;
+        let pid = credentials.pid().filter(|pid| *pid > 0).ok_or("the caller's process cannot be told")?;
+        let caller = match place_of(pid).ok_or("the calling process is gone or cannot be looked at")? {
+            Place::Container(id) => Caller::Container(id),
+            Place::Unclear => return Err("the caller's container cannot be told"),
+            Place::Host if barred(pid) => return Err("the caller is a program of an extension"),
+            Place::Host if [0, self.user].contains(&credentials.uid()) => Caller::Host,
+            Place::Host => return Err("this socket belongs to another user"),
+        };
+        // What was found out about that number is about the caller only if the caller still has it.
+        if is_alive(stream.as_fd()) { Ok(caller) } else { Err("the calling process is gone") }
     }
 
     /// Its address as DOCKER_HOST spells it. Where its path is too long for one, a path through this process leads to it,
@@ -104,25 +126,6 @@ impl Socket {
     }
 }
 
-/// Who has just connected. On the host, processes that are `barred` by their number are never let in.
-///
-/// # Errors
-///
-/// Why that cannot be told, or who is never let in.
-pub fn caller(stream: &UnixStream, barred: impl Fn(i32) -> bool) -> Result<Caller, &'static str> {
-    let credentials = stream.peer_cred().map_err(|_| "the system does not say who is calling")?;
-    let pid = credentials.pid().filter(|pid| *pid > 0).ok_or("the caller's process cannot be told")?;
-    let caller = match place_of(pid).ok_or("the calling process is gone or cannot be looked at")? {
-        Place::Container(id) => Caller::Container(id),
-        Place::Unclear => return Err("the caller's container cannot be told"),
-        Place::Host if barred(pid) => return Err("the caller is a program of an extension"),
-        Place::Host if [0, rustix::process::geteuid().as_raw()].contains(&credentials.uid()) => Caller::Host,
-        Place::Host => return Err("this socket belongs to another user"),
-    };
-    // What was found out about that number is about the caller only if the caller still has it.
-    if is_alive(stream.as_fd()) { Ok(caller) } else { Err("the calling process is gone") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,17 +135,18 @@ mod tests {
     #[tokio::test]
     async fn a_name_leads_to_whoever_bound_it_last() {
         let temp = tempfile::tempdir().unwrap();
+        let own = rustix::process::geteuid().as_raw();
         // Deeper than an address is long.
         let deep = temp.path().join("d".repeat(60)).join("e".repeat(60));
         for dir in [temp.path(), &deep] {
             std::fs::create_dir_all(dir).unwrap();
-            let first = Socket::bind(dir, NAME).unwrap();
-            let second = Socket::bind(dir, NAME).unwrap();
+            let first = Socket::bind(dir, NAME, own).unwrap();
+            let second = Socket::bind(dir, NAME, own).unwrap();
             let address = second.address();
             let path = address.strip_prefix("unix://").unwrap();
             assert!(path.len() <= MAX_ADDRESS_BYTES, "{path}");
             let connected = UnixStream::connect(path).await.unwrap();
-            assert_eq!(caller(&second.accept().await.unwrap(), |_| false), Ok(Caller::Host));
+            assert_eq!(second.caller(&second.accept().await.unwrap(), |_| false), Ok(Caller::Host));
             drop(connected);
             first.remove();
             assert!(dir.join(NAME).exists(), "not one that is another's by now");

@@ -42,6 +42,7 @@ mod sessions;
 mod soak;
 mod stopping;
 mod support;
+mod system;
 mod terminals;
 mod tolerance;
 mod updating;

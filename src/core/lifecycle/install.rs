@@ -126,7 +126,7 @@ impl Broker {
         let accepted = Decisions { allow: request.accept.clone(), deny: vec![] };
         let mut staged = self.stage(package, &accepted, report).await?;
         staged.check()?;
-        let decisions = decide(request, Decisions::default(), &staged.needs);
+        let decisions = self.decide(request, Decisions::default(), &staged.needs)?;
         let missing = decisions.missing(&staged.needs);
         if !missing.is_empty() {
             return Err(grants_required(id.as_str(), missing));
@@ -251,8 +251,18 @@ pub(super) fn is_same(existing: &Installed, package: &Package) -> bool {
     same && existing.change.is_none()
 }
 
-/// What the user's words amount to, on top of what was decided before.
-pub(super) fn decide(request: &InstallRequest, before: Decisions, needs: &[Need]) -> Decisions {
+impl Broker {
+    /// What the user's words amount to, on top of what was decided before.
+    ///
+    /// Errors: GRANT_RESERVED.
+    pub(super) fn decide(&self, request: &InstallRequest, before: Decisions, needs: &[Need]) -> Result<Decisions> {
+        let decided = decide(request, before, needs);
+        let accepts_any = request.trust || !request.accept.is_empty();
+        self.behalf.check_acceptance(decided.allow.iter().filter(|_| accepts_any)).map(|()| decided)
+    }
+}
+
+fn decide(request: &InstallRequest, before: Decisions, needs: &[Need]) -> Decisions {
     let mut allow = before.allow;
     allow.extend(request.accept.iter().cloned());
     if request.trust {

@@ -10,7 +10,7 @@ use super::{
         Broker, Progress, Report, package::Package, ready::Readiness, stage::Staged, state::State, view::View, written,
     },
     InstallRequest, Work, at_rest, failpoint, grants_required,
-    install::{Taken, close, decide, is_same, record},
+    install::{Taken, close, is_same, record},
 };
 use crate::model::{
     error::{Error, Reason, Result},
@@ -98,7 +98,7 @@ impl Broker {
         accepted.allow.extend(request.accept.iter().cloned());
         let mut staged = self.stage(package, &accepted, report).await?;
         staged.check()?;
-        let decisions = decide(request, before, &staged.needs);
+        let decisions = self.decide(request, before, &staged.needs)?;
         let missing = decisions.missing(&staged.needs);
         if !missing.is_empty() {
             return Err(grants_required(id.as_str(), missing));

@@ -1,0 +1,111 @@
+//! For whom the broker works: the user that it runs as, or in system mode one of several, of whom it knows no more than
+//! the machine does. What it does because such a user says so, it does with that user's rights.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        grant::Grant,
+    },
+    user::User,
+};
+
+/// What of the broker's environment is nobody's in particular.
+const COMMON: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
+
+/// For whom a broker works.
+#[derive(Debug, Clone)]
+pub enum Behalf {
+    /// The user that it runs as.
+    Own,
+    /// One of several.
+    OneOfSeveral {
+        /// Who.
+        user: Arc<User>,
+        /// Whether this user may accept grants that amount to root on the machine, or show what others have.
+        is_trusted: bool,
+    },
+}
+
+impl Behalf {
+    /// Its uid.
+    pub fn uid(&self) -> u32 {
+        match self {
+            Behalf::Own => rustix::process::geteuid().as_raw(),
+            Behalf::OneOfSeveral { user, .. } => user.uid,
+        }
+    }
+
+    /// Whether brokers of others use the same engine, whose things are none of this user's business.
+    pub fn is_one_of_several(&self) -> bool {
+        matches!(self, Behalf::OneOfSeveral { .. })
+    }
+
+    /// Whether that user is another than the broker's own.
+    pub fn acts_for_another(&self) -> bool {
+        self.uid() != rustix::process::geteuid().as_raw()
+    }
+
+    /// As whom its programs run, where that is not the broker's own user.
+    pub fn run_as(&self) -> Option<Arc<User>> {
+        self.reader().filter(|_| self.acts_for_another())
+    }
+
+    /// A variable of its environment.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        match self {
+            Behalf::Own => std::env::var(name).ok(),
+            Behalf::OneOfSeveral { .. } if COMMON.contains(&name) => std::env::var(name).ok(),
+            Behalf::OneOfSeveral { user, .. } => user.variable(name),
+        }
+    }
+
+    /// Its home directory.
+    pub(super) fn home(&self) -> PathBuf {
+        self.variable("HOME").unwrap_or_else(|| "/".into()).into()
+    }
+
+    /// Notes the groups of a process of this user.
+    pub(super) fn learn(&self, groups: &(u32, Vec<u32>)) {
+        if let Behalf::OneOfSeveral { user, .. } = self {
+            user.learn(groups.0, groups.1.clone());
+        }
+    }
+
+    /// Does something with this user's rights, and on this thread alone. It must not wait.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, of the work or of why it is not begun.
+    pub(super) fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Behalf::Own => work(),
+            Behalf::OneOfSeveral { user, .. } => user.act(work)?,
+        }
+    }
+
+    /// Whose rights it is that files are read with, where they are not the broker's own.
+    pub(super) fn reader(&self) -> Option<Arc<User>> {
+        match self {
+            Behalf::Own => None,
+            Behalf::OneOfSeveral { user, .. } => Some(user.clone()),
+        }
+    }
+
+    /// Whether this user may accept grants.
+    ///
+    /// # Errors
+    ///
+    /// `GRANT_RESERVED`.
+    pub(super) fn check_acceptance<'a>(&self, mut grants: impl Iterator<Item = &'a Grant>) -> Result<()> {
+        let Behalf::OneOfSeveral { is_trusted: false, user } = self else { return Ok(()) };
+        let Some(grant) = grants.find(|grant| grant.reaches_others()) else { return Ok(()) };
+        let message = format!(
+            "{grant} amounts to root on this machine or shows what others have, and the broker works for several users: \
+             {} may not accept it unless system.trust_users is on in the broker's configuration",
+            user.name
+        );
+        Err(Error::new(Reason::GrantReserved, grant.to_string(), message))
+    }
+}
