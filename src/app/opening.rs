@@ -9,10 +9,10 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    config::{Config, System},
+    config::{Config, EngineFiles, System},
     core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::Engine,
-    exec::{Hub, HubOptions, SqueezeJournal},
+    exec::{Hub, HubOptions, SqueezeJournal, Visits},
     files::{
         layout::{ENGINE_SOCKET, Layout},
         users::Users,
@@ -91,12 +91,14 @@ impl Opening {
         let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &run);
         let engine = engine.known_as(self.config.engine.to_string());
         let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
+        let (visits, visited) = Visits::new();
         let hub = Hub::new(HubOptions {
             max_open_files: self.open_files,
             is_subreaper: is_subreaper(),
             squeeze_journal: Some(squeeze_journal(&store, &run)),
             engine_socket: Some(engine.socket().to_owned()),
             run_as: behalf.run_as(),
+            visits: Some(visits),
             ..HubOptions::default()
         });
         let broker = Broker::new(Parts {
@@ -110,6 +112,8 @@ impl Opening {
             engine,
             run,
             hub: Arc::new(hub),
+            shares_files: shares_files(&self.config),
+            visited,
         })
         .await?;
         broker.open_all_sockets().await?;
@@ -117,6 +121,7 @@ impl Opening {
         broker.spawn_recovery();
         broker.spawn_feed();
         broker.spawn_carer();
+        broker.spawn_tunnels();
         Ok(broker)
     }
 
@@ -185,6 +190,15 @@ fn limits(config: &Config) -> Limits {
         memory: proxy::Memory::of(MAX_HELD_BYTES),
     };
     Limits { exchange, ready_timeout: config.ready_timeout }
+}
+
+/// Whether engine and broker share directories, where the configuration settles it.
+fn shares_files(config: &Config) -> Option<bool> {
+    match config.engine_files {
+        EngineFiles::Auto => None,
+        EngineFiles::Shared => Some(true),
+        EngineFiles::Apart => Some(false),
+    }
 }
 
 /// Squeezed process limits are written down in the store.

@@ -24,6 +24,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL")]
     pub engine: Option<String>,
 
+    /// Whether the engine's containers can have directories of this machine: auto, shared or apart
+    /// [default: auto]
+    #[arg(long, value_name = "WHETHER")]
+    pub engine_files: Option<String>,
     /// Configuration file [default: longshore/config.toml in $XDG_CONFIG_HOME or ~/.config, if
     /// it exists]
     #[arg(long, value_name = "FILE")]

@@ -30,6 +30,8 @@ pub struct Config {
     pub engine: EngineAddress,
     /// What the engine's address comes from, such as `DOCKER_HOST`, to be shown.
     pub engine_origin: String,
+    /// Whether its containers can have directories of this machine. Default: as far as that can be told.
+    pub engine_files: EngineFiles,
     /// How long open calls may go on after a stop was asked for. Default 10 s.
     pub drain_timeout: Duration,
     /// How long a backend may take to accept a connection. Default 5 s.
@@ -99,6 +101,17 @@ pub enum EngineAddress {
     Unix(PathBuf),
     /// TCP without TLS, on this machine: the engine and the broker share directories.
     Tcp(SocketAddr),
+}
+
+/// Whether an engine's containers can have directories of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineFiles {
+    /// Told by its address and its kernel.
+    Auto,
+    /// They can.
+    Shared,
+    /// They cannot: it runs in a virtual machine, or on another one.
+    Apart,
 }
 
 impl fmt::Display for EngineAddress {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Config, EngineAddress, Log, LogFormat, Mistake, ServeArgs, System,
+    Config, EngineAddress, EngineFiles, Log, LogFormat, Mistake, ServeArgs, System,
     file::{self, Setting},
     value,
 };
@@ -23,6 +23,7 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_DATA_DIR",
     "LONGSHORE_RUNTIME_DIR",
     "LONGSHORE_ENGINE",
+    "LONGSHORE_ENGINE_FILES",
     "LONGSHORE_CONFIG",
     "LONGSHORE_LOG",
     "LONGSHORE_LOG_FORMAT",
@@ -96,6 +97,7 @@ pub fn resolve(
         Some(found) => found,
         None => sources.default_engine(machine),
     };
+    let files = sources.pick("engine_files", args.engine_files.clone(), value::engine_files);
     let drain = sources.pick("drain_timeout", args.drain_timeout.clone(), value::duration);
     let connect = sources.pick("connect_timeout", None, value::timeout);
     let head = sources.pick("head_timeout", None, value::timeout);
@@ -119,6 +121,7 @@ pub fn resolve(
         runtime_dir,
         engine,
         engine_origin,
+        engine_files: files.map_or(EngineFiles::Auto, |found| found.0),
         drain_timeout: drain.map_or(Duration::from_secs(10), |found| found.0),
         connect_timeout: connect.map_or(Duration::from_secs(5), |found| found.0),
         head_timeout: head.map_or(Duration::from_secs(3600), |found| found.0),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{EngineAddress, LogFormat};
+use super::{EngineAddress, EngineFiles, LogFormat};
 use crate::model::audit::Audit;
 
 /// Bytes of a Unix socket's path, without the NUL at its end.
@@ -152,6 +152,16 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
 pub(super) fn ids(text: &str, id: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, String> {
     let names = text.split([' ', ',']).filter(|name| !name.is_empty());
     names.map(|name| id(name).ok_or_else(|| format!("there is no {name:?} on this machine"))).collect()
+}
+
+/// `auto`, `shared` or `apart`.
+pub(super) fn engine_files(text: &str) -> Result<EngineFiles, String> {
+    match text {
+        "auto" => Ok(EngineFiles::Auto),
+        "shared" => Ok(EngineFiles::Shared),
+        "apart" => Ok(EngineFiles::Apart),
+        _ => Err(format!("{text:?} says nothing of an engine's files; write auto, shared or apart")),
+    }
 }
 
 /// `text` or `json`.

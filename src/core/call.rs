@@ -12,7 +12,7 @@ use tokio::{net::UnixStream, time::Instant};
 use super::{Behalf, Broker, leases::Route as Registered, start::BackendContainer};
 use crate::{
     engine::ContainerDetails,
-    exec::{self, DialErrorKind},
+    exec::{self, DialErrorKind, InContainer},
     files::guest::{DialError, GuestDir},
     model::{
         error::{Error, Reason, Result},
@@ -178,6 +178,9 @@ impl Broker {
         backend: &BackendRecord,
         socket: &str,
     ) -> Result<UnixStream> {
+        if self.is_apart() {
+            return self.dial_within(installed, backend, socket).await;
+        }
         let directory = self.layout.extension(&installed.id);
         let failure = match GuestDir::open(&directory.guest())?.dial(socket) {
             Ok(stream) => return UnixStream::from_std(stream).map_err(|e| unreachable(&installed.id, &e)),
@@ -195,12 +198,14 @@ impl Broker {
     async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<UnixStream> {
         let container = self.running_container(installed, backend).await?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let docker = self.engine.client()?;
+        let (docker, way) = (self.engine.client()?, self.way(&broker_dir).await?);
+        let (docker, socket_of_engine) = (&docker, self.engine.socket());
         let mut failure = None;
         for user in INSIDE_USERS {
+            let place = InContainer { docker, socket: socket_of_engine, container: &container.id, user, way };
             // A link that died with its container is noticed when it is used; the next is a new one.
             for _ in 0..2 {
-                let link = self.hub.container(&docker, &container.id, user, &broker_dir).await?;
+                let link = self.hub.container(place).await?;
                 match link.connect(GUEST_DIR, socket).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) => failure = Some(error),

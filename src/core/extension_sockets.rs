@@ -55,10 +55,11 @@ pub(super) struct ExtensionSockets {
     tasks: TaskTracker,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     socket: Arc<Socket>,
     closed: CancellationToken,
+    places: Arc<Semaphore>,
 }
 
 impl ExtensionSockets {
@@ -85,8 +86,10 @@ impl ExtensionSockets {
         }
         let socket = Socket::open(dir, NAME, "the extension's socket", self.user)?;
         let (socket, closed) = (Arc::new(socket), CancellationToken::new());
-        self.tasks.spawn(accept(id.clone(), socket.clone(), closed.clone(), self.arrive.clone(), barred));
-        open.insert(id.clone(), Open { socket, closed });
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accepted = Open { socket, closed, places };
+        self.tasks.spawn(accept(id.clone(), accepted.clone(), self.arrive.clone(), barred));
+        open.insert(id.clone(), accepted);
         Ok(())
     }
 
@@ -94,6 +97,16 @@ impl ExtensionSockets {
     pub(super) fn path(&self, id: &ExtensionId) -> Option<String> {
         let address = self.lock().get(id)?.socket.address();
         address.strip_prefix("unix://").map(str::to_owned)
+    }
+
+    /// Receives somebody who came from a container by a tunnel. Where there is no place, or no socket, that is the end.
+    pub(super) async fn receive(&self, id: &ExtensionId, container: String, stream: UnixStream) {
+        let Some(Open { closed, places, .. }) = self.lock().get(id).cloned() else { return };
+        if let Ok(place) = places.try_acquire_owned() {
+            let (extension, caller) = (id.clone(), Ok(Caller::Container(container)));
+            // Nobody is there for it while the broker stops.
+            let _ = self.arrive.send(Arrival { extension, caller, stream, closed, place }).await;
+        }
     }
 
     /// Closes the socket of an extension and its connections, and removes it.
@@ -135,12 +148,10 @@ impl Broker {
 
 async fn accept(
     id: ExtensionId,
-    socket: Arc<Socket>,
-    closed: CancellationToken,
+    Open { socket, closed, places }: Open,
     arrive: mpsc::Sender<Arrival>,
     barred: impl Fn(i32) -> bool,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepted = async {
         loop {
             // Never closed.

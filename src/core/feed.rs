@@ -54,6 +54,7 @@ impl Broker {
     async fn follow(&self) -> Result<()> {
         // From before the list is made, so that nothing falls between the two.
         let mut events = self.engine.events(now_ms() / 1000 - 1)?;
+        self.shares_files().await?;
         self.read_all().await?;
         self.carer.all_afresh();
         // What an event told of may be listed a little later only: it is read once more.

@@ -46,6 +46,15 @@ impl Broker {
             Ok(compose) => ("compose", true, format!("version {}", compose.version())),
             Err(why) => ("compose", false, why.clone()),
         });
+        capabilities.push(match self.shares_files().await {
+            Ok(true) => ("engine.files", true, "containers and the broker share directories".to_owned()),
+            Ok(false) => {
+                let detail = "none are shared with the broker: volumes and a tunnel into each container stand for them, \
+                              and compose files cannot be run";
+                ("engine.files", false, detail.to_owned())
+            }
+            Err(why) => ("engine.files", false, why.to_string()),
+        });
         capabilities.push((
             "grants.engine",
             false,

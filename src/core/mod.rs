@@ -1,5 +1,6 @@
 //! What the broker does: installs, observes, carries, runs, owns, removes. No gRPC and no engine library in here.
 
+mod apart;
 mod audit;
 mod behalf;
 mod brokers;
@@ -37,6 +38,7 @@ mod start;
 mod state;
 mod stats;
 mod sweep;
+mod tunnels;
 mod validate;
 mod view;
 mod written;
@@ -52,7 +54,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, compose::Compose},
-    exec::{Hub, Life},
+    exec::{Hub, Life, Visit},
     files::layout::Layout,
     gateway::Gateways,
     model::{
@@ -154,6 +156,8 @@ pub struct Broker {
     pools: pools::Pools,
     sessions: sessions::Sessions,
     gateways: Gateways,
+    apart: apart::Apart,
+    tunnels: tunnels::Tunnels,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -180,12 +184,29 @@ pub struct Parts {
     pub run: String,
     /// What runs its programs.
     pub hub: Arc<Hub>,
+    /// Whether engine and broker share directories; where it is not said, the engine is asked.
+    pub shares_files: Option<bool>,
+    /// Those who come through tunnels into containers.
+    pub visited: tokio::sync::mpsc::Receiver<Visit>,
 }
 
 impl Broker {
     /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
-        let Parts { behalf, places, limits, audit, host_programs, layout, store, engine, run, hub } = parts;
+        let Parts {
+            behalf,
+            places,
+            limits,
+            audit,
+            host_programs,
+            layout,
+            store,
+            engine,
+            run,
+            hub,
+            shares_files,
+            visited,
+        } = parts;
         let key = layout.key(random::bytes)?;
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
@@ -211,6 +232,8 @@ impl Broker {
             audited,
             layout,
             gateways: Gateways::new(engine.socket(), behalf.uid()),
+            apart: apart::Apart::new(shares_files),
+            tunnels: tunnels::Tunnels::new(visited),
             store,
             engine,
             run,

@@ -106,7 +106,9 @@ impl Broker {
     async fn look(&self, installed: &Installed) -> Result<View> {
         let mut installed = installed.clone();
         installed.change = None;
-        self.view_by_itself(installed).await
+        let view = self.view_by_itself(installed).await?;
+        self.want_tunnels(&view.containers);
+        Ok(view)
     }
 
     /// Whether a connection can really be made, also where only root may; one that registered says so itself.

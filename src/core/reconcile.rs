@@ -213,6 +213,7 @@ impl Broker {
             Ok(Err(error)) if error.reason() == Reason::ExtensionNotFound => return of(Next::Gone),
             _ => return of(Next::In(BUSY)),
         };
+        self.want_tunnels(&view.containers);
         if let Some(pause) = pause {
             return of(Next::In(pause));
         }

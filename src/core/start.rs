@@ -161,6 +161,11 @@ impl Broker {
                 };
                 Ok(Some(single(project, socket, image)))
             }
+            BackendDraft::Compose(_) if !self.shares_files().await? => {
+                let message = "the services of a compose file cannot run on an engine that shares no directory with \
+                               the broker; a backend of one image (vm.image) can";
+                Err(Error::new(Reason::ComposeUnavailable, id.as_str(), message))
+            }
             BackendDraft::Compose(prepass) => {
                 if record.image_id.is_none() && !prepass.plugin_services.is_empty() {
                     return Ok(None);
@@ -235,7 +240,7 @@ impl Broker {
     ) -> Result<()> {
         let Prepared { blueprint, before } = prepared;
         report.phase(InstallPhase::Starting, &blueprint.backend.project);
-        self.clear_stale_socket(installed);
+        self.clear_stale_socket(installed).await;
         let once = async || match &blueprint.kind {
             BlueprintKind::Image => self.create_single(installed, &blueprint.backend).await,
             BlueprintKind::Compose => self.compose_up(installed, ready_timeout, &aside).await,
@@ -293,7 +298,7 @@ impl Broker {
         let container = self.backend_container(installed, backend, &backend.service).await?;
         // One that runs listens on it.
         if container.running(&installed.id).is_err() {
-            self.clear_stale_socket(installed);
+            self.clear_stale_socket(installed).await;
         }
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         if files.compose_file().is_file() {
@@ -402,8 +407,7 @@ impl Broker {
             labels,
             network,
             service: IMAGE_SERVICE.into(),
-            guest_dir: directory.guest(),
-            broker_dir: directory.broker(),
+            mounts: self.mounts(installed, &directory).await?,
         };
         let there = self.engine.containers(&[nonce_label(installed)]).await?;
         let container = match there.into_iter().find(|found| found.name == spec.name) {
@@ -418,14 +422,18 @@ impl Broker {
     }
 
     /// A socket file that a stopped backend left would make one that does not unlink it fail.
-    pub(super) fn clear_stale_socket(&self, installed: &Installed) {
+    pub(super) async fn clear_stale_socket(&self, installed: &Installed) {
         let Some(socket) = installed.record.backend.as_ref().and_then(|backend| backend.socket.as_deref()) else {
             return;
         };
         let guest = self.layout.extension(&installed.id).guest();
-        let cleared = GuestDir::open(&guest).and_then(|guest| {
-            guest.clear_stale_socket(socket).map_err(|e| Error::new(Reason::FileFailed, socket, e.to_string()))
-        });
+        let cleared = match self.is_apart() {
+            true => self.clear_socket_apart(installed, socket).await,
+            false => GuestDir::open(&guest).and_then(|guest| {
+                let cleared = guest.clear_stale_socket(socket).map(drop);
+                cleared.map_err(|e| Error::new(Reason::FileFailed, socket, e.to_string()))
+            }),
+        };
         if let Err(error) = cleared {
             tracing::debug!(%error, extension = %installed.id, "a stale socket stays");
         }

@@ -1,6 +1,6 @@
 //! An installed extension as it is seen when asked.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::{
     Broker,
@@ -20,6 +20,9 @@ use crate::{
         registration::Health,
     },
 };
+
+/// How long a look through a tunnel may take.
+const LOOK_BOUND: Duration = Duration::from_secs(2);
 
 /// An installed extension and what was observed of it.
 #[derive(Debug, Clone)]
@@ -240,6 +243,13 @@ impl Broker {
     /// Whether the socket takes connections. One that only the container's root may use counts as answering: Install saw
     /// it answer, and a look from inside the container is too dear for a list.
     async fn socket_facts(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> SocketFacts {
+        if self.is_apart() {
+            let dialled = tokio::time::timeout(LOOK_BOUND, self.dial_socket(installed, backend, socket)).await;
+            return match dialled {
+                Ok(Ok(_)) => SocketFacts::Answers,
+                _ => self.while_silent(installed, backend).await,
+            };
+        }
         let guest = self.layout.extension(&installed.id).guest();
         let dialled = GuestDir::open(&guest).map(|guest| guest.dial(socket));
         if let Ok(Ok(_) | Err(DialError::Denied | DialError::Busy)) = dialled {

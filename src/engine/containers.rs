@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 use bollard::{
     body_full,
     models::{
-        ContainerCreateBody, ContainerUpdateBody, HostConfig, Mount, MountType, NetworkingConfig, RestartPolicy,
-        RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerUpdateBody, HostConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig,
+        RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
@@ -20,12 +20,15 @@ use super::{
     Engine,
     answers::{Inspected, Listed},
     found,
+    volumes::volume_mount,
 };
 use crate::model::{
     error::{Error, Reason, Result},
-    mounts::{CONTAINER_DIR, EXTENSION_SOCKET, GUEST_DIR, SOCKET_VARIABLE},
+    mounts::{CONTAINER_DIR, EXTENSION_SOCKET, GUEST_DIR, SHIM_DIR, SOCKET_VARIABLE},
 };
 
+/// Room for the names of a tunnel's doors, in bytes.
+const DOORS_BYTES: i64 = 1 << 20;
 /// Seconds that a container gets to stop where its author does not say.
 const DEFAULT_STOP_S: i64 = 10;
 /// Most seconds that it gets.
@@ -101,10 +104,72 @@ pub struct BackendSpec {
     pub network: String,
     /// Service name, known on that network.
     pub service: String,
-    /// Host directory for `/run/guest-services`.
-    pub guest_dir: PathBuf,
-    /// Host directory for `/run/longshore`, read-only.
-    pub broker_dir: PathBuf,
+    /// What it has of the broker.
+    pub mounts: Mounts,
+}
+
+/// What containers have of the broker.
+#[derive(Debug, Clone)]
+pub enum Mounts {
+    /// Directories that both see.
+    Shared {
+        /// Host directory for `/run/guest-services`.
+        guest_dir: PathBuf,
+        /// Host directory for `/run/longshore`, read-only.
+        broker_dir: PathBuf,
+    },
+    /// Volumes of an engine that sees no directory of the broker's.
+    Apart {
+        /// The volume for `/run/guest-services`.
+        guest: String,
+        /// The volume with the shim.
+        shim: String,
+    },
+}
+
+impl Mounts {
+    /// The path of the shim in a container.
+    pub(super) fn shim(&self) -> &'static str {
+        match self {
+            Mounts::Shared { .. } => "/run/longshore/shim",
+            Mounts::Apart { .. } => "/run/longshore/bin/shim",
+        }
+    }
+
+    /// What stands for the guest directory.
+    pub(super) fn guest(&self) -> String {
+        match self {
+            Mounts::Shared { guest_dir, .. } => guest_dir.display().to_string(),
+            Mounts::Apart { guest, .. } => guest.clone(),
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<Mount> {
+        let bind = |source: &PathBuf, target: &str, read_only| Mount {
+            typ: Some(MountType::BIND),
+            source: Some(source.display().to_string()),
+            target: Some(target.into()),
+            read_only: Some(read_only),
+            ..Default::default()
+        };
+        match self {
+            Mounts::Shared { guest_dir, broker_dir } => {
+                vec![bind(guest_dir, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]
+            }
+            Mounts::Apart { guest, shim } => {
+                // Empty at each start: the doors of the tunnel are laid there.
+                let options =
+                    MountTmpfsOptions { size_bytes: Some(DOORS_BYTES), mode: Some(0o755), ..Default::default() };
+                let doors = Mount {
+                    typ: Some(MountType::TMPFS),
+                    target: Some(CONTAINER_DIR.into()),
+                    tmpfs_options: Some(options),
+                    ..Default::default()
+                };
+                vec![volume_mount(guest, GUEST_DIR, false), doors, volume_mount(shim, SHIM_DIR, true)]
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -139,23 +204,13 @@ impl Engine {
     ///
     /// Errors: IMAGE_NOT_FOUND where that was removed meanwhile, ENGINE_REFUSED, ENGINE_UNAVAILABLE.
     pub async fn create_backend(&self, spec: BackendSpec) -> Result<String> {
-        let bind = |source: &PathBuf, target: &str, read_only| Mount {
-            typ: Some(MountType::BIND),
-            source: Some(source.display().to_string()),
-            target: Some(target.into()),
-            read_only: Some(read_only),
-            ..Default::default()
-        };
         let aliases = bollard::models::EndpointSettings { aliases: Some(vec![spec.service]), ..Default::default() };
         let body = ContainerCreateBody {
             image: Some(spec.image),
             labels: Some(spec.labels),
             env: Some(vec![format!("{SOCKET_VARIABLE}={EXTENSION_SOCKET}")]),
             host_config: Some(HostConfig {
-                mounts: Some(vec![
-                    bind(&spec.guest_dir, GUEST_DIR, false),
-                    bind(&spec.broker_dir, CONTAINER_DIR, true),
-                ]),
+                mounts: Some(spec.mounts.list()),
                 network_mode: Some(spec.network.clone()),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),

@@ -17,6 +17,7 @@ mod relay;
 mod sweep;
 mod temporary;
 mod veil;
+mod volumes;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 pub use arrival::Arrival;
-pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
+pub use containers::{BackendSpec, Container, ContainerDetails, Mounted, Mounts};
 pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -102,6 +103,11 @@ impl Engine {
     /// The engine's socket.
     pub fn socket(&self) -> &std::path::Path {
         &self.socket
+    }
+
+    /// The name of the broker that uses it.
+    pub fn broker(&self) -> &str {
+        self.mark.broker()
     }
 
     /// The engine's address, as DOCKER_HOST spells it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bollard::{
-    models::{ContainerCreateBody, HostConfig, Mount, MountType},
+    models::{ContainerCreateBody, HostConfig},
     query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
 use bytes::Bytes;
@@ -12,11 +12,8 @@ use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use super::Engine;
-use crate::model::{
-    error::{Error, Reason, Result},
-    mounts::{CONTAINER_DIR, GUEST_DIR},
-};
+use super::{Engine, Mounts};
+use crate::model::error::{Error, Reason, Result};
 
 /// The image with nothing in it, there only while it is needed.
 const EMPTY_IMAGE: &str = "longshore/empty";
@@ -28,38 +25,47 @@ impl Engine {
     ///
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
     pub async fn sweep(&self, directory: &Path, broker_dir: &Path) -> Result<()> {
-        let hash = Sha256::digest(directory.as_os_str().as_encoded_bytes());
+        let image = self.import_empty(&directory.to_string_lossy(), "sweeper").await?;
+        let mounts = Mounts::Shared { guest_dir: directory.to_owned(), broker_dir: broker_dir.to_owned() };
+        let swept = self.run_sweeper(&image, &mounts, &["sweep"]).await;
+        self.remove_image(&image).await?;
+        swept
+    }
+
+    /// Removes the socket `name` from a volume that stands for a guest directory, while no container of its extension
+    /// runs.
+    ///
+    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
+    pub async fn unlink_socket(&self, mounts: &Mounts, name: &str) -> Result<()> {
+        let image = self.import_empty(&format!("{mounts:?}"), "sweeper").await?;
+        let unlinked = self.run_sweeper(&image, mounts, &["unlink", name]).await;
+        self.remove_image(&image).await?;
+        unlinked
+    }
+
+    /// Has an image with nothing in it, for one `use_of` it that is marked with `purpose`: its name.
+    pub(super) async fn import_empty(&self, use_of: &str, purpose: &str) -> Result<String> {
+        let hash = Sha256::digest(use_of.as_bytes());
         let image = format!("{EMPTY_IMAGE}:{}", hex::encode(&hash[..8]));
         // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
-        let labels = self.mark.labels("sweeper").into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
+        let labels = self.mark.labels(purpose).into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
         let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();
         let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
             .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
             .map_err(|e| Error::bug(format!("no request can import {image}")).caused_by(e))?;
         self.raw(&image, import).await?;
-        let swept = self.run_sweeper(&image, directory, broker_dir).await;
-        self.remove_image(&image).await?;
-        swept
+        Ok(image)
     }
 
-    async fn run_sweeper(&self, image: &str, directory: &Path, broker_dir: &Path) -> Result<()> {
-        let bind = |source: &Path, target: &str, read_only| Mount {
-            typ: Some(MountType::BIND),
-            source: Some(source.display().to_string()),
-            target: Some(target.into()),
-            read_only: Some(read_only),
-            ..Default::default()
-        };
+    async fn run_sweeper(&self, image: &str, mounts: &Mounts, work: &[&str]) -> Result<()> {
+        let program = [mounts.shim(), "shim"].into_iter().chain(work.iter().copied());
         let body = ContainerCreateBody {
             image: Some(image.into()),
-            entrypoint: Some(vec![format!("{CONTAINER_DIR}/shim"), "shim".into(), "sweep".into()]),
+            entrypoint: Some(program.map(ToOwned::to_owned).collect()),
             user: Some("0:0".into()),
             labels: Some(self.mark.labels("sweeper")),
             network_disabled: Some(true),
-            host_config: Some(HostConfig {
-                mounts: Some(vec![bind(directory, GUEST_DIR, false), bind(broker_dir, CONTAINER_DIR, true)]),
-                ..Default::default()
-            }),
+            host_config: Some(HostConfig { mounts: Some(mounts.list()), ..Default::default() }),
             ..Default::default()
         };
         let options = CreateContainerOptionsBuilder::default().build();
@@ -69,8 +75,8 @@ impl Engine {
         match ended? {
             0 => Ok(()),
             code => {
-                let message = format!("{} could not be emptied as root: exit code {code}", directory.display());
-                Err(Error::new(Reason::FileFailed, directory.display().to_string(), message))
+                let message = format!("what is in {} could not be removed as root: exit code {code}", mounts.guest());
+                Err(Error::new(Reason::FileFailed, mounts.guest(), message))
             }
         }
     }

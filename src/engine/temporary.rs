@@ -11,7 +11,7 @@ use crate::model::error::Result;
 /// Label with the broker that made it.
 const BROKER_LABEL: &str = "dev.longshore.broker";
 /// Label with the run of that broker.
-const RUN_LABEL: &str = "dev.longshore.run";
+pub(super) const RUN_LABEL: &str = "dev.longshore.run";
 
 /// Who makes it.
 #[derive(Debug, Clone)]
@@ -23,6 +23,11 @@ pub(super) struct Mark {
 impl Mark {
     pub(super) fn new(broker: &str, run: &str) -> Self {
         Mark { broker: broker.into(), run: run.into() }
+    }
+
+    /// Its name.
+    pub(super) fn broker(&self) -> &str {
+        &self.broker
     }
 
     /// The labels of a container for `purpose`, such as `reader`.

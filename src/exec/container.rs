@@ -2,12 +2,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
 use bollard::{
-    Docker,
     exec::{CreateExecOptions, StartExecOptions, StartExecResults},
     models::ContainerState,
 };
@@ -17,7 +15,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{copy, door::Door};
+use super::{
+    copy,
+    door::Door,
+    hub::{InContainer, Way},
+    tunnel::{self, Visits},
+};
 use crate::model::{
     error::{Error, Reason, Result},
     mounts::CONTAINER_DIR,
@@ -33,25 +36,27 @@ const MAX_MESSAGE_BYTES: usize = 2 << 10;
 /// A shim to start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Order<'a> {
-    /// The engine.
-    pub(super) docker: &'a Docker,
-    /// The container's full id.
-    pub(super) container: &'a str,
-    /// As whom; `None` is the container's own user.
-    pub(super) user: Option<&'a str>,
-    /// The directory that is mounted at [`CONTAINER_DIR`]; the shim's copy lies in it.
-    pub(super) broker_dir: &'a Path,
+    /// Where, and how it is reached. In a shared directory the shim's copy lies already.
+    pub(super) place: InContainer<'a>,
+    /// Where those go that come to the doors of a tunnel.
+    pub(super) visits: Option<&'a Visits>,
 }
 
 /// Starts a shim: its link.
 pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd> {
-    let door = Door::open(order.broker_dir).map_err(|error| {
-        let dir = order.broker_dir.display();
-        Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
-    })?;
     let began = SystemTime::now();
-    let started = timeout(START_BOUND, start_at(order, &door)).await;
+    let started = match order.place.way {
+        Way::Shared(broker_dir) => {
+            let door = Door::open(broker_dir).map_err(|error| {
+                let dir = broker_dir.display();
+                Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
+            })?;
+            timeout(START_BOUND, start_at(order.place, &door)).await
+        }
+        Way::Apart => timeout(START_BOUND, order.dig()).await,
+    };
     match started {
+        Ok(Err(Failure::Told(error))) => Err(error),
         Ok(Ok(link)) => Ok(link),
         Ok(Err(Failure::Engine(error))) => Err(order.explain_engine(&error, began).await),
         Ok(Err(Failure::Shim(why))) => Err(order.explain(&why, began).await),
@@ -62,6 +67,8 @@ pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd> {
 enum Failure {
     Engine(bollard::errors::Error),
     Shim(String),
+    /// It says itself what the matter is.
+    Told(Error),
 }
 
 impl From<bollard::errors::Error> for Failure {
@@ -70,7 +77,7 @@ impl From<bollard::errors::Error> for Failure {
     }
 }
 
-async fn start_at(order: Order<'_>, door: &Door) -> Result<OwnedFd, Failure> {
+async fn start_at(order: InContainer<'_>, door: &Door) -> Result<OwnedFd, Failure> {
     let options = CreateExecOptions {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
@@ -112,12 +119,26 @@ async fn start_at(order: Order<'_>, door: &Door) -> Result<OwnedFd, Failure> {
 }
 
 impl Order<'_> {
+    /// Has the shim at the far end of a tunnel.
+    async fn dig(self) -> Result<OwnedFd, Failure> {
+        let InContainer { socket, container, user, .. } = self.place;
+        match tunnel::start(tunnel::Order { socket, container, user, visits: self.visits }).await {
+            Ok(link) => Ok(link),
+            Err(tunnel::Failure::Far(why)) => Err(Failure::Shim(why)),
+            // The container's state says it, where it is the reason.
+            Err(tunnel::Failure::Engine(error)) if error.reason() == Reason::EngineRefused => {
+                Err(Failure::Shim(error.message().to_owned()))
+            }
+            Err(tunnel::Failure::Engine(error)) => Err(Failure::Told(error)),
+        }
+    }
+
     /// Why the engine refused: the container's state says it, where it is the reason.
     async fn explain_engine(self, error: &bollard::errors::Error, began: SystemTime) -> Error {
         match error {
             bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
-                let message = format!("the engine has no container {}", self.container);
-                Error::new(Reason::ResourceNotFound, self.container, message)
+                let message = format!("the engine has no container {}", self.place.container);
+                Error::new(Reason::ResourceNotFound, self.place.container, message)
             }
             bollard::errors::Error::DockerResponseServerError { message, .. } => self.explain(message, began).await,
             error => Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")),
@@ -127,7 +148,7 @@ impl Order<'_> {
     /// Why the shim does not run, by the container's state; `why` is what was said about it.
     async fn explain(self, why: &str, began: SystemTime) -> Error {
         let told = match self.state().await {
-            Ok(state) => explain_state(&state, self.container, why, began),
+            Ok(state) => explain_state(&state, self.place.container, why, began),
             Err(error) => error,
         };
         if told.reason() != Reason::ShimUnavailable {
@@ -136,17 +157,17 @@ impl Order<'_> {
         // A container that ended in this moment still counts as running.
         sleep(ENGINE_LAG).await;
         match self.state().await {
-            Ok(state) => explain_state(&state, self.container, why, began),
+            Ok(state) => explain_state(&state, self.place.container, why, began),
             Err(error) => error,
         }
     }
 
     async fn state(self) -> Result<ContainerState> {
-        match self.docker.inspect_container(self.container, None).await {
+        match self.place.docker.inspect_container(self.place.container, None).await {
             Ok(found) => Ok(found.state.unwrap_or_default()),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-                let message = format!("the container {} is gone", self.container);
-                Err(Error::new(Reason::BackendStopped, self.container, message))
+                let message = format!("the container {} is gone", self.place.container);
+                Err(Error::new(Reason::BackendStopped, self.place.container, message))
             }
             // Podman has a state of its own for one that has just ended.
             Err(bollard::errors::Error::JsonDataError { message, .. }) if message.contains("`stopped`") => {

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    channel::Channel,
     input::Input,
     living::Living,
     pidfd::pid_here,
@@ -26,6 +25,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::shim::{
+    caller::Channel,
     socket::{Delivery, Inbox},
     wire::{Ended, MAX_ANSWER_BYTES, Message, StartReason},
 };
@@ -310,11 +310,14 @@ impl Execution {
 
     /// Changes the size of its terminal, where it has one.
     pub(super) fn resize(&self, size: WindowSize) {
-        if self.place == Place::Engine && self.info.tty {
-            let resize = Message::Resize { columns: size.columns, rows: size.rows };
-            let _ = self.channel.try_send(&resize.to_frame(), &[]);
-        } else if let Some(terminal) = &mut self.hear().terminal {
-            terminal.resize(size);
+        match &mut self.hear().terminal {
+            Some(terminal) => terminal.resize(size),
+            // It is where the program is.
+            None if self.info.tty => {
+                let resize = Message::Resize { columns: size.columns, rows: size.rows };
+                let _ = self.channel.try_send(&resize.to_frame(), &[]);
+            }
+            None => {}
         }
     }
 

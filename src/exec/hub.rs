@@ -27,6 +27,7 @@ use super::{
     program::{Cause, Containment, Program},
     run::Run,
     squeeze::{Squeeze, SqueezeJournal},
+    tunnel::Visits,
 };
 use crate::{
     model::error::{Error, Reason, Result},
@@ -62,6 +63,8 @@ pub struct HubOptions {
     pub squeeze_journal: Option<SqueezeJournal>,
     /// The engine's socket, for what is not in Docker's API; without it no process limit is squeezed on Podman.
     pub engine_socket: Option<PathBuf>,
+    /// Where those are handed that come to the doors of tunnels.
+    pub visits: Option<Visits>,
 }
 
 impl Default for HubOptions {
@@ -75,6 +78,7 @@ impl Default for HubOptions {
             run_as: None,
             squeeze_journal: None,
             engine_socket: None,
+            visits: None,
         }
     }
 }
@@ -118,9 +122,22 @@ pub struct InContainer<'a> {
     pub container: &'a str,
     /// As whom, as the engine takes it; `None` is the container's own user.
     pub user: Option<&'a str>,
-    /// What is mounted at [`crate::model::mounts::CONTAINER_DIR`] there; 0755.
-    pub broker_dir: &'a Path,
+    /// How it is reached.
+    pub way: Way<'a>,
 }
+
+/// How a shim in a container is reached.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// By a directory that it shares with the broker: what is mounted at [`crate::model::mounts::CONTAINER_DIR`] there;
+    /// 0755.
+    Shared(&'a Path),
+    /// By a tunnel; the shim is at [`crate::model::mounts::SHIM_DIR`] there.
+    Apart,
+}
+
+/// Who can do anything that anybody can in a container.
+const ROOT: &str = "0:0";
 
 /// Container id and user.
 type ContainerKey = (String, Option<String>);
@@ -226,26 +243,24 @@ impl Hub {
         command.env_clear().current_dir("/").stdin(link).stdout(Stdio::null()).process_group(0).spawn()
     }
 
-    /// The link to the shim of `user` in a container, which is started where there is none. `container` is the full id;
-    /// `user` as the engine takes it, `None` the container's own; `broker_dir`, which must be 0755, is what is mounted at
-    /// [`crate::model::mounts::CONTAINER_DIR`] there.
+    /// The link to the shim in a container, which is started where there is none.
     ///
     /// # Errors
     ///
     /// `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`, `ENGINE_UNAVAILABLE`; `SHIM_UNAVAILABLE` with the
-    /// reason where it cannot run there; `FILE_FAILED` where `broker_dir` cannot be written.
-    pub async fn container(
-        &self,
-        docker: &Docker,
-        container: &str,
-        user: Option<&str>,
-        broker_dir: &Path,
-    ) -> Result<Arc<Link>> {
+    /// reason where it cannot run there; `FILE_FAILED` where the shared directory cannot be written.
+    pub async fn container(&self, place: InContainer<'_>) -> Result<Arc<Link>> {
+        let InContainer { docker, container, user, way, .. } = place;
         let cell = self.cell((container.to_owned(), user.map(ToOwned::to_owned)));
         let start = || async {
-            self.place_copy(broker_dir).await?;
-            let link = container::start(container::Order { docker, container, user, broker_dir }).await?;
-            let target = Target::Container(container.to_owned(), self.squeeze(docker, container));
+            if let Way::Shared(broker_dir) = way {
+                self.place_copy(broker_dir).await?;
+            }
+            // Nobody else can open doors there.
+            let visits = self.options.visits.as_ref().filter(|_| user == Some(ROOT));
+            let link = container::start(container::Order { place, visits }).await?;
+            let (id, squeeze) = (container.to_owned(), self.squeeze(docker, container));
+            let target = Target::Container { id, squeeze, carried: matches!(way, Way::Apart) };
             Link::new(link, target, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()
@@ -260,11 +275,12 @@ impl Hub {
     /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`, `FILE_FAILED`; `SHIM_UNAVAILABLE` where a shim that did run went twice.
     pub async fn run_in_container(&self, place: InContainer<'_>, program: &Program) -> Result<Run> {
         if !self.is_unfit(place.container) {
-            let link = || self.container(place.docker, place.container, place.user, place.broker_dir);
-            match link().await {
+            match self.container(place).await {
                 Ok(first) => match first.run(program).await {
                     // The container was started again since; nothing has run yet, and a new link leads to the new shim.
-                    Err(error) if error.reason() == Reason::ShimUnavailable => return link().await?.run(program).await,
+                    Err(error) if error.reason() == Reason::ShimUnavailable => {
+                        return self.container(place).await?.run(program).await;
+                    }
                     other => return other,
                 },
                 Err(error) if error.reason() == Reason::ShimUnavailable => {
@@ -386,6 +402,11 @@ impl Hub {
             base.discard();
         }
         left
+    }
+
+    /// The binary that is the shim.
+    pub fn shim(&self) -> &Path {
+        &self.options.shim
     }
 
     /// Whether the shim can run in containers at all: its binary must need no loader.

@@ -10,7 +10,7 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
-use super::watch::watch;
+use crate::shim::watch::watch;
 
 /// From this much on, what is written at once makes the pipe larger, in bytes.
 const LARGE_BYTES: usize = 64 << 10;

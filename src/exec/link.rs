@@ -20,7 +20,6 @@ use rustix::{
 use tokio::net::UnixStream;
 
 use super::{
-    channel::Channel,
     execution::{Execution, Parts, Place},
     living::Living,
     pipes::Pipes,
@@ -33,9 +32,10 @@ use crate::{
     model::error::{Error, Reason, Result},
     random,
     shim::{
+        caller::Channel,
         resident,
         socket::{self, Inbox},
-        wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, StartReason},
+        wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start, StartReason},
     },
 };
 
@@ -47,8 +47,15 @@ const ANSWER_BOUND: Duration = Duration::from_secs(15);
 pub(super) enum Target {
     /// This machine.
     Host,
-    /// A container, by its full id.
-    Container(String, Arc<Squeeze>),
+    /// A container.
+    Container {
+        /// Its full id.
+        id: String,
+        /// Its process limit.
+        squeeze: Arc<Squeeze>,
+        /// Whether a tunnel leads there.
+        carried: bool,
+    },
 }
 
 /// A link to a resident shim. When the last handle goes, the shim ends everything below it and itself.
@@ -134,6 +141,12 @@ impl Link {
         matches!(result, Err(rustix::io::Errno::AGAIN))
     }
 
+    /// Completes when the shim has gone.
+    pub async fn closed(&self) {
+        // What can be read is the end.
+        let _ = self.channel.readable().await;
+    }
+
     /// Starts a program. A program that cannot be started is told by the stream, not by an error.
     ///
     /// # Errors
@@ -141,14 +154,16 @@ impl Link {
     /// `ARGV_INVALID`, `REQUEST_INVALID`; `LIMIT_REACHED` where no pipes can be made; `SHIM_UNAVAILABLE` where the shim
     /// went meanwhile, and nothing was started.
     pub async fn run(&self, program: &Program) -> Result<Run> {
-        let (place, container, squeeze) = match &self.target {
-            Target::Host => (Place::Host, None, None),
-            Target::Container(id, squeeze) => {
+        let (place, container, squeeze, carried) = match &self.target {
+            Target::Host => (Place::Host, None, None, false),
+            Target::Container { id, squeeze, carried } => {
                 squeeze.free().await;
-                (Place::Container, Some(id.clone()), Some(squeeze.clone()))
+                (Place::Container, Some(id.clone()), Some(squeeze.clone()), *carried)
             }
         };
-        let frame = Message::Run(program.to_start(place == Place::Container)?).to_frame();
+        // A process of another kernel has no handle here.
+        let start = program.to_start(place == Place::Container && !carried)?;
+        let frame = Message::Run(Start { carried: carried && program.tty.is_some(), ..start }).to_frame();
         let id = self.ids.next();
         if frame.len() > MAX_REQUEST_BYTES {
             let message = "arguments and environment are larger than the system takes".to_owned();
@@ -160,6 +175,7 @@ impl Link {
             Some(stderr) => {
                 (self.request(resident::PROGRAM, &frame, &[stdin, far.stdout.as_fd(), stderr.as_fd()]).await?, None)
             }
+            None if carried => (self.request(resident::PROGRAM, &frame, &[stdin, far.stdout.as_fd()]).await?, None),
             None => {
                 let channel = self.request(resident::PROGRAM, &frame, &[]).await?;
                 let ends = Ends { keyboard: far.stdin, screen: far.stdout };
@@ -230,7 +246,7 @@ impl Link {
     fn gone(&self, why: impl std::fmt::Display) -> Error {
         let subject = match &self.target {
             Target::Host => "host",
-            Target::Container(id, _) => id,
+            Target::Container { id, .. } => id,
         };
         Error::new(Reason::ShimUnavailable, subject, format!("the shim is gone: {why}"))
     }

@@ -2,7 +2,6 @@
 
 mod ancestry;
 mod cgroup;
-mod channel;
 mod container;
 mod copy;
 mod door;
@@ -28,13 +27,14 @@ mod signal;
 mod silence;
 mod squeeze;
 mod terminal;
-mod watch;
+mod tunnel;
 
+pub use crate::shim::tunnel::Door;
 pub use cgroup::check_cgroups;
 pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
-pub use hub::{Hub, HubOptions, InContainer};
+pub use hub::{Hub, HubOptions, InContainer, Way};
 pub use input::InputClosed;
 pub use link::{DialError, DialErrorKind, Link};
 pub use living::{ExecCounts, ExecFilter, Left, Life};
@@ -45,3 +45,4 @@ pub use program::{
 pub use run::Run;
 pub use signal::{name as signal_name, number as signal_number};
 pub use squeeze::{SqueezeJournal, restore_pids_limit};
+pub use tunnel::{Visit, Visits};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid};
 
-use super::watch::watch;
 use crate::shim::tree;
+use crate::shim::watch::watch;
 
 /// How long it is tried.
 const BOUND: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use rustix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::watch::watch;
+use crate::shim::watch::watch;
 
 /// What is read at first, in bytes: enough for most programs, and little memory.
 const FIRST_READ_BYTES: usize = 16 << 10;

@@ -400,6 +400,7 @@ impl Program {
             env: self.env.vars.clone(),
             pidfd,
             terminal: self.tty.map(|size| (size.columns, size.rows)),
+            carried: false,
         })
     }
 }

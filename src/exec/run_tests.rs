@@ -6,7 +6,6 @@ use futures_util::StreamExt;
 use proptest::prelude::*;
 
 use super::{
-    channel::Channel,
     execution::{Execution, Parts, Place},
     living::Living,
     output::Output,
@@ -14,6 +13,7 @@ use super::{
     run::Run,
 };
 use crate::shim::{
+    caller::Channel,
     socket,
     wire::{End, Ended, Message, StartReason},
 };

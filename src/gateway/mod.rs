@@ -142,6 +142,13 @@ impl Gateways {
         Ok(())
     }
 
+    /// Receives somebody who came from a container by another way than the socket.
+    pub fn receive(&self, extension: &str, container: String, client: UnixStream) {
+        if let Some(gateway) = lock(&self.open).get(extension) {
+            receive(gateway, &self.tasks, client, Ok(Caller::Container(container)));
+        }
+    }
+
     /// The address of an extension's gateway, as DOCKER_HOST spells it, where that is open.
     pub fn address(&self, extension: &str) -> Option<String> {
         lock(&self.open).get(extension).map(|gateway| gateway.socket.address())
@@ -182,8 +189,8 @@ impl Gateway {
     }
 
     /// Serves a client that has just connected, or tells it why not.
-    async fn serve(self: Arc<Self>, client: UnixStream) {
-        let admitted = match self.socket.caller(&client, |_| false) {
+    async fn serve(self: Arc<Self>, client: UnixStream, caller: Result<Caller, &'static str>) {
+        let admitted = match caller {
             Ok(caller) => (self.keeper.admit)(caller).await.map_err(Reply::from),
             Err(why) => Err(Reply::new(403, why)),
         };
@@ -209,22 +216,27 @@ async fn accept(gateway: Arc<Gateway>, tasks: TaskTracker) {
                 continue;
             }
         };
-        let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
-            let message = format!("{} has {MAX_CONNECTIONS} connections already", gateway.extension);
-            let _ = client.try_write(&Reply::new(503, message).to_bytes(false));
-            continue;
-        };
-        // Taken before the rules are asked: what ends connections after they answered ends this one.
-        let end = lock(&gateway.connections).clone();
-        let gateway = gateway.clone();
-        tasks.spawn(async move {
-            let _slot = slot;
-            tokio::select! {
-                () = gateway.serve(client) => {}
-                () = end.cancelled() => {}
-            }
-        });
+        let caller = gateway.socket.caller(&client, |_| false);
+        receive(&gateway, &tasks, client, caller);
     }
+}
+
+fn receive(gateway: &Arc<Gateway>, tasks: &TaskTracker, client: UnixStream, caller: Result<Caller, &'static str>) {
+    let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
+        let message = format!("{} has {MAX_CONNECTIONS} connections already", gateway.extension);
+        let _ = client.try_write(&Reply::new(503, message).to_bytes(false));
+        return;
+    };
+    // Taken before the rules are asked: what ends connections after they answered ends this one.
+    let end = lock(&gateway.connections).clone();
+    let gateway = gateway.clone();
+    tasks.spawn(async move {
+        let _slot = slot;
+        tokio::select! {
+            () = gateway.serve(client, caller) => {}
+            () = end.cancelled() => {}
+        }
+    });
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

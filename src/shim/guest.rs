@@ -62,6 +62,15 @@ fn open_socket(dir: &str, name: &str) -> Result<OwnedFd, Failure> {
     if is_socket { Ok(at) } else { Err(not_a_socket()) }
 }
 
+/// Removes the socket `name` below `dir`, if there is one. Nothing else is removed, and no link followed.
+pub(super) fn unlink_socket(dir: &str, name: &str) -> io::Result<()> {
+    if open_socket(dir, name).is_err() {
+        return Ok(());
+    }
+    // Nobody is there who could put something else in its place: no container of the extension runs.
+    Ok(unlinkat(CWD, Path::new(dir).join(name), AtFlags::empty())?)
+}
+
 fn explain(error: Errno) -> Failure {
     let why = match error {
         Errno::NOENT | Errno::NOTDIR => ConnectReason::Missing,

@@ -6,17 +6,21 @@
 //! into the broker's pipes, or into a terminal whose other side the broker holds; no byte of it passes through here.
 
 mod cage;
+pub mod caller;
 mod channel;
 mod ending;
 mod guest;
 mod keeper;
 mod oom;
+pub mod relay;
 pub(crate) mod resident;
 mod signals;
 pub mod socket;
 mod start;
 mod terminal;
 pub(crate) mod tree;
+pub mod tunnel;
+pub mod watch;
 pub mod wire;
 
 use std::{
@@ -41,13 +45,15 @@ pub const NONCE_BYTES: usize = 32;
 const MAX_NAME_BYTES: u64 = 64;
 
 /// Runs the shim. `args` are what follows the word `shim`: `host` with, optionally, the soft limit of open files that
-/// programs get; `container`; or `sweep`. What goes wrong is told on standard error.
+/// programs get; `container`; `tunnel`; or, in a container that is there for nothing else, `sweep` or `unlink` and a name. What goes wrong is told on standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     close_inherited();
     let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
     let result = match args.next().as_deref() {
         Some("host") => host(args.next().and_then(|limit| limit.parse().ok())),
         Some("container") => container(),
+        Some("tunnel") => tunnel::main(),
+        Some("unlink") => guest::unlink_socket(GUEST_DIR, &args.next().unwrap_or_default()).map(|()| ExitCode::SUCCESS),
         Some("sweep") => sweep().map(|()| ExitCode::SUCCESS),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the shim is started by the broker, not by hand")),
     };

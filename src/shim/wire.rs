@@ -94,6 +94,13 @@ pub enum Message {
     },
     /// Answer: the shim could not do what was asked.
     Failed(String),
+    /// From one end of a tunnel to the other, before `Exited`: how much the program had written by then, in bytes.
+    Written {
+        /// To its standard output.
+        stdout: u64,
+        /// To its standard error.
+        stderr: u64,
+    },
 }
 
 /// A program to start.
@@ -111,6 +118,8 @@ pub struct Start {
     pub pidfd: bool,
     /// Columns and rows of the terminal that it gets instead of three descriptors.
     pub terminal: Option<(u16, u16)>,
+    /// Whether a tunnel carries the terminal: then two descriptors stand for it, of what is typed and of what is shown.
+    pub carried: bool,
 }
 
 /// How a tree was ended.
@@ -252,6 +261,7 @@ impl Message {
     pub fn descriptors(&self) -> usize {
         match self {
             Message::Run(Start { terminal: None, .. }) => 3,
+            Message::Run(Start { carried: true, .. }) => 2,
             Message::Started { pidfd, terminal, .. } => usize::from(*pidfd) + usize::from(*terminal),
             Message::Connected => 1,
             _ => 0,
@@ -282,6 +292,7 @@ impl Writer {
             Message::Failed(message) => self.tag(14).cut_text(message),
             Message::End { grace_ms } => self.tag(15).u32(*grace_ms),
             Message::Resize { columns, rows } => self.tag(16).u32((*columns).into()).u32((*rows).into()),
+            Message::Written { stdout, stderr } => self.tag(17).u64(*stdout).u64(*stderr),
         };
     }
 
@@ -308,7 +319,7 @@ impl Writer {
             self.text(name).text(value);
         });
         let (columns, rows) = start.terminal.unwrap_or_default();
-        self.flag(start.pidfd).flag(start.terminal.is_some()).u32(columns.into()).u32(rows.into())
+        self.flag(start.pidfd).flag(start.terminal.is_some()).u32(columns.into()).u32(rows.into()).flag(start.carried)
     }
 
     fn flag(&mut self, flag: bool) -> &mut Self {
@@ -368,6 +379,7 @@ impl<'a> Reader<'a> {
             14 => Message::Failed(self.text()?),
             15 => Message::End { grace_ms: self.u32()? },
             16 => Message::Resize { columns: self.u16()?, rows: self.u16()? },
+            17 => Message::Written { stdout: self.u64()?, stderr: self.u64()? },
             tag => return Err(WireError::UnknownTag(tag)),
         })
     }
@@ -383,6 +395,7 @@ impl<'a> Reader<'a> {
             env: self.list(|reader| Ok((reader.text()?, reader.text()?)))?,
             pidfd: self.flag()?,
             terminal: self.terminal()?,
+            carried: self.flag()?,
         })
     }
 
@@ -470,9 +483,16 @@ mod tests {
         let texts = || proptest::collection::vec(".*", 0..5);
         let pairs = proptest::collection::vec((".*", ".*"), 0..5);
         prop_oneof![
-            (texts(), proptest::option::of(".*"), any::<bool>(), pairs, any::<bool>(), any::<Option<(u16, u16)>>())
-                .prop_map(|(argv, cwd, inherit_env, env, pidfd, terminal)| {
-                    Message::Run(Start { argv, cwd, inherit_env, env, pidfd, terminal })
+            (
+                texts(),
+                proptest::option::of(".*"),
+                any::<bool>(),
+                pairs,
+                any::<(bool, bool)>(),
+                any::<Option<(u16, u16)>>()
+            )
+                .prop_map(|(argv, cwd, inherit_env, env, (pidfd, carried), terminal)| {
+                    Message::Run(Start { argv, cwd, inherit_env, env, pidfd, terminal, carried })
                 }),
             (".*", ".*").prop_map(|(dir, name)| Message::Connect { dir, name }),
             ".*".prop_map(|dir| Message::Clear { dir }),
@@ -503,6 +523,7 @@ mod tests {
             }),
             (any::<u64>(), any::<u64>()).prop_map(|(removed, left)| Message::Cleared { removed, left }),
             ".*".prop_map(Message::Failed),
+            any::<(u64, u64)>().prop_map(|(stdout, stderr)| Message::Written { stdout, stderr }),
         ]
     }
 

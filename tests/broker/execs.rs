@@ -128,7 +128,7 @@ fn signal_of(outcome: &Option<Outcome>) -> &str {
     }
 }
 
-async fn input_is_carried_and_ends(options: BrokerOptions) {
+pub(crate) async fn input_is_carried_and_ends(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     for target in BOTH {
         // Its end is said, and the call goes on.
@@ -180,7 +180,7 @@ async fn much_input_comes_back_whole(options: BrokerOptions) {
     }
 }
 
-async fn a_terminal_is_one(options: BrokerOptions) {
+pub(crate) async fn a_terminal_is_one(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     let size = |columns, rows| pb::WindowSize { columns, rows };
     for target in BOTH {
@@ -204,7 +204,7 @@ async fn a_terminal_is_one(options: BrokerOptions) {
     }
 }
 
-async fn signals_go_by_name(options: BrokerOptions) {
+pub(crate) async fn signals_go_by_name(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     for target in BOTH {
         let script = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
@@ -329,7 +329,7 @@ async fn programs_are_listed_and_ended(options: BrokerOptions) {
     assert_eq!(reason(&execs.signal(nothing).await.unwrap_err()), "EXEC_NOT_FOUND");
 }
 
-async fn limits_end_the_tree_and_say_so(options: BrokerOptions) {
+pub(crate) async fn limits_end_the_tree_and_say_so(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     let short = Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 });
     let limits = [

@@ -1,7 +1,7 @@
 //! The engine gateway and the docker command line at it.
 
 mod cli;
-mod inside;
+pub(crate) mod inside;
 mod owning;
 mod refusing;
 mod target;

@@ -52,6 +52,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["app"]),
     ("opentelemetry_sdk", &["app"]),
     ("tracing_opentelemetry", &["app"]),
+    ("h2", &["api", "exec/tunnel", "proxy", "shim/tunnel"]),
     ("hyper", &["api", "engine", "exec/engine", "proxy"]),
 ];
 

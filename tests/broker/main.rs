@@ -45,6 +45,7 @@ mod support;
 mod system;
 mod terminals;
 mod tolerance;
+mod tunnel;
 mod updating;
 mod users;
 mod watching;

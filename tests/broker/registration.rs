@@ -23,8 +23,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::{
     clients::{client, own, succeeds},
     support::{
-        Broker, Image, ImageBuilder, Lease, channel, docker, eventually, fact, hello, local, no_traces, project,
-        reason, registration_socket, stand_in, trusting, trusting_update, unique,
+        Broker, BrokerOptions, Image, ImageBuilder, Lease, channel, docker, eventually, fact, hello, local, no_traces,
+        project, reason, registration_socket, stand_in, trusting, trusting_update, unique,
     },
 };
 
@@ -113,9 +113,13 @@ fn logs(container: &str) -> String {
 
 #[tokio::test]
 async fn a_backend_that_registers_is_called() {
+    a_backend_registers_and_is_called(BrokerOptions::default()).await;
+}
+
+pub(crate) async fn a_backend_registers_and_is_called(options: BrokerOptions) {
     let image = registering().build().await;
     let id = image.id.clone();
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start_with(options).await;
     broker.install(trusting(&image.reference)).await.unwrap();
     let first = is_registered(&broker, &id).await;
     assert_eq!((&*first.service, &*first.endpoints, first.ready), ("service", &["api".to_owned()][..], true));

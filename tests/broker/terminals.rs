@@ -28,7 +28,7 @@ fn shell(stage: &Stage, target: &str, marker: &str) -> Pty {
     terminal
 }
 
-async fn a_shell_is_at_home(options: BrokerOptions) {
+pub(crate) async fn a_shell_is_at_home(options: BrokerOptions) {
     let stage = Stage::without_wait(tools(), options).await;
     for target in ["--host", "--backend"] {
         let mut terminal = shell(&stage, target, &unique("mark"));

@@ -1,7 +1,7 @@
 use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 use bollard::Docker;
 use futures_util::StreamExt;
 use longshore::{
-    exec::{Cut, DialErrorKind, Event, Exit, Hub, Link, Outcome, WindowSize},
+    exec::{Cut, DialErrorKind, Event, Exit, Hub, InContainer, Link, Outcome, Way, WindowSize},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
 };
@@ -68,8 +68,20 @@ impl Container {
 
     pub(crate) async fn link(&self, hub: &Hub, user: Option<&str>) -> Result<Arc<Link>, Error> {
         let engine = Docker::connect_with_unix_defaults().unwrap();
-        hub.container(&engine, &self.id, user, &self.broker_dir()).await
+        link(hub, &engine, &self.id, user, &self.broker_dir()).await
     }
+}
+
+/// The link to the shim of a user in a container that shares a directory.
+pub(crate) async fn link(
+    hub: &Hub,
+    docker: &Docker,
+    container: &str,
+    user: Option<&str>,
+    broker_dir: &Path,
+) -> Result<Arc<Link>, Error> {
+    let socket = Path::new("/var/run/docker.sock");
+    hub.container(InContainer { docker, socket, container, user, way: Way::Shared(broker_dir) }).await
 }
 
 impl Drop for Container {
@@ -387,7 +399,7 @@ async fn broker_of_a_plain_user() {
     assert_eq!(direct.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     let hub = Hub::new(longshore::exec::HubOptions { shim, ..Default::default() });
     let engine = Docker::connect_with_unix_defaults().unwrap();
-    let link = hub.container(&engine, &id, Some("0"), &data.join("broker")).await.unwrap();
+    let link = link(&hub, &engine, &id, Some("0"), &data.join("broker")).await.unwrap();
     let mut stream = link.connect(GUEST_DIR, "ext.sock").await.unwrap();
     let mut said = [0; 5];
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut said).await.unwrap();
@@ -432,7 +444,7 @@ async fn broker_of_its_own() {
     let marker = std::env::var("LONGSHORE_TEST_MARK").unwrap();
     let hub = hub();
     let engine = Docker::connect_with_unix_defaults().unwrap();
-    let link = hub.container(&engine, &id, None, &data.join("broker")).await.unwrap();
+    let link = link(&hub, &engine, &id, None, &data.join("broker")).await.unwrap();
     let mut run = link.run(&in_container(with_env(shell(WILD_TREE), "IN_TREE", &marker))).await.unwrap();
     wait_for(&mut run, "up").await;
     println!("READY");

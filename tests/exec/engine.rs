@@ -6,7 +6,8 @@ use bollard::Docker;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use longshore::exec::{
-    Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Run, Stdin, WindowSize,
+    Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Run, Stdin, Way,
+    WindowSize,
 };
 
 use crate::{
@@ -37,7 +38,7 @@ impl Fixture {
             socket: Path::new("/var/run/docker.sock"),
             container: &self.container.id,
             user: None,
-            broker_dir: &broker_dir,
+            way: Way::Shared(&broker_dir),
         };
         self.hub.run_in_container(place, &in_container(program)).await.unwrap()
     }

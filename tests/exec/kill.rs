@@ -452,7 +452,7 @@ async fn broker_of_its_own() {
         Ok(id) => {
             let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
             let engine = Docker::connect_with_unix_defaults().unwrap();
-            hub.container(&engine, &id, None, &data.join("broker")).await.unwrap()
+            crate::container::link(&hub, &engine, &id, None, &data.join("broker")).await.unwrap()
         }
     };
     let mut held = Vec::new();

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{BOUND, places::existing};
 use crate::{
-    config::{Config, EngineAddress},
+    config::{Config, EngineAddress, EngineFiles},
     engine::{Engine, Relay},
     model::checkup::Check,
 };
@@ -53,7 +53,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     match connected {
         Ok((socket, _relay, peer)) => {
             let engine = Engine::new(socket, "doctor", "doctor").known_as(url);
-            let (about, shared) = tokio::join!(about(&engine, origin), shared(&engine, peer, &config.data_dir));
+            let (about, shared) = tokio::join!(about(&engine, origin), shared(&engine, peer, config));
             [Some(about), shared].into_iter().flatten().collect()
         }
         Err(error) => vec![away(&config.engine, origin, &error)],
@@ -123,15 +123,21 @@ async fn about(engine: &Engine, origin: &str) -> Check {
 }
 
 /// Whether its containers run on this kernel, and see the data directory as it is here; `None` where it does not say.
-async fn shared(engine: &Engine, peer: Option<i32>, data_dir: &Path) -> Option<Check> {
+async fn shared(engine: &Engine, peer: Option<i32>, config: &Config) -> Option<Check> {
+    if config.engine_files == EngineFiles::Apart {
+        return Some(Check::ok(SHARED, "none, as engine_files says: a tunnel leads into its containers".to_owned()));
+    }
     let theirs = timeout(BOUND, engine.kernel()).await.ok()?.ok()?;
     let ours = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let ours = ours.trim_end();
     if theirs != ours {
         let found = format!("it runs on kernel {theirs}, and this is {ours}: in a virtual machine, or elsewhere");
-        return Some(Check::problem(SHARED, found, "use an engine that runs on this machine itself"));
+        return Some(match config.engine_files {
+            EngineFiles::Shared => Check::problem(SHARED, found, "leave engine_files at auto"),
+            _ => Check::ok(SHARED, format!("{found}: a tunnel leads into its containers")),
+        });
     }
-    let place = existing(data_dir);
+    let place = existing(&config.data_dir);
     let shown = place.display();
     let seen = peer.filter(|pid| *pid != 0).map(|pid| {
         let there = format!("/proc/{pid}/root{shown}");

@@ -108,6 +108,9 @@ impl Broker {
                 removed.kept_volumes.push(volume.name.clone());
             }
         }
+        if built && self.is_apart() {
+            self.remove_unused_shims().await?;
+        }
         if !is_install {
             self.step(installed, Step::UninstallFiles).await?;
         }

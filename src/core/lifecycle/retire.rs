@@ -128,7 +128,7 @@ impl Broker {
             }
             if old.enabled && running.contains(&entry.id) && container.state != "running" {
                 if !is_started {
-                    self.clear_stale_socket(old);
+                    self.clear_stale_socket(old).await;
                     is_started = true;
                 }
                 self.engine.start(&entry.id).await?;

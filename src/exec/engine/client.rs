@@ -26,27 +26,27 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// A connection to the engine that is kept.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::exec) struct Client {
     socket: std::path::PathBuf,
     prefix: String,
     sender: SendRequest<Full<Bytes>>,
 }
 
 /// A program's stream: both ways, and either can be closed.
-pub(super) type Stream = TokioIo<Upgraded>;
+pub(in crate::exec) type Stream = TokioIo<Upgraded>;
 
 /// What the engine says of an exec.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ExecState {
-    pub(super) is_running: bool,
+pub(in crate::exec) struct ExecState {
+    pub(in crate::exec) is_running: bool,
     /// Whether it ever ran.
-    pub(super) has_started: bool,
-    pub(super) code: Option<i64>,
+    pub(in crate::exec) has_started: bool,
+    pub(in crate::exec) code: Option<i64>,
 }
 
 impl Client {
     /// Connects, and speaks the version that the engine has.
-    pub(super) async fn connect(socket: &Path) -> Result<Self> {
+    pub(in crate::exec) async fn connect(socket: &Path) -> Result<Self> {
         let sender = open(socket).await?;
         let mut client = Client { socket: socket.to_owned(), prefix: String::new(), sender };
         let answer = client.send(Method::GET, "/_ping", None).await?;
@@ -58,13 +58,13 @@ impl Client {
     }
 
     /// Posts `body`: the answer. `subject` is what it is about.
-    pub(super) async fn post(&mut self, path: &str, body: &Value, subject: &str) -> Result<Value> {
+    pub(in crate::exec) async fn post(&mut self, path: &str, body: &Value, subject: &str) -> Result<Value> {
         let path = format!("{}{path}", self.prefix);
         self.post_at(&path, body, subject).await
     }
 
     /// Posts `body` to Podman's own API, which no other engine has.
-    pub(super) async fn post_to_podman(&mut self, path: &str, body: &Value) -> Result<()> {
+    pub(in crate::exec) async fn post_to_podman(&mut self, path: &str, body: &Value) -> Result<()> {
         self.post_at(&format!("{PODMAN_PREFIX}{path}"), body, "").await.map(drop)
     }
 
@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// Starts an exec: its stream.
-    pub(super) async fn attach(&self, exec: &str, tty: bool) -> Result<Stream> {
+    pub(in crate::exec) async fn attach(&self, exec: &str, tty: bool) -> Result<Stream> {
         let mut sender = open(&self.socket).await?;
         let path = format!("{}/exec/{exec}/start", self.prefix);
         let mut request = request(Method::POST, &path, Some(&json!({ "Detach": false, "Tty": tty })))?;
@@ -92,12 +92,12 @@ impl Client {
     }
 
     /// Tells the size of an exec's terminal. One that has ended has none any more.
-    pub(super) async fn resize(&mut self, exec: &str, columns: u16, rows: u16) {
+    pub(in crate::exec) async fn resize(&mut self, exec: &str, columns: u16, rows: u16) {
         let _ = self.post(&format!("/exec/{exec}/resize?h={rows}&w={columns}"), &Value::Null, exec).await;
     }
 
     /// What the engine says of an exec.
-    pub(super) async fn state(&mut self, exec: &str) -> Result<ExecState> {
+    pub(in crate::exec) async fn state(&mut self, exec: &str) -> Result<ExecState> {
         let path = format!("{}/exec/{exec}/json", self.prefix);
         let answer = self.send(Method::GET, &path, None).await?;
         let status = answer.status();

@@ -8,7 +8,7 @@ const HEADER_BYTES: usize = 8;
 
 /// Takes the stream apart.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(in crate::exec) struct Frames {
     is_raw: bool,
     buffer: BytesMut,
     /// Of the frame being read: its output, and how many bytes are still to come.
@@ -17,20 +17,20 @@ pub(super) struct Frames {
 
 /// The stream is none.
 #[derive(Debug)]
-pub(super) struct Malformed;
+pub(in crate::exec) struct Malformed;
 
 impl Frames {
-    pub(super) fn new(is_raw: bool) -> Self {
+    pub(in crate::exec) fn new(is_raw: bool) -> Self {
         Frames { is_raw, buffer: BytesMut::new(), open: None }
     }
 
     /// Room for what is read next.
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+    pub(in crate::exec) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
     /// The next piece and its output, 0 or 1; `None` when more has to be read first.
-    pub(super) fn next(&mut self) -> Result<Option<(usize, Bytes)>, Malformed> {
+    pub(in crate::exec) fn next(&mut self) -> Result<Option<(usize, Bytes)>, Malformed> {
         loop {
             let (output, left) = match (self.is_raw, self.open) {
                 (true, _) => (0, self.buffer.len()),

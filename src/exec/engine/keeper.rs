@@ -17,12 +17,10 @@ use super::{
     client::{Client, ExecState, Stream},
     frames::Frames,
 };
-use crate::{
-    exec::channel::Channel,
-    shim::{
-        socket::Inbox,
-        wire::{End, Ended, MAX_REQUEST_BYTES, Message, StartReason},
-    },
+use crate::shim::{
+    caller::Channel,
+    socket::Inbox,
+    wire::{End, Ended, MAX_REQUEST_BYTES, Message, StartReason},
 };
 
 /// How often the engine is asked whether the program ended: what it left running keeps the stream open.

@@ -4,8 +4,8 @@
 //! A task plays the keeper's part towards the run, so that everything else is as with a shim. What is lost: the engine can
 //! neither signal nor kill a program, nor tell a signal from a code, nor say what a program left running.
 
-mod client;
-mod frames;
+pub(super) mod client;
+pub(super) mod frames;
 mod keeper;
 
 use std::{os::fd::OwnedFd, path::Path, sync::Arc};
@@ -14,7 +14,6 @@ use serde_json::json;
 
 use self::{client::Client, keeper::Keeper};
 use super::{
-    channel::Channel,
     execution::{Execution, Parts, Place},
     link::{ExecIds, limit},
     living::Living,
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{
     model::error::{Error, Reason, Result},
-    shim::socket,
+    shim::{caller::Channel, socket, watch::watch},
 };
 
 /// Gives a container a process limit by Podman's own API: of Docker's, Podman 4 has no `update`. 0 is none.
@@ -100,7 +99,7 @@ async fn create(client: &mut Client, order: Order<'_>, program: &Program) -> Res
 fn ends(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: Option<OwnedFd>) -> Result<keeper::Ends> {
     let open = |fd: OwnedFd| {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        super::watch::watch(fd)
+        watch(fd)
     };
     let open = |fd: OwnedFd| open(fd).map_err(limit);
     Ok(keeper::Ends {

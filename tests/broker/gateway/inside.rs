@@ -14,7 +14,7 @@ const MANIFEST: &str = r#"{"vm": {"composefile": "docker-compose.yml"}}"#;
 const PING: &str = r#"printf 'GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n' | /client"#;
 
 /// A static program that sends its standard input to a socket and writes what comes back, compiled once.
-pub(super) fn client() -> Vec<u8> {
+pub(crate) fn client() -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let build = || {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broker/gateway/client.rs");

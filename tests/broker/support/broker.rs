@@ -254,6 +254,11 @@ impl Broker {
         self.ended().await
     }
 
+    /// Whether it takes its engine for one elsewhere.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.options.args.iter().any(|arg| arg == "--engine-files=apart")
+    }
+
     /// Its engine.
     pub(crate) fn engine(&self) -> EngineAt {
         self.options.engine.clone().unwrap_or_default()

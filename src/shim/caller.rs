@@ -1,4 +1,4 @@
-//! The broker's end of a channel to a shim.
+//! The end of a channel that asks: the broker's, or that of a tunnel which stands in for it.
 
 use std::{
     io,
@@ -9,22 +9,25 @@ use std::{
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use super::watch::watch;
-use crate::shim::socket::{self, Delivery, Inbox};
+use super::{
+    socket::{self, Delivery, Inbox},
+    watch::watch,
+};
 
 /// A channel. Closing it, and half-closing it by [`Channel::kill`], ends what it was opened for.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub struct Channel {
     socket: AsyncFd<OwnedFd>,
 }
 
 impl Channel {
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    /// A channel at this end of a socket.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Channel { socket: watch(socket)? })
     }
 
     /// Sends all of `bytes`; the descriptors go with the first byte. Broken off in the middle, the channel is useless.
-    pub(super) async fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub async fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         while !bytes.is_empty() {
             match socket::send(&self.socket, bytes, fds) {
                 Ok(sent) => (bytes, fds) = (&bytes[sent..], &[]),
@@ -44,12 +47,12 @@ impl Channel {
     }
 
     /// Sends what fits now: how many bytes.
-    pub(super) fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    pub fn try_send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         socket::send(&self.socket, bytes, fds)
     }
 
     /// A message that is there now; `None` when the other side is gone. Fails with `WouldBlock` where there is none.
-    pub(super) fn try_next(&self, inbox: &mut Inbox) -> io::Result<Option<Delivery>> {
+    pub fn try_next(&self, inbox: &mut Inbox) -> io::Result<Option<Delivery>> {
         loop {
             if let Some(delivery) = inbox.take()? {
                 return Ok(Some(delivery));
@@ -66,12 +69,12 @@ impl Channel {
 
     /// Waits until something may be there to read. It is to be read before this is dropped with
     /// [`AsyncFdReadyGuard::clear_ready`].
-    pub(super) async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
         self.socket.readable().await
     }
 
     /// The next message; `None` when the other side is gone.
-    pub(super) fn poll_next(&self, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<io::Result<Option<Delivery>>> {
+    pub fn poll_next(&self, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<io::Result<Option<Delivery>>> {
         loop {
             match self.try_next(inbox) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -83,7 +86,7 @@ impl Channel {
     }
 
     /// Tells the other side that it is over, and still hears what it says about that.
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         let _ = shutdown(&self.socket, Shutdown::Write);
     }
 }

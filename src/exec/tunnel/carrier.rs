@@ -1,0 +1,89 @@
+//! The engine's stream of the far end's exec, as the connection that it is for the tunnel.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::{Said, lock};
+use crate::exec::engine::{client::Stream, frames::Frames};
+
+/// What is read at once, in bytes.
+const READ_BYTES: usize = 64 << 10;
+/// How much of what the far end says about a failure is kept, in bytes.
+const MAX_SAID_BYTES: usize = 2 << 10;
+
+/// What the far end writes to its standard output, and what it reads.
+pub(super) struct Carrier {
+    stream: Stream,
+    frames: Frames,
+    unread: Bytes,
+    said: Said,
+}
+
+impl Carrier {
+    /// What comes on the standard error is put behind `said`.
+    pub(super) fn new(stream: Stream, said: Said) -> Self {
+        Carrier { stream, frames: Frames::new(false), unread: Bytes::new(), said }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let carrier = &mut *self;
+        while carrier.unread.is_empty() {
+            match carrier.frames.next() {
+                Ok(Some((0, data))) => carrier.unread = data,
+                Ok(Some((_, data))) => {
+                    let mut said = lock(&carrier.said);
+                    said.push_str(&String::from_utf8_lossy(&data));
+                    let end = said.floor_char_boundary(MAX_SAID_BYTES);
+                    said.truncate(end);
+                }
+                Ok(None) => {
+                    carrier.frames.buffer().reserve(READ_BYTES);
+                    let read = poll_read_buf(pin!(&mut carrier.stream), cx, carrier.frames.buffer());
+                    if ready!(read)? == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            }
+        }
+        let len = carrier.unread.len().min(buf.remaining());
+        buf.put_slice(&carrier.unread[..len]);
+        carrier.unread.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,156 @@
+//! The near end of the tunnel to a container with which the broker shares neither a kernel nor a directory: see
+//! [`crate::shim::tunnel`].
+//!
+//! Whoever has the link knows nothing of it: it holds a socket at which a task plays the resident's part.
+
+mod carrier;
+mod near;
+mod visit;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use serde_json::json;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::{carrier::Carrier, near::Near};
+use super::engine::client::Client;
+use crate::{
+    model::{
+        error::{Error, Reason, Result},
+        mounts::SHIM_DIR,
+    },
+    shim::{
+        caller::Channel,
+        socket,
+        tunnel::{ASK_EVERY, FRAME_BYTES, SILENCE, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES},
+    },
+};
+
+pub use visit::{Visit, Visits};
+
+/// A tunnel to dig.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    /// The engine's socket.
+    pub(super) socket: &'a Path,
+    /// The container's full id.
+    pub(super) container: &'a str,
+    /// As whom; `None` is the container's own user.
+    pub(super) user: Option<&'a str>,
+    /// Where those go that come to the doors in the container; `None` opens none.
+    pub(super) visits: Option<&'a Visits>,
+}
+
+/// Why there is no tunnel.
+pub(super) enum Failure {
+    /// The engine refused, or does not answer.
+    Engine(Error),
+    /// What was started says this.
+    Far(String),
+}
+
+/// What the far end says on its standard error: its beginning.
+type Said = Arc<Mutex<String>>;
+
+/// Starts the far end: the link to its resident, once that answers.
+pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd, Failure> {
+    let failed = |error: io::Error| Failure::Engine(super::link::limit(error));
+    let mut client = Client::connect(order.socket).await.map_err(Failure::Engine)?;
+    let exec = create(&mut client, order).await.map_err(Failure::Engine)?;
+    let stream = client.attach(&exec, false).await.map_err(Failure::Engine)?;
+    let said = Said::default();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(STREAM_BYTES).initial_connection_window_size(TUNNEL_BYTES);
+    builder.max_frame_size(FRAME_BYTES).max_send_buffer_size(UNSENT_BYTES).enable_push(false);
+    let told = || lock(&said).trim().to_owned();
+    let begun = builder.handshake::<_, Bytes>(Carrier::new(stream, said.clone())).await;
+    let (ask, mut connection) = begun.map_err(|_| Failure::Far(told()))?;
+    let ping = connection.ping_pong().ok_or_else(|| Failure::Engine(Error::bug("a tunnel without a ping")))?;
+    let over = CancellationToken::new();
+    let (carried, let_go) = (over.clone().drop_guard(), over.clone());
+    tokio::spawn(async move {
+        let let_go = async {
+            let_go.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a tunnel broke off");
+            },
+            () = let_go => {}
+        }
+        drop(carried);
+    });
+    let ping = hear(ping, &over).await.ok_or_else(|| Failure::Far(told()))?;
+    let (near, far) = socket::pair().map_err(failed)?;
+    let link = Channel::new(far).map_err(failed)?;
+    if let Some(visits) = order.visits {
+        visits.receive(order.container, &ask, &over);
+    }
+    tokio::spawn(keep(link, ask, ping, over));
+    Ok(near)
+}
+
+/// Plays the resident's part at `link` until the tunnel ends, or nobody has the link any more.
+async fn keep(link: Channel, ask: SendRequest<Bytes>, ping: h2::PingPong, over: CancellationToken) {
+    // With it the tunnel ends, a moment later.
+    let _closes = over.clone().drop_guard();
+    let near = Near::new(ask);
+    tokio::select! {
+        () = near.serve(&link) => {}
+        () = ask_on(ping, &over) => {}
+        () = over.cancelled() => {}
+    }
+}
+
+/// Asks from time to time whether the far end is there. Completes when it is not.
+async fn ask_on(mut ping: h2::PingPong, over: &CancellationToken) {
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        match timeout(SILENCE, hear(ping, over)).await {
+            Ok(Some(again)) => ping = again,
+            _ => return,
+        }
+    }
+}
+
+/// Waits for the far end's answer; `None` when the tunnel ends before.
+async fn hear(mut ping: h2::PingPong, over: &CancellationToken) -> Option<h2::PingPong> {
+    tokio::select! {
+        heard = ping.ping(h2::Ping::opaque()) => heard.ok().map(|_| ping),
+        () = over.cancelled() => None,
+    }
+}
+
+async fn create(client: &mut Client, order: Order<'_>) -> Result<String> {
+    let mut body = json!({
+        "AttachStdin": true,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "Tty": false,
+        "Cmd": [format!("{SHIM_DIR}/{}", super::copy::NAME), "shim", "tunnel"],
+    });
+    if let Some(user) = order.user {
+        body["User"] = user.into();
+    }
+    let path = format!("/containers/{}/exec", order.container);
+    let created = client.post(&path, &body, order.container).await?;
+    let id = created.get("Id").and_then(|id| id.as_str()).map(ToOwned::to_owned);
+    id.ok_or_else(|| Error::new(Reason::EngineRefused, order.container, "the engine made an exec without an id"))
+}
+
+fn lock(said: &Said) -> std::sync::MutexGuard<'_, String> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long those who wait for what is on its way wait.
+const LINGER: Duration = Duration::from_secs(5);

@@ -1,0 +1,197 @@
+//! Carrying bytes between a stream of the tunnel and an end on this machine.
+//!
+//! An end of the stream is the end of one way. That a side is gone for good, and nobody reads any more, is said by
+//! trailers, behind all that was written, or by a reset.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::{sync::Notify, time::timeout};
+
+use super::{FRAME_BYTES, end::End};
+
+/// How long what is on its way gets, after its writer is gone.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How much was carried; whoever waits for that hears of each piece.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: AtomicU64,
+    grown: Notify,
+}
+
+/// How a way ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// Nothing more comes this way.
+    Half,
+    /// The writer is gone for good.
+    Gone,
+}
+
+impl Tally {
+    /// How many bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is that many.
+    pub async fn reaches(&self, bytes: u64) {
+        loop {
+            let grown = self.grown.notified();
+            if self.bytes() >= bytes {
+                return;
+            }
+            grown.await;
+        }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.grown.notify_waiters();
+    }
+}
+
+/// Sends all of it, as fast as the other side takes it.
+pub async fn send(to: &mut SendStream<Bytes>, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        to.reserve_capacity(bytes.len());
+        let room = std::future::poll_fn(|cx| to.poll_capacity(cx)).await;
+        let room = room.ok_or(io::ErrorKind::BrokenPipe)?.map_err(io::Error::other)?;
+        to.send_data(bytes.split_to(room.min(bytes.len())), false).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// What comes next; `None` at the end of it. What is taken makes room for more.
+pub async fn receive(from: &mut RecvStream) -> io::Result<Option<Bytes>> {
+    let Some(data) = from.data().await else { return Ok(None) };
+    let data = data.map_err(io::Error::other)?;
+    let _ = from.flow_control().release_capacity(data.len());
+    Ok(Some(data))
+}
+
+/// Carries what a program writes, until it is all there or nobody wants it.
+pub async fn output(from: &End, mut to: SendStream<Bytes>, tally: &Tally) {
+    let carried = async {
+        let over = up(from, &mut to, tally).await;
+        if over.is_ok() {
+            let _ = to.send_data(Bytes::new(), true);
+        }
+        over.is_ok()
+    };
+    if !carried.await {
+        to.send_reset(Reason::CANCEL);
+    }
+}
+
+/// Carries what a program reads, until that ends or the program wants no more.
+pub async fn input(from: RecvStream, to: End) {
+    shown(from, to, &Tally::default()).await;
+}
+
+/// The near end of [`output`].
+pub async fn shown(mut from: RecvStream, to: End, tally: &Tally) {
+    tokio::select! {
+        biased;
+        _ = down(&mut from, &to, tally) => {}
+        () = to.unread() => {}
+    }
+}
+
+/// The near end of [`input`].
+pub async fn typed(from: End, to: SendStream<Bytes>) {
+    output(&from, to, &Tally::default()).await;
+}
+
+/// Carries both ways, until both have ended or a side is gone for good.
+pub async fn both(end: End, mut to: SendStream<Bytes>, mut from: RecvStream) {
+    let tally = Tally::default();
+    let upwards = async {
+        match up(&end, &mut to, &tally).await {
+            Ok(()) if end.is_unread() => {
+                let _ = to.send_trailers(HeaderMap::new());
+                Over::Gone
+            }
+            Ok(()) => {
+                let _ = to.send_data(Bytes::new(), true);
+                Over::Half
+            }
+            Err(_) => Over::Gone,
+        }
+    };
+    let downwards = async {
+        let mut over = down(&mut from, &end, &tally).await;
+        if over.is_err() {
+            // Nobody reads it here. What is on its way to the other side gets there all the same.
+            over = discard(&mut from).await;
+        } else if over == Ok(Over::Half) {
+            end.close_write();
+        }
+        over.unwrap_or(Over::Gone)
+    };
+    tokio::pin!(upwards, downwards);
+    tokio::select! {
+        over = &mut upwards => {
+            // What the other side still says is for nobody where this one is gone.
+            let unread = async {
+                if over == Over::Half {
+                    end.unread().await;
+                }
+                tokio::time::sleep(LINGER).await;
+            };
+            tokio::select! {
+                _ = &mut downwards => {}
+                () = unread => {}
+            }
+        }
+        over = &mut downwards => if over == Over::Half {
+            upwards.await;
+        }
+    }
+}
+
+/// Fails where nobody takes it.
+async fn up(from: &End, to: &mut SendStream<Bytes>, tally: &Tally) -> io::Result<()> {
+    let mut room = vec![0; FRAME_BYTES as usize];
+    loop {
+        let len = tokio::select! {
+            biased;
+            read = from.read(&mut room) => read?,
+            _ = std::future::poll_fn(|cx| to.poll_reset(cx)) => return Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        send(to, Bytes::copy_from_slice(&room[..len])).await?;
+        tally.add(len);
+    }
+}
+
+async fn discard(from: &mut RecvStream) -> Result<Over, io::ErrorKind> {
+    while let Ok(Some(_)) = receive(from).await {}
+    Ok(Over::Gone)
+}
+
+/// Fails where it cannot be written.
+async fn down(from: &mut RecvStream, to: &End, tally: &Tally) -> Result<Over, io::ErrorKind> {
+    loop {
+        match receive(from).await {
+            Ok(Some(data)) => {
+                to.write_all(&data).await.map_err(|error| error.kind())?;
+                tally.add(data.len());
+            }
+            Ok(None) => {
+                let trailers = timeout(LINGER, from.trailers()).await;
+                return Ok(if matches!(trailers, Ok(Ok(Some(_)))) { Over::Gone } else { Over::Half });
+            }
+            Err(_) => return Ok(Over::Gone),
+        }
+    }
+}

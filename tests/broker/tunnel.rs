@@ -1,0 +1,139 @@
+//! Engines that share no directory with the broker: what containers have of it lies in volumes, and is reached by a
+//! tunnel. What programs do through it is what they do without, so those tests run here once more.
+
+use longshore::pb;
+use tokio::net::{TcpListener, UnixStream};
+
+use crate::{
+    execs, gateway, programs, registration,
+    support::{Broker, BrokerOptions, Image, PrivateEngine, as_both, eventually, no_traces, reason, trusting},
+    terminals,
+};
+
+as_both!(an_engine_elsewhere_runs_an_extension);
+
+/// A broker that takes the machine's engine for one elsewhere.
+fn apart() -> BrokerOptions {
+    BrokerOptions { args: vec!["--engine-files=apart".into()], ..Default::default() }
+}
+
+/// Names tests of programs once more.
+macro_rules! as_ever {
+    ($($module:ident: $($test:ident),+ $(,)?;)+) => {
+        $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $test() { $module::$test(apart()).await; })+)+
+    };
+}
+
+as_ever!(
+    execs: input_is_carried_and_ends, a_terminal_is_one, signals_go_by_name, limits_end_the_tree_and_say_so;
+    programs: the_end_is_told_as_it_was, bytes_are_carried_exactly, a_killed_broker_takes_all_trees_along;
+    registration: a_backend_registers_and_is_called;
+    terminals: a_shell_is_at_home;
+);
+
+/// An engine that answers on TCP, and sees nothing of the broker's data.
+struct Elsewhere {
+    engine: PrivateEngine,
+    url: String,
+}
+
+impl Elsewhere {
+    async fn start() -> Self {
+        let engine = PrivateEngine::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("tcp://{}", listener.local_addr().unwrap());
+        let socket = engine.at().path().to_owned();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    let mut engine = UnixStream::connect(socket).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut engine).await
+                });
+            }
+        });
+        Elsewhere { engine, url }
+    }
+
+    /// A broker on it, of whose directories it sees none.
+    async fn broker(&mut self, mut options: BrokerOptions) -> Broker {
+        options.args.extend([format!("--engine={}", self.url).into(), "--engine-files=apart".into()]);
+        let mut broker = Broker::prepare(options);
+        self.engine.sh(&format!("mount -t tmpfs tmpfs '{}'", broker.scratch().display()));
+        broker.restart().await;
+        broker
+    }
+}
+
+/// What a program in the extension's container prints, which has to end with 0.
+fn inside(broker: &Broker, id: &str, script: &str) -> String {
+    let output = broker.cli(&["exec", id, "--backend", "--", "/bin/sh", "-c", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn echoes(broker: &Broker, id: &str) {
+    let body: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let start_wait = Some(prost_types::Duration { seconds: 20, nanos: 0 });
+    let request = pb::FetchRequest {
+        extension: id.to_owned(),
+        method: "POST".into(),
+        path: "/echo".into(),
+        body: body.clone().into(),
+        start_wait,
+        ..Default::default()
+    };
+    let answer = broker.backends().await.fetch(request).await.unwrap().into_inner();
+    assert!(answer.status == 200 && answer.body == body);
+}
+
+async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
+    let mut elsewhere = Elsewhere::start().await;
+    let at = elsewhere.engine.at();
+    let image = Image::hello().busybox().file("client", gateway::inside::client(), 0o755).build_in(&at).await;
+    let (id, mut broker) = (image.id.clone(), elsewhere.broker(options).await);
+    let installed = broker.install(trusting(&image.reference)).await.unwrap();
+    assert_eq!(installed.state(), pb::ExtensionState::Ready);
+    echoes(&broker, &id).await;
+    // What is beside the socket in the directory stays out.
+    inside(&broker, &id, "ln -s /run/longshore/docker.sock /run/guest-services/link.sock");
+
+    // Its own sockets are there, and who comes is known.
+    let allow = vec!["engine.full".into()];
+    let set = pb::GrantServiceSetRequest { extension: id.clone(), allow, ..Default::default() };
+    broker.grants().await.set(set).await.unwrap();
+    let ping = "cd /run/longshore; until test -S docker.sock && test -S longshore.sock; do sleep 0.1; done; \
+                printf 'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n' | /client docker.sock";
+    assert!(inside(&broker, &id, ping).starts_with("HTTP/1.1 200"));
+
+    // Far ends that are killed come again, and so does the broker.
+    inside(&broker, &id, "kill -9 $(pgrep -o -f 'shim tunnel'); true");
+    eventually(|| async { broker.get(&id, "/hello").await.ok() }).await;
+    broker.kill();
+    broker.restart().await;
+    echoes(&broker, &id).await;
+
+    // A socket that was left does not keep it from starting.
+    let container = installed.backend.unwrap().containers[0].id.clone();
+    at.docker(&["kill", &container]);
+    broker.extensions().await.disable(pb::DisableRequest { extension: id.clone() }).await.unwrap();
+    broker.extensions().await.enable(pb::EnableRequest { extension: id.clone() }).await.unwrap();
+    echoes(&broker, &id).await;
+
+    broker.uninstall(&id, false).await.unwrap();
+    for list in [&["volume", "ls", "-q"][..], &["ps", "-aq"]] {
+        assert_eq!(at.docker(list), "");
+    }
+}
+
+/// Services of a compose file would need the directory.
+#[tokio::test]
+async fn compose_files_are_refused() {
+    let manifest = r#"{"vm": {"composefile": "docker-compose.yml"}}"#;
+    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n";
+    let image = Image::with_manifest(manifest).file("docker-compose.yml", file, 0o644).build().await;
+    let broker = Broker::start_with(apart()).await;
+    let refused = broker.install(trusting(&image.reference)).await.unwrap_err();
+    assert_eq!(reason(&refused), "COMPOSE_UNAVAILABLE");
+    no_traces(&broker, &image.id).await;
+}
