@@ -23,8 +23,8 @@ use crate::{
         self, MetricsAt,
         listener::{Admitted, ControlSocket},
     },
-    config::{self, Config, EngineAddress, ServeArgs, System},
-    engine::Relay,
+    config::{self, Config, EngineAddress, ServeArgs, SshAddress, System},
+    engine::{Far, Relay, Ssh, Tls, Trouble},
     model::error::{Error, Reason, Result},
     tally::Spans,
 };
@@ -82,7 +82,8 @@ pub async fn run(
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let data = Data::open(&config)?;
-    let (engine, _relay) = engine_socket(&config.engine, &data.engine_socket())?;
+    let (engine, relay) = engine_socket(&config.engine, &data.engine_socket())?;
+    let engine = (engine, trouble_of(relay.as_ref()));
     let admitted = config.system.as_ref().map(admitted);
     let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
@@ -124,15 +125,34 @@ fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
     Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket", None)?, spans })
 }
 
-/// The socket of the engine; where it is on TCP, one at `own` that leads there while the value is held.
+/// The socket of the engine; where it is not on one of this machine, one at `own` that leads there while the value is held.
+/// Errors: CONFIG_INVALID, FILE_FAILED.
 fn engine_socket(engine: &EngineAddress, own: &Path) -> Result<(PathBuf, Option<Relay>)> {
     match engine {
         EngineAddress::Unix(path) => Ok((path.clone(), None)),
-        EngineAddress::Tcp(address) => {
-            let relay = Relay::open(own, *address)?;
+        elsewhere => {
+            let relay = relay_to(elsewhere, own)?;
             Ok((relay.path().to_owned(), Some(relay)))
         }
     }
+}
+
+/// A socket that leads to an engine that is not on one. Errors: CONFIG_INVALID, FILE_FAILED.
+fn relay_to(engine: &EngineAddress, at: &Path) -> Result<Relay> {
+    let far = match engine {
+        EngineAddress::Unix(_) => return Err(Error::bug("a relay to a socket")),
+        EngineAddress::Tcp { host, port, tls_dir: None } => Far::Tcp(host.clone(), *port),
+        EngineAddress::Tcp { host, port, tls_dir: Some(dir) } => Far::Tls(Tls::new(host, *port, dir)?),
+        EngineAddress::Ssh(SshAddress { host, user, port, path }) => {
+            Far::Ssh(Ssh::new(host.clone(), user.clone(), *port, path.clone()))
+        }
+    };
+    Relay::open(at, far)
+}
+
+/// What such a relay notes; nothing where there is none.
+fn trouble_of(relay: Option<&Relay>) -> Trouble {
+    relay.map(|relay| relay.trouble().clone()).unwrap_or_default()
 }
 
 /// Completes at the first SIGTERM or SIGINT.

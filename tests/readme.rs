@@ -48,12 +48,14 @@ fn the_example_configuration_has_every_key_with_its_default() {
 
     let env = BTreeMap::from([("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1000")]);
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let no_context = |_: &Path, _: &str| Err("there is none".to_owned());
     let machine = Machine {
         uid: 1000,
         temp_dir: "/tmp".into(),
         exists: &|_| false,
         passwd: String::new(),
         group: "longshore:x:990:".into(),
+        context: &no_context,
     };
     let load = |content: &str| {
         let file = Some(("/config.toml".into(), content.to_owned()));

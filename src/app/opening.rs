@@ -9,9 +9,9 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    config::{Config, EngineFiles, System},
+    config::{Config, System},
     core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
-    engine::Engine,
+    engine::{Engine, Trouble},
     exec::{Hub, HubOptions, SqueezeJournal, Visits},
     files::{
         layout::{ENGINE_SOCKET, Layout},
@@ -27,7 +27,7 @@ use crate::{
 pub(super) struct Opening {
     config: Config,
     data: Data,
-    engine: PathBuf,
+    engine: (PathBuf, Trouble),
     places: Places,
     limits: Limits,
     /// A name for this run.
@@ -36,12 +36,12 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// `engine` is the socket that leads to the engine, `socket` the control socket, `open_files` the soft limit of
+    /// `engine` is the socket that leads to the engine and what is wrong behind it, `socket` the control socket, `open_files` the soft limit of
     /// descriptors that programs on the host get.
     pub(super) fn new(
         config: &Config,
         data: Data,
-        engine: PathBuf,
+        engine: (PathBuf, Trouble),
         socket: &Path,
         open_files: Option<u64>,
     ) -> Arc<Self> {
@@ -88,8 +88,9 @@ impl Opening {
         }
         let store = Store::open(&layout.database())?;
         let run = format!("{}-{uid}", self.run);
-        let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &run);
-        let engine = engine.known_as(self.config.engine.to_string());
+        let (socket, trouble) = self.engine.clone();
+        let engine = Engine::new(socket, &store.broker_id().await?, &run);
+        let engine = engine.known_as(self.config.engine.to_string()).behind(trouble);
         let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
         let (visits, visited) = Visits::new();
         let hub = Hub::new(HubOptions {
@@ -112,7 +113,7 @@ impl Opening {
             engine,
             run,
             hub: Arc::new(hub),
-            shares_files: shares_files(&self.config),
+            shares_files: self.config.shares_files(),
             visited,
         })
         .await?;
@@ -190,15 +191,6 @@ fn limits(config: &Config) -> Limits {
         memory: proxy::Memory::of(MAX_HELD_BYTES),
     };
     Limits { exchange, ready_timeout: config.ready_timeout }
-}
-
-/// Whether engine and broker share directories, where the configuration settles it.
-fn shares_files(config: &Config) -> Option<bool> {
-    match config.engine_files {
-        EngineFiles::Auto => None,
-        EngineFiles::Shared => Some(true),
-        EngineFiles::Apart => Some(false),
-    }
 }
 
 /// Squeezed process limits are written down in the store.

@@ -34,8 +34,9 @@ async fn run(args: &RepairArgs) -> Result<String> {
     let config = config::load(&ServeArgs::from(args))?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
-    let (socket, _relay) = super::engine_socket(&config.engine, &layout.engine_socket())?;
-    let repair = Repair::new(layout, Engine::new(socket, "repair", "repair").known_as(config.engine.to_string()));
+    let (socket, relay) = super::engine_socket(&config.engine, &layout.engine_socket())?;
+    let engine = Engine::new(socket, "repair", "repair").known_as(config.engine.to_string());
+    let repair = Repair::new(layout, engine.behind(super::trouble_of(relay.as_ref())));
     let wrong = match repair.check().await {
         Ok(true) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
         Ok(false) => format!("{database} is not there, though extensions are"),

@@ -19,15 +19,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
-    /// Container engine [default: $DOCKER_HOST, else the first socket found of
-    /// /var/run/docker.sock and those of rootless Docker and Podman]
+    /// Container engine: unix://, tcp:// or ssh://, or context:NAME [default: $DOCKER_HOST or
+    /// $DOCKER_CONTEXT, else the first socket found of /var/run/docker.sock and those of
+    /// rootless Docker and Podman]
     #[arg(long, value_name = "URL")]
     pub engine: Option<String>,
+
+    /// Directory with ca.pem, cert.pem and key.pem for a tcp:// engine behind TLS [default:
+    /// with $DOCKER_HOST and $DOCKER_TLS_VERIFY, $DOCKER_CERT_PATH]
+    #[arg(long, value_name = "DIR")]
+    pub engine_tls_dir: Option<PathBuf>,
 
     /// Whether the engine's containers can have directories of this machine: auto, shared or apart
     /// [default: auto]
     #[arg(long, value_name = "WHETHER")]
     pub engine_files: Option<String>,
+
     /// Configuration file [default: longshore/config.toml in $XDG_CONFIG_HOME or ~/.config, if
     /// it exists]
     #[arg(long, value_name = "FILE")]
@@ -75,6 +82,10 @@ pub struct RepairArgs {
     #[arg(long, value_name = "URL")]
     pub engine: Option<String>,
 
+    /// Directory with the certificates for it [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub engine_tls_dir: Option<PathBuf>,
+
     /// Configuration file [default: as for `serve`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -103,22 +114,26 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "URL")]
     pub engine: Option<String>,
 
+    /// Directory with the certificates for it [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub engine_tls_dir: Option<PathBuf>,
+
     /// Configuration file [default: as for `serve`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 impl From<&DoctorArgs> for ServeArgs {
-    fn from(DoctorArgs { system, data_dir, runtime_dir, engine, config }: &DoctorArgs) -> Self {
-        let (data_dir, runtime_dir) = (data_dir.clone(), runtime_dir.clone());
-        let (engine, config, system) = (engine.clone(), config.clone(), *system);
-        ServeArgs { system, data_dir, runtime_dir, engine, config, ..ServeArgs::default() }
+    fn from(DoctorArgs { system, data_dir, runtime_dir, engine, engine_tls_dir, config }: &DoctorArgs) -> Self {
+        let (data_dir, runtime_dir, system) = (data_dir.clone(), runtime_dir.clone(), *system);
+        let (engine, engine_tls_dir, config) = (engine.clone(), engine_tls_dir.clone(), config.clone());
+        ServeArgs { system, data_dir, runtime_dir, engine, engine_tls_dir, config, ..ServeArgs::default() }
     }
 }
 
 impl From<&RepairArgs> for ServeArgs {
-    fn from(RepairArgs { data_dir, engine, config, .. }: &RepairArgs) -> Self {
+    fn from(RepairArgs { data_dir, engine, engine_tls_dir, config, .. }: &RepairArgs) -> Self {
         let (data_dir, engine, config) = (data_dir.clone(), engine.clone(), config.clone());
-        ServeArgs { data_dir, engine, config, ..ServeArgs::default() }
+        ServeArgs { data_dir, engine, engine_tls_dir: engine_tls_dir.clone(), config, ..ServeArgs::default() }
     }
 }

@@ -15,6 +15,7 @@ const KEYS: &[&str] = &[
     "data_dir",
     "runtime_dir",
     "engine",
+    "engine_tls_dir",
     "engine_files",
     "drain_timeout",
     "connect_timeout",

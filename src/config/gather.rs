@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Config, Mistake, ServeArgs,
+    Config, Mistake, ServeArgs, context,
     resolve::{Machine, SOCKET_NAME, SYSTEM_FILE, SYSTEM_RUNTIME_DIR, absolute, default_runtime_dir, resolve},
 };
 use crate::model::error::{Error, Reason, Result};
@@ -54,6 +54,7 @@ fn this_machine() -> Machine<'static> {
         exists: &|path| path.exists(),
         passwd: text("/etc/passwd"),
         group: text("/etc/group"),
+        context: &context::find,
     }
 }
 

@@ -5,12 +5,16 @@ pub mod args;
 pub mod gather;
 pub mod resolve;
 
+mod address;
+mod context;
 mod file;
 mod value;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
+pub use address::{EngineAddress, SshAddress};
 pub use args::{DoctorArgs, RepairArgs, ServeArgs};
+pub use context::Context;
 pub use file::keys;
 pub use gather::{default_socket, load};
 pub use resolve::resolve;
@@ -62,6 +66,17 @@ pub struct Config {
     pub system: Option<System>,
 }
 
+impl Config {
+    /// Whether the engine's containers can have directories of this machine, where that is settled without asking it.
+    pub fn shares_files(&self) -> Option<bool> {
+        match self.engine_files {
+            EngineFiles::Shared => Some(true),
+            EngineFiles::Apart => Some(false),
+            EngineFiles::Auto => self.engine.is_elsewhere().then_some(false),
+        }
+    }
+}
+
 /// How a broker works for several users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct System {
@@ -94,15 +109,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the engine listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineAddress {
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// TCP without TLS, on this machine: the engine and the broker share directories.
-    Tcp(SocketAddr),
-}
-
 /// Whether an engine's containers can have directories of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineFiles {
@@ -112,15 +118,6 @@ pub enum EngineFiles {
     Shared,
     /// They cannot: it runs in a virtual machine, or on another one.
     Apart,
-}
-
-impl fmt::Display for EngineAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EngineAddress::Unix(path) => write!(f, "unix://{}", path.display()),
-            EngineAddress::Tcp(address) => write!(f, "tcp://{address}"),
-        }
-    }
 }
 
 /// One thing that is wrong, and where it was found: `--socket`, `LONGSHORE_SOCKET`, `/etc/x.toml:3`.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Config, EngineAddress, EngineFiles, Log, LogFormat, Mistake, ServeArgs, System,
+    Config, Context, EngineAddress, EngineFiles, Log, LogFormat, Mistake, ServeArgs, System,
+    address::{self, Written},
     file::{self, Setting},
     value,
 };
@@ -23,6 +24,7 @@ pub const VARIABLES: &[&str] = &[
     "LONGSHORE_DATA_DIR",
     "LONGSHORE_RUNTIME_DIR",
     "LONGSHORE_ENGINE",
+    "LONGSHORE_ENGINE_TLS_DIR",
     "LONGSHORE_ENGINE_FILES",
     "LONGSHORE_CONFIG",
     "LONGSHORE_LOG",
@@ -72,6 +74,8 @@ pub struct Machine<'a> {
     pub passwd: String,
     /// What `/etc/group` says.
     pub group: String,
+    /// Looks up one of Docker's contexts, in Docker's configuration directory.
+    pub context: &'a dyn Fn(&Path, &str) -> Result<Context, String>,
 }
 
 /// The configuration, or everything that is wrong with it. Values that another source overrides are checked as well.
@@ -93,10 +97,8 @@ pub fn resolve(
         Some((socket, _)) => socket,
         None => sources.default_socket(&runtime_dir),
     };
-    let (engine, engine_origin) = match sources.pick("engine", args.engine.clone(), value::engine) {
-        Some(found) => found,
-        None => sources.default_engine(machine),
-    };
+    let tls_dir = sources.pick("engine_tls_dir", text_of(&args.engine_tls_dir), value::path).map(|found| found.0);
+    let (engine, engine_origin) = sources.engine(args, tls_dir, machine);
     let files = sources.pick("engine_files", args.engine_files.clone(), value::engine_files);
     let drain = sources.pick("drain_timeout", args.drain_timeout.clone(), value::duration);
     let connect = sources.pick("connect_timeout", None, value::timeout);
@@ -238,22 +240,78 @@ impl Sources<'_> {
         }
     }
 
-    /// `DOCKER_HOST` counts as configuration, so a wrong one is never passed over; which engine a `docker context`
-    /// happens to select does not.
-    fn default_engine(&mut self, machine: &Machine<'_>) -> (EngineAddress, String) {
-        let usual = Path::new("/var/run/docker.sock");
-        if let Some(text) = self.env.get("DOCKER_HOST").filter(|text| !text.is_empty()) {
-            match value::engine(text) {
-                Ok(engine) => return (engine, "DOCKER_HOST".into()),
-                Err(text) => self.mistakes.push(Mistake { origin: "DOCKER_HOST".into(), text }),
+    /// The engine, and what says so. `DOCKER_HOST` and `DOCKER_CONTEXT` count as configuration, so a wrong one is never
+    /// passed over; which engine `docker context use` happens to have selected does not.
+    fn engine(&mut self, args: &ServeArgs, tls_dir: Option<PathBuf>, machine: &Machine<'_>) -> (EngineAddress, String) {
+        let before = self.mistakes.len();
+        let picked = self.pick("engine", args.engine.clone(), address::engine);
+        let (written, origin, tls_dir) = match picked {
+            Some((written, origin)) => (written, origin, tls_dir),
+            None if self.mistakes.len() > before => return (EngineAddress::Unix(PathBuf::new()), String::new()),
+            None => match self.dockers_engine() {
+                Ok(Some((written, origin))) => (written, origin.to_owned(), tls_dir.or_else(|| self.dockers_tls_dir())),
+                Ok(None) => return (default_engine(self.env, machine), "default".into()),
+                Err(mistake) => {
+                    self.mistakes.push(mistake);
+                    return (EngineAddress::Unix(PathBuf::new()), String::new());
+                }
+            },
+        };
+        match meant(self.env, written, tls_dir, machine) {
+            Ok(address) => (address, origin),
+            Err(text) => {
+                self.mistakes.push(Mistake { origin: origin.clone(), text });
+                (EngineAddress::Unix(PathBuf::new()), origin)
             }
         }
-        let runtime = absolute(self.env, "XDG_RUNTIME_DIR");
-        let own = runtime.iter().flat_map(|dir| [dir.join("docker.sock"), dir.join("podman/podman.sock")]);
-        let root = (machine.uid == 0).then(|| PathBuf::from("/run/podman/podman.sock"));
-        let found = std::iter::once(usual.to_owned()).chain(own).chain(root).find(|path| (machine.exists)(path));
-        (EngineAddress::Unix(found.unwrap_or_else(|| usual.to_owned())), "default".into())
     }
+
+    /// What Docker's own variables name.
+    fn dockers_engine(&self) -> Result<Option<(Written, &'static str)>, Mistake> {
+        let set = |name: &str| self.env.get(name).filter(|text| !text.is_empty());
+        if let Some(text) = set("DOCKER_HOST") {
+            let origin = "DOCKER_HOST";
+            let written = address::engine(text).map_err(|text| Mistake { origin: origin.into(), text })?;
+            return Ok(Some((written, origin)));
+        }
+        let context = set("DOCKER_CONTEXT").filter(|name| *name != "default");
+        Ok(context.map(|name| (Written::Context(name.clone()), "DOCKER_CONTEXT")))
+    }
+
+    /// Where Docker's own variables have it find certificates, if they ask for any.
+    fn dockers_tls_dir(&self) -> Option<PathBuf> {
+        self.env.get("DOCKER_TLS_VERIFY").filter(|text| !text.is_empty())?;
+        absolute(self.env, "DOCKER_CERT_PATH").or_else(|| dockers_config(self.env))
+    }
+}
+
+/// What an address means, with these certificates; a context brings its own.
+fn meant(
+    env: &BTreeMap<String, String>,
+    written: Written,
+    tls_dir: Option<PathBuf>,
+    machine: &Machine<'_>,
+) -> Result<EngineAddress, String> {
+    let Written::Context(name) = written else { return written.meant(tls_dir) };
+    let config = dockers_config(env).ok_or("neither HOME nor DOCKER_CONFIG is set, so there are no docker contexts")?;
+    let Context { host, tls_dir: own } = (machine.context)(&config, &name)?;
+    let meant = address::engine(&host).and_then(|written| written.meant(tls_dir.or(own)));
+    meant.map_err(|why| format!("the docker context {name:?}: {why}"))
+}
+
+/// Where Docker's own tools keep their configuration.
+fn dockers_config(env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    absolute(env, "DOCKER_CONFIG").or_else(|| absolute(env, "HOME").map(|home| home.join(".docker")))
+}
+
+/// The first of the usual sockets that is there.
+fn default_engine(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> EngineAddress {
+    let usual = Path::new("/var/run/docker.sock");
+    let runtime = absolute(env, "XDG_RUNTIME_DIR");
+    let own = runtime.iter().flat_map(|dir| [dir.join("docker.sock"), dir.join("podman/podman.sock")]);
+    let root = (machine.uid == 0).then(|| PathBuf::from("/run/podman/podman.sock"));
+    let found = std::iter::once(usual.to_owned()).chain(own).chain(root).find(|path| (machine.exists)(path));
+    EngineAddress::Unix(found.unwrap_or_else(|| usual.to_owned()))
 }
 
 /// What an argument says; bytes that are no UTF-8 are refused later.

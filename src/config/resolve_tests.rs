@@ -16,6 +16,17 @@ fn machine<'a>(exists: &'a dyn Fn(&Path) -> bool) -> Machine<'a> {
         exists,
         passwd: "ann:x:1000:1000::/home/ann:/bin/sh\n".into(),
         group: "longshore:x:990:\nstaff:x:50:\n".into(),
+        context: &contexts,
+    }
+}
+
+fn contexts(config: &Path, name: &str) -> Result<Context, String> {
+    match (config.to_str(), name) {
+        (Some("/home/me/.docker"), "far") => {
+            Ok(Context { host: "tcp://far".into(), tls_dir: Some("/far/certs".into()) })
+        }
+        (Some("/home/me/.docker"), "lax") => Ok(Context { host: "tcp://far".into(), tls_dir: None }),
+        (config, name) => Err(format!("there is no docker context {name} in {config:?}")),
     }
 }
 
@@ -143,11 +154,38 @@ fn the_socket_lies_in_the_runtime_directory() {
 }
 
 #[test]
+fn engines_elsewhere_are_named_with_what_they_need() {
+    let engine = |line: &[&str], pairs: &[(&str, &str)]| run(line, pairs, "").map(|config| config.engine);
+    let tcp = |host: &str, port, tls_dir: Option<&str>| {
+        Ok(EngineAddress::Tcp { host: host.into(), port, tls_dir: tls_dir.map(Into::into) })
+    };
+    assert_eq!(engine(&["--engine", "tcp://x", "--engine-tls-dir", "/c"], &[]), tcp("x", 2376, Some("/c")));
+    assert_eq!(engine(&["--engine", "context:far"], &[]), tcp("far", 2376, Some("/far/certs")));
+    assert_eq!(engine(&[], &[("DOCKER_CONTEXT", "far")]), tcp("far", 2376, Some("/far/certs")));
+    let origin = |pairs: &[(&str, &str)]| run(&[], pairs, "").unwrap().engine_origin;
+    assert_eq!(origin(&[("DOCKER_CONTEXT", "far")]), "DOCKER_CONTEXT");
+    assert_eq!(origin(&[("DOCKER_CONTEXT", "default")]), "default");
+    assert_eq!(origin(&[("DOCKER_CONTEXT", "far"), ("DOCKER_HOST", "unix:///d")]), "DOCKER_HOST");
+    for (context, why) in [("lax", "without TLS"), ("none", "there is no docker context none")] {
+        let told = engine(&[], &[("DOCKER_CONTEXT", context)]).unwrap_err();
+        assert!(told.len() == 1 && told[0].starts_with("DOCKER_CONTEXT: ") && told[0].contains(why), "{told:?}");
+    }
+    // Docker's certificates are for Docker's address.
+    let docker = [("DOCKER_HOST", "tcp://x:1"), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", "/certs")];
+    assert_eq!(engine(&[], &docker), tcp("x", 1, Some("/certs")));
+    assert_eq!(engine(&[], &docker[..2]), tcp("x", 1, Some("/home/me/.docker")));
+    assert_eq!(engine(&["--engine-tls-dir", "/mine"], &docker), tcp("x", 1, Some("/mine")));
+    for (line, pairs) in [(&["--engine", "tcp://x:1"][..], &docker[..]), (&[], &docker[..1])] {
+        assert!(engine(line, pairs).unwrap_err()[0].contains("without TLS"));
+    }
+}
+
+#[test]
 fn the_engine_is_never_one_by_accident() {
     assert_eq!(run(&[], &[("DOCKER_HOST", "unix:///d")], "").unwrap().engine_origin, "DOCKER_HOST");
     assert_eq!(run(&[], &[("DOCKER_HOST", "")], "").unwrap().engine_origin, "default");
-    let mistakes = run(&[], &[("DOCKER_HOST", "ssh://me@x")], "").unwrap_err();
-    assert_eq!(mistakes, ["DOCKER_HOST: \"ssh://me@x\": only unix:// and tcp:// engines are supported"]);
+    let mistakes = run(&[], &[("DOCKER_HOST", "http://x")], "").unwrap_err();
+    assert!(mistakes.len() == 1 && mistakes[0].starts_with("DOCKER_HOST: \"http://x\": only unix://"), "{mistakes:?}");
     for (found, engine) in [
         ("/run/user/1000/docker.sock", "unix:///run/user/1000/docker.sock"),
         ("/run/user/1000/podman/podman.sock", "unix:///run/user/1000/podman/podman.sock"),
@@ -180,7 +218,7 @@ fn all_mistakes_at_once_each_with_its_place() {
         "--socket: \"here\" is relative",
         "--drain-timeout: \"10\" has no unit",
         "LONGSHORE_SOKET: unknown variable; did you mean LONGSHORE_SOCKET?",
-        "LONGSHORE_ENGINE: \"tcp://1.2.3.4\": an engine on TCP has to be on this machine",
+        "LONGSHORE_ENGINE: tcp://1.2.3.4:2375 without TLS",
         "LONGSHORE_CONNECT_TIMEOUT: \"0s\" leaves no time",
         "LONGSHORE_MAX_BODY_BYTES: \"0\" does not fit",
         "LONGSHORE_LOG_FORMAT: \"\" is no log format",

@@ -1,13 +1,12 @@
-//! Values as they are written: paths, durations, sizes, addresses. Each reader says what would be right.
+//! Values as they are written: paths, durations, sizes. Each reader says what would be right.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{EngineAddress, EngineFiles, LogFormat};
+use super::{EngineFiles, LogFormat};
 use crate::model::audit::Audit;
 
 /// Bytes of a Unix socket's path, without the NUL at its end.
@@ -46,34 +45,6 @@ pub(super) fn fits(path: PathBuf) -> Result<PathBuf, String> {
         return Err(format!("{shown} is {bytes} bytes long; the path of a socket has at most {MAX_SOCKET_PATH_BYTES}"));
     }
     Ok(path)
-}
-
-/// `unix:///path`, or `tcp://127.0.0.1:2375`.
-pub(super) fn engine(text: &str) -> Result<EngineAddress, String> {
-    match text.split_once("://") {
-        Some(("unix", address)) => match socket(address) {
-            Ok(path) => Ok(EngineAddress::Unix(path)),
-            Err(why) => Err(format!("{why}; an engine is written unix:///var/run/docker.sock")),
-        },
-        Some(("tcp", address)) => match local(address.trim_end_matches('/')) {
-            Some(address) => Ok(EngineAddress::Tcp(address)),
-            None => Err(format!(
-                "{text:?}: an engine on TCP has to be on this machine, without TLS; write it tcp://127.0.0.1:2375"
-            )),
-        },
-        Some(_) => Err(format!("{text:?}: only unix:// and tcp:// engines are supported")),
-        None if text.starts_with('/') => Err(format!("{text:?} is a path; write unix://{text}")),
-        None => Err(format!("{text:?} is no engine's address; write one like unix:///var/run/docker.sock")),
-    }
-}
-
-/// An address of this machine itself, with a port.
-fn local(text: &str) -> Option<SocketAddr> {
-    let address: SocketAddr = match text.strip_prefix("localhost:") {
-        Some(port) => (Ipv4Addr::LOCALHOST, port.parse().ok()?).into(),
-        None => text.parse().ok()?,
-    };
-    Some(address).filter(|address| address.ip().is_loopback() && address.port() != 0)
 }
 
 /// A whole number with a unit: `500ms`, `10s`, `2m`, `1h`.
@@ -204,32 +175,6 @@ mod tests {
     }
 
     #[test]
-    fn only_engines_of_this_machine() {
-        assert_eq!(engine("unix:///run/x.sock").unwrap(), EngineAddress::Unix("/run/x.sock".into()));
-        for (text, address) in [
-            ("tcp://127.0.0.1:2375", "tcp://127.0.0.1:2375"),
-            ("tcp://localhost:80/", "tcp://127.0.0.1:80"),
-            ("tcp://[::1]:2375", "tcp://[::1]:2375"),
-        ] {
-            assert_eq!(engine(text).unwrap().to_string(), address);
-        }
-        for (wrong, why) in [
-            ("tcp://1.2.3.4:2375", "on this machine"),
-            ("tcp://127.0.0.1", "on this machine"),
-            ("tcp://127.0.0.1:0", "on this machine"),
-            ("tcp://engine:2375", "on this machine"),
-            ("tcp://", "on this machine"),
-            ("ssh://me@there", "only unix://"),
-            ("/run/x.sock", "unix:///run/x.sock"),
-            ("unix://x.sock", "absolute"),
-            ("unix://", "absolute"),
-            ("docker", "no engine's address"),
-        ] {
-            assert!(engine(wrong).unwrap_err().contains(why), "{wrong}: {:?}", engine(wrong));
-        }
-    }
-
-    #[test]
     fn a_socket_has_107_bytes() {
         assert!(socket(&format!("/{}", "x".repeat(106))).is_ok());
         assert!(socket(&format!("/{}", "x".repeat(107))).unwrap_err().contains("107"));
@@ -257,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,40}") {
-            let _ = (path(&text), engine(&text), duration(&text), body_bytes(&text), log_filter(&text));
+            let _ = (path(&text), duration(&text), body_bytes(&text), log_filter(&text));
             let _ = suggestion(&text, &["socket"]);
         }
     }

@@ -33,7 +33,7 @@ pub use images::{Image, ImageReader, Loaded, Transfer};
 pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
-pub use relay::Relay;
+pub use relay::{Far, Relay, Ssh, Tls, Trouble};
 pub use veil::Veil;
 
 use crate::model::error::{Error, Reason, Result};
@@ -51,6 +51,8 @@ pub struct Engine {
     socket: PathBuf,
     /// Its address, as it is told.
     url: String,
+    /// What is wrong on the way from its socket to it.
+    trouble: Trouble,
     mark: temporary::Mark,
     /// Whether pulls use the logins of the user that this process runs as.
     uses_logins: bool,
@@ -87,7 +89,14 @@ impl Engine {
     pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
         let socket = socket.into();
         let url = format!("unix://{}", socket.display());
-        Engine { socket, url, mark: temporary::Mark::new(broker, run), uses_logins: true, platform: Arc::default() }
+        Engine {
+            socket,
+            url,
+            trouble: Trouble::default(),
+            mark: temporary::Mark::new(broker, run),
+            uses_logins: true,
+            platform: Arc::default(),
+        }
     }
 
     /// The same, told of by another address than that of the socket that leads to it.
@@ -98,6 +107,11 @@ impl Engine {
     /// The same for somebody whom the logins of the user that this process runs as are none of the business of.
     pub fn without_logins(self) -> Self {
         Engine { uses_logins: false, ..self }
+    }
+
+    /// The same, behind a relay that notes why it does not reach it.
+    pub fn behind(self, trouble: Trouble) -> Self {
+        Engine { trouble, ..self }
     }
 
     /// The engine's socket.
@@ -185,6 +199,7 @@ impl Engine {
 
     /// The engine does not answer, and why.
     fn away(&self, why: &dyn fmt::Display) -> Error {
+        let why = self.trouble.get().unwrap_or_else(|| why.to_string());
         let message = format!("the engine at {} does not answer: {why}", self.url);
         Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
     }
@@ -206,7 +221,8 @@ impl Engine {
                 Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
             }
             other => {
-                let message = format!("the engine at {} does not answer: {}", self.url, root_cause(&other));
+                let why = self.trouble.get().unwrap_or_else(|| root_cause(&other));
+                let message = format!("the engine at {} does not answer: {why}", self.url);
                 Error::new(Reason::EngineUnavailable, subject, message).caused_by(other).retry_after(ENGINE_RETRY)
             }
         }

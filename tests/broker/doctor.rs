@@ -150,7 +150,7 @@ async fn an_engine_that_is_away_refuses_or_hangs_is_told() {
     Checkup::of(&broker, &["--engine", &url]).is_sick_by("engine", "nobody listens", "systemctl start docker");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("tcp://{closed}");
-    Checkup::of(&broker, &["--engine", &url]).is_sick_by("engine", "nobody listens", "--engine");
+    Checkup::of(&broker, &["--engine", &url]).is_sick_by("engine", "refused", "--engine");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ mod passthrough;
 mod programs;
 #[path = "../cli_process/pty.rs"]
 mod pty;
+mod reaching;
 mod recovery;
 mod registration;
 mod registry;

@@ -35,6 +35,8 @@ small_programs() {
 	# Only the static build runs in an image that holds nothing else.
 	dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 	command -v setpriv >/dev/null || missing+=(util-linux)
+	# A server of a test's own, on a port of this machine only. The system's is not started.
+	command -v sshd >/dev/null || missing+=(openssh-server)
 	# Checks the units in deploy/systemd. It is not started.
 	command -v systemd-analyze >/dev/null || missing+=(systemd)
 	# Reads what the Debian package is made of (deploy/deb.sh).

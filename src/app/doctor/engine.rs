@@ -7,15 +7,16 @@ use std::{
     path::Path,
 };
 
-use tokio::{
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 
-use super::{BOUND, places::existing};
+use super::{
+    super::{relay_to, trouble_of},
+    BOUND,
+    places::existing,
+};
 use crate::{
     config::{Config, EngineAddress, EngineFiles},
-    engine::{Engine, Relay},
+    engine::Engine,
     model::checkup::Check,
 };
 
@@ -25,6 +26,9 @@ const OLDEST_API: (u32, u32) = (1, 41);
 const ENGINE: &str = "engine";
 /// The name of what is said of what engine and broker have in common.
 const SHARED: &str = "engine's machine";
+
+/// What to do about one that does not run.
+const START: &str = "start the engine (sudo systemctl start docker), or name another with --engine or DOCKER_HOST";
 
 /// All that there is to say.
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
@@ -42,21 +46,34 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
             (path.clone(), None, peer)
         }),
-        EngineAddress::Tcp(address) => match bounded(TcpStream::connect(address)).await {
-            Ok(_) => match Relay::open(&scratch.path().join("engine.sock"), *address) {
-                Ok(relay) => Ok((relay.path().to_owned(), Some(relay), None)),
-                Err(error) => return vec![Check::problem(ENGINE, error.message(), "mend $TMPDIR or /tmp")],
-            },
-            Err(error) => Err(error),
+        elsewhere => match relay_to(elsewhere, &scratch.path().join("engine.sock")) {
+            Ok(relay) => Ok((relay.path().to_owned(), Some(relay), None)),
+            Err(error) => return vec![Check::problem(ENGINE, error.message(), "mend what it names")],
         },
     };
     match connected {
-        Ok((socket, _relay, peer)) => {
-            let engine = Engine::new(socket, "doctor", "doctor").known_as(url);
+        Ok((socket, relay, peer)) => {
+            let trouble = trouble_of(relay.as_ref());
+            let engine = Engine::new(socket, "doctor", "doctor").known_as(url).behind(trouble.clone());
             let (about, shared) = tokio::join!(about(&engine, origin), shared(&engine, peer, config));
+            if let Some(why) = trouble.get() {
+                let found = format!("{} (from {origin}) is not reached: {why}", config.engine);
+                return vec![Check::problem(ENGINE, found, how_to_reach(&config.engine))];
+            }
             [Some(about), shared].into_iter().flatten().collect()
         }
         Err(error) => vec![away(&config.engine, origin, &error)],
+    }
+}
+
+/// What may be wrong on the way to an engine that is not at a socket.
+fn how_to_reach(engine: &EngineAddress) -> &'static str {
+    match engine {
+        EngineAddress::Unix(_) | EngineAddress::Tcp { tls_dir: None, .. } => START,
+        EngineAddress::Tcp { .. } => "see that it listens there with TLS, and that the certificates are each other's",
+        EngineAddress::Ssh(_) => {
+            "see that ssh gets there without a question, as you: ssh -o BatchMode=yes HOST docker version"
+        }
     }
 }
 
@@ -66,7 +83,6 @@ async fn bounded<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 
 /// Nobody lets us in.
 fn away(address: &EngineAddress, origin: &str, error: &io::Error) -> Check {
-    const START: &str = "start the engine (sudo systemctl start docker), or name another with --engine or DOCKER_HOST";
     let said = format!("{address} (from {origin})");
     let (found, advice) = match (address, error.kind()) {
         (EngineAddress::Unix(_), ErrorKind::NotFound) => {
@@ -124,8 +140,8 @@ async fn about(engine: &Engine, origin: &str) -> Check {
 
 /// Whether its containers run on this kernel, and see the data directory as it is here; `None` where it does not say.
 async fn shared(engine: &Engine, peer: Option<i32>, config: &Config) -> Option<Check> {
-    if config.engine_files == EngineFiles::Apart {
-        return Some(Check::ok(SHARED, "none, as engine_files says: a tunnel leads into its containers".to_owned()));
+    if config.shares_files() == Some(false) {
+        return Some(Check::ok(SHARED, "another one: a tunnel leads into its containers".to_owned()));
     }
     let theirs = timeout(BOUND, engine.kernel()).await.ok()?.ok()?;
     let ours = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

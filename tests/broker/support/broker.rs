@@ -43,6 +43,8 @@ pub(crate) struct BrokerOptions {
     pub(crate) plain: bool,
     /// An engine other than the machine's.
     pub(crate) engine: Option<EngineAt>,
+    /// Its address for the broker, where that is not its socket.
+    pub(crate) engine_url: Option<String>,
     /// Arguments after `serve --socket … --data-dir … --runtime-dir …`.
     pub(crate) args: Vec<OsString>,
     /// Variables added to a nearly empty environment.
@@ -125,8 +127,9 @@ impl Broker {
         };
         command.arg("serve").arg("--socket").arg(self.socket());
         command.arg("--data-dir").arg(self.data_dir()).arg("--runtime-dir").arg(self.runtime_dir());
-        if let Some(engine) = &self.options.engine {
-            command.arg("--engine").arg(engine.url());
+        let engine = self.options.engine.as_ref().map(EngineAt::url);
+        if let Some(url) = self.options.engine_url.clone().or(engine) {
+            command.arg("--engine").arg(url);
         }
         command.args(&self.options.args).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.home());

@@ -3,7 +3,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::fs::PermissionsExt,
+    net::TcpStream,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -27,6 +29,8 @@ pub(crate) struct PrivateEngine {
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     runs: bool,
+    /// What its dockerd is told besides.
+    options: String,
 }
 
 impl PrivateEngine {
@@ -56,7 +60,7 @@ impl PrivateEngine {
         let mut shell = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let commands = shell.stdin.take();
         let answers = BufReader::new(shell.stdout.take().unwrap());
-        let mut engine = PrivateEngine { directory, shell, commands, answers, runs: false };
+        let mut engine = PrivateEngine { directory, shell, commands, answers, runs: false, options: String::new() };
         engine.sh(
             "PATH=$PATH:/usr/sbin:/sbin; mount -t proc proc /proc && mount -t tmpfs tmpfs /run && ip link set lo up",
         );
@@ -71,9 +75,11 @@ impl PrivateEngine {
     pub(crate) async fn launch(&mut self) {
         assert!(!self.runs, "it runs already");
         // State of running things goes to /run, which is private.
-        let start =
-            "dockerd --log-level warn --host unix://$PWD/docker.sock --data-root $PWD/data >>log 2>&1 & engine=$!";
-        self.sh(start);
+        let start = format!(
+            "dockerd --log-level warn --host unix://$PWD/docker.sock --data-root $PWD/data {} >>log 2>&1 & engine=$!",
+            self.options
+        );
+        self.sh(&start);
         self.runs = true;
         let begun = Instant::now();
         let socket = self.at().path().to_owned();
@@ -81,9 +87,36 @@ impl PrivateEngine {
             assert!(begun.elapsed() < START, "the engine does not start:\n{}", self.log());
             // On a busy machine it may give up on its containerd, which it waits for for 15 s only.
             if self.sh("jobs -r").is_empty() {
-                self.sh(start);
+                self.sh(&start);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Starts one that listens on a port of its own network too, for those that `certificates` (`ca.pem`, `cert.pem`,
+    /// `key.pem`) vouches for.
+    pub(crate) async fn start_with_tls(certificates: &Path, port: u16) -> Self {
+        let mut engine = Self::prepare(None);
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+        engine.options =
+            format!("--host tcp://127.0.0.1:{port} --tlsverify --tlscacert {ca} --tlscert {cert} --tlskey {key}");
+        engine.launch().await;
+        engine
+    }
+
+    /// A connection to a port of its own network.
+    pub(crate) fn connector(&self, port: u16) -> impl Fn() -> std::io::Result<TcpStream> + Send + Sync + 'static {
+        let network = format!("/proc/{}/ns/net", self.shell.id());
+        move || {
+            let network = fs::File::open(&network)?;
+            // A thread that entered another network is of no use for anything else.
+            let connect = std::thread::spawn(move || {
+                let kind = rustix::thread::LinkNameSpaceType::Network;
+                rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind))?;
+                TcpStream::connect(("127.0.0.1", port))
+            });
+            connect.join().expect("it does not panic")
         }
     }
 

@@ -1,0 +1,252 @@
+//! Engines that are not at a socket of this machine: behind TLS, behind ssh, and by the name of a docker context.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use longshore::pb::{self, EngineInfo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::support::{Broker, BrokerOptions, Image, PrivateEngine, Stage, eventually};
+
+/// Where the private engines listen, each in its own network.
+const PORT: u16 = 2376;
+
+/// Who vouches for certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A directory as Docker's tools want it, for `name`.
+    fn directory(&self, place: &Path, name: &str) -> PathBuf {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        fs::create_dir_all(place).unwrap();
+        fs::write(place.join("ca.pem"), self.0.pem()).unwrap();
+        fs::write(place.join("cert.pem"), certificate.pem()).unwrap();
+        fs::write(place.join("key.pem"), key.serialize_pem()).unwrap();
+        place.to_owned()
+    }
+}
+
+/// A port of this machine that leads to the engine's.
+async fn port_to(engine: &PrivateEngine) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = engine.connector(PORT);
+    tokio::spawn(async move {
+        while let Ok((mut broker, _)) = listener.accept().await {
+            let Ok(engine) = connect() else { continue };
+            engine.set_nonblocking(true).unwrap();
+            let mut engine = tokio::net::TcpStream::from_std(engine).unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut broker, &mut engine).await });
+        }
+    });
+    port
+}
+
+async fn engine_of(broker: &Broker) -> EngineInfo {
+    let info = broker.system().await.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner();
+    info.engine.unwrap()
+}
+
+/// What the doctor says of the engine.
+fn diagnosis(broker: &Broker, args: &[&str], env: &[(&str, &str)]) -> String {
+    let mut doctor = Command::new(broker.binary());
+    doctor.arg("doctor").args(args).env_clear().envs(env.iter().copied()).env("HOME", broker.home());
+    let output = doctor.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let about = |line: &&str| line.split_whitespace().nth(1).is_some_and(|word| word == "engine" || word == "config");
+    said.lines().find(about).unwrap_or(&said).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_behind_tls_is_used() {
+    let place = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let certificates = ours.directory(&place.path().join("ours"), "127.0.0.1");
+    let mut engine = PrivateEngine::start_with_tls(&certificates, PORT).await;
+    let port = port_to(&engine).await;
+    let url = format!("tcp://127.0.0.1:{port}");
+    let tls = |dir: &Path| vec!["--engine-tls-dir".into(), dir.into()];
+    let options = BrokerOptions { engine_url: Some(url.clone()), args: tls(&certificates), ..BrokerOptions::default() };
+    let stage = Stage::install(Image::hello(), engine.broker(options)).await;
+    let about = engine_of(&stage.broker).await;
+    assert_eq!((about.url.as_str(), about.reachable), (url.as_str(), true));
+    let id = stage.id();
+    assert_eq!(stage.broker.get(&id, "/hello?name=x").await.unwrap().body, "Hello, x!\n".as_bytes());
+
+    engine.kill();
+    eventually(async || (!engine_of(&stage.broker).await.reachable).then_some(())).await;
+    engine.launch().await;
+    eventually(async || engine_of(&stage.broker).await.reachable.then_some(())).await;
+    eventually(async || stage.broker.get(&id, "/hello?name=y").await.ok()).await;
+
+    // Who is not who they should be is told, each in their own way.
+    let strangers = theirs.directory(&place.path().join("theirs"), "127.0.0.1");
+    let mixed = ours.directory(&place.path().join("mixed"), "127.0.0.1");
+    for file in ["cert.pem", "key.pem"] {
+        fs::copy(strangers.join(file), mixed.join(file)).unwrap();
+    }
+    let bare = ours.directory(&place.path().join("bare"), "127.0.0.1");
+    for file in ["cert.pem", "key.pem"] {
+        fs::remove_file(bare.join(file)).unwrap();
+    }
+    let named = format!("tcp://localhost:{port}");
+    for (url, dir, why) in [
+        (&url, &strangers, "is not vouched for by"),
+        (&url, &mixed, "refuses"),
+        (&url, &bare, "wants a certificate of us"),
+        (&named, &certificates, "is not for the name localhost"),
+        (&url, &place.path().join("nowhere"), "ca.pem"),
+    ] {
+        let said = diagnosis(&stage.broker, &["--engine", url, "--engine-tls-dir", dir.to_str().unwrap()], &[]);
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    let docker =
+        [("DOCKER_HOST", &*url), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", certificates.to_str().unwrap())];
+    assert!(diagnosis(&stage.broker, &[], &docker).starts_with("ok"), "{}", diagnosis(&stage.broker, &[], &docker));
+    let plain = diagnosis(&stage.broker, &["--engine", "tcp://192.0.2.1"], &[]);
+    assert!(plain.contains("--engine-tls-dir"), "{plain}");
+
+    // The same by the name of a context.
+    let contexts = stage.broker.home().join(".docker/contexts");
+    let context = hex::encode(Sha256::digest("far"));
+    fs::create_dir_all(contexts.join("meta").join(&context)).unwrap();
+    let meta = serde_json::json!({"Name": "far", "Metadata": {}, "Endpoints": {"docker": {"Host": url}}});
+    fs::write(contexts.join("meta").join(&context).join("meta.json"), meta.to_string()).unwrap();
+    ours.directory(&contexts.join("tls").join(&context).join("docker"), "127.0.0.1");
+    for (args, env) in [(&["--engine", "context:far"][..], &[][..]), (&[], &[("DOCKER_CONTEXT", "far")])] {
+        let said = diagnosis(&stage.broker, args, env);
+        assert!(said.starts_with("ok") && said.contains(&url), "{said}");
+    }
+    let said = diagnosis(&stage.broker, &["--engine", "context:near"], &[]);
+    assert!(said.contains("there are: far"), "{said}");
+}
+
+/// An sshd of the test's own, and an `ssh` that knows of nothing else.
+struct Sshd {
+    place: TempDir,
+    server: Child,
+}
+
+impl Sshd {
+    async fn start() -> Sshd {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name).display().to_string();
+        for key in ["host", "user", "stranger"] {
+            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &at(key)]).status();
+            assert!(made.unwrap().success());
+        }
+        fs::copy(at("user.pub"), at("authorized")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
+             PidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+             MaxStartups 100\nSetEnv PATH=/usr/local/bin:/usr/bin:/bin\n",
+            at("host"),
+            at("authorized")
+        );
+        fs::write(at("sshd_config"), server).unwrap();
+        // The server wants it; its own units make it elsewhere.
+        fs::create_dir_all("/run/sshd").unwrap();
+        let mut sshd = Command::new("/usr/sbin/sshd");
+        sshd.args(["-D", "-e", "-f", &at("sshd_config")]).stderr(fs::File::create(at("log")).unwrap());
+        let server = sshd.stdin(Stdio::null()).spawn().unwrap();
+        let known = fs::read_to_string(at("host.pub")).unwrap();
+        fs::write(at("known"), format!("[127.0.0.1]:{port} {known}")).unwrap();
+        let host = |name: &str, key: &str, known: &str| {
+            format!(
+                "Host {name}\n HostName 127.0.0.1\n Port {port}\n User root\n IdentityFile {}\n IdentitiesOnly yes\n \
+                 UserKnownHostsFile {}\n GlobalKnownHostsFile none\n",
+                at(key),
+                at(known)
+            )
+        };
+        let client =
+            host("box", "user", "known") + &host("stranger", "stranger", "known") + &host("new", "user", "none");
+        fs::write(at("config"), client).unwrap();
+        fs::create_dir(place.path().join("bin")).unwrap();
+        fs::write(at("bin/ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", at("config"))).unwrap();
+        fs::set_permissions(at("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let sshd = Sshd { place, server };
+        eventually(async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+        sshd
+    }
+
+    fn path(&self) -> String {
+        format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", self.place.path().join("bin").display())
+    }
+
+    /// How many connections there are, by the programs that serve them.
+    fn connections(&self) -> usize {
+        let config = self.place.path().join("config").display().to_string();
+        let all = Command::new("ps").args(["-eo", "args"]).output().unwrap();
+        let all = String::from_utf8_lossy(&all.stdout).into_owned();
+        all.lines().filter(|line| line.contains("/usr/bin/ssh -F") && line.contains(&config)).count()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
+            eprintln!("--- log of sshd\n{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_engine_behind_ssh_is_used() {
+    let sshd = Sshd::start().await;
+    let env = vec![("PATH".to_owned(), sshd.path())];
+    let url = "ssh://box/var/run/docker.sock";
+    let options = BrokerOptions { engine_url: Some(url.into()), env, ..BrokerOptions::default() };
+    let mut stage = Stage::install(Image::hello(), options).await;
+    let about = engine_of(&stage.broker).await;
+    assert_eq!((about.url.as_str(), about.reachable), (url, true));
+    let id = stage.id();
+    assert_eq!(stage.broker.get(&id, "/hello?name=x").await.unwrap().body, "Hello, x!\n".as_bytes());
+    // Each connection's program ends with it.
+    for _ in 0..5 {
+        assert!(engine_of(&stage.broker).await.reachable);
+    }
+    eventually(async || (sshd.connections() < 8).then_some(())).await;
+
+    let path = sshd.path();
+    let env = [("PATH", path.as_str())];
+    for (url, why) in [
+        ("ssh://box", "ok"),
+        ("ssh://stranger", "Permission denied"),
+        ("ssh://new", "Host key verification failed"),
+        ("ssh://box:1", "Connection refused"),
+        ("ssh://box/nonexistent.sock", "nonexistent.sock"),
+    ] {
+        let said = diagnosis(&stage.broker, &["--engine", url], &env);
+        assert!(said.contains(why), "{url}: {said}");
+    }
+
+    // It is killed, and leaves none.
+    stage.broker.kill();
+    eventually(async || (sshd.connections() == 0).then_some(())).await;
+    stage.broker.restart().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(engine_of(&stage.broker).await.reachable);
+}
