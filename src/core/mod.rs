@@ -190,6 +190,24 @@ pub struct Parts {
     pub visited: tokio::sync::mpsc::Receiver<Visit>,
 }
 
+/// Has what programs come to told to the list of resources and to the audit: the latter.
+fn follow_programs(
+    hub: &Hub,
+    catalogue: &Arc<catalogue::Catalogue>,
+    store: &Store,
+    tasks: &TaskTracker,
+) -> Arc<audit::Audited> {
+    let audited = Arc::new(audit::Audited::new(store.clone(), tasks.clone()));
+    let (told, ends) = (catalogue.clone(), audited.clone());
+    hub.listen(move |info, life| {
+        told.tell_exec(info, matches!(life, Life::Gone(_)));
+        if let Life::Gone(exit) = life {
+            ends.ended(&info.id, exit);
+        }
+    });
+    audited
+}
+
 impl Broker {
     /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
@@ -211,14 +229,7 @@ impl Broker {
         let events = events::Events::of(&store, &run).await?;
         let catalogue = Arc::<catalogue::Catalogue>::default();
         let tasks = TaskTracker::new();
-        let audited = Arc::new(audit::Audited::new(store.clone(), tasks.clone()));
-        let (told, ends) = (catalogue.clone(), audited.clone());
-        hub.listen(move |info, life| {
-            told.tell_exec(info, matches!(life, Life::Gone(_)));
-            if let Life::Gone(exit) = life {
-                ends.ended(&info.id, exit);
-            }
-        });
+        let audited = follow_programs(&hub, &catalogue, &store, &tasks);
         Ok(Arc::new(Broker {
             events,
             catalogue,
