@@ -181,9 +181,9 @@ impl Broker {
         // What is there already belongs to somebody; it is not taken away again.
         let before = self.engine.all_images().await?;
         let unreadable = |e: std::io::Error| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {e}"));
-        // Opening a pipe would wait for its writer, and a device may never end.
+        // Opening a pipe would wait for its writer, a device may never end, and a terminal would become the broker's.
         let mut options = std::fs::OpenOptions::new();
-        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = self.behalf.act(|| options.open(path)).map_err(unreadable)?.into();
         let loaded = self.engine.load(&subject, file, |transfer| report.transfer(transfer)).await?;
         let came = loaded.references.iter().map(Reference::to_string).chain(loaded.nameless.clone());

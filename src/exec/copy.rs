@@ -65,7 +65,8 @@ pub(super) fn place(source: &Path, dir: &Path) -> Result<PathBuf> {
 
 /// Whether `target` is a plain file, executable, with the same content.
 fn is_same(original: &File, target: &Path) -> bool {
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(target);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let open = OpenOptions::new().read(true).custom_flags(flags).open(target);
     let Ok(copy) = open else { return false };
     let (Ok(have), Ok(want)) = (copy.metadata(), original.metadata()) else { return false };
     have.is_file()

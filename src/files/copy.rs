@@ -90,8 +90,8 @@ fn entry(
             Ok(Some(dir))
         }
         FileType::RegularFile => {
-            // Nonblocking: were it swapped for a pipe meanwhile, opening must not wait for a writer.
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            // Nonblocking: were it swapped for a pipe meanwhile, opening must not wait for a writer; nor make a terminal ours.
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             let fd = by(reader, || Ok(openat(parent, name, flags, Mode::empty())?)).map_err(failed)?;
             let stat = fstat(&fd).map_err(|error| failed(error.into()))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
