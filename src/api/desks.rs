@@ -71,7 +71,11 @@ impl Desks {
     /// Where the calls of a connection arrive.
     pub(super) async fn door(&self, peer: &Peer) -> Door {
         let front = match peer.owner() {
-            Ok(owner) => self.front(owner).await.inspect(|front| front.broker.note_caller(&peer.groups)),
+            Ok(owner) => self.front(owner).await.inspect(|front| {
+                if let Some(groups) = &peer.groups {
+                    front.broker.note_caller(groups);
+                }
+            }),
             Err(refused) => Err(refused),
         };
         Door::new(front, self.calls.clone(), peer.clone())

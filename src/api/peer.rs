@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct Peer {
     /// Its user id.
     pub(super) uid: u32,
-    /// Its group, and its other groups.
-    pub(super) groups: (u32, Vec<u32>),
+    /// Its group, and its other groups, where the system says them.
+    pub(super) groups: Option<(u32, Vec<u32>)>,
     /// Whose broker answers it, or why none does.
     owner: Result<u32, Arc<str>>,
 }
@@ -36,14 +36,11 @@ impl Peer {
     /// Looks at a client that has just connected.
     pub(super) fn of(stream: &UnixStream, brokers: &Brokers) -> Peer {
         let Ok(credentials) = stream.peer_cred() else {
-            return Peer {
-                uid: u32::MAX,
-                groups: (u32::MAX, vec![]),
-                owner: Err("the system does not say who is calling".into()),
-            };
+            return Peer { uid: u32::MAX, groups: None, owner: Err("the system does not say who is calling".into()) };
         };
-        let (uid, groups) = (credentials.uid(), peer::groups_of(stream.as_fd()).unwrap_or((u32::MAX, vec![])));
-        let all: Vec<u32> = std::iter::once(groups.0).chain(groups.1.iter().copied()).collect();
+        let (uid, groups) = (credentials.uid(), peer::groups_of(stream.as_fd()).ok());
+        let all: Vec<u32> =
+            groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
         let pid = credentials.pid().filter(|pid| *pid > 0);
         let owner = brokers.whose(uid, &all).map_err(Arc::from).and_then(|owner| {
             check_process(pid, |pid| brokers.is_extension_program(pid))?;

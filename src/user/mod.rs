@@ -7,7 +7,7 @@ pub mod access;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
 };
 
 /// Who is nobody in particular.
@@ -22,7 +22,10 @@ pub struct User {
     pub name: String,
     /// Its home directory; `/` where none is known.
     pub home: PathBuf,
-    groups: OnceLock<Groups>,
+    /// What the files say.
+    listed: Option<Groups>,
+    /// What the last caller had.
+    learned: Mutex<Option<Groups>>,
 }
 
 /// The groups of a user.
@@ -49,22 +52,23 @@ impl User {
         let found = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
         let found = found.into_iter().find(|fields| fields.len() >= 7 && fields[2].parse() == Ok(uid));
         let Some(fields) = found else {
-            return User { uid, name: uid.to_string(), home: "/".into(), groups: OnceLock::new() };
+            return User { uid, name: uid.to_string(), home: "/".into(), listed: None, learned: Mutex::default() };
         };
         let name = fields[0].to_owned();
         let home = Some(PathBuf::from(fields[5])).filter(|home| home.is_absolute()).unwrap_or_else(|| "/".into());
-        let groups = fields[3].parse().map(|own| Groups { own, others: groups_of(&name, group) });
-        User { uid, name, home, groups: groups.map(OnceLock::from).unwrap_or_default() }
+        let listed = fields[3].parse().ok().map(|own| Groups { own, others: groups_of(&name, group) });
+        User { uid, name, home, listed, learned: Mutex::default() }
     }
 
-    /// Notes the groups of a process of this user, for one that is not in the files.
+    /// Notes the groups of a process of this user, for one that is not in the files: those of the last one hold.
     pub fn learn(&self, own: u32, others: Vec<u32>) {
-        let _ = self.groups.set(Groups { own, others });
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(Groups { own, others });
     }
 
     /// Its groups; those of nobody where none are known.
     pub fn groups(&self) -> Groups {
-        self.groups.get().cloned().unwrap_or(Groups { own: NOBODY, others: vec![] })
+        let learned = || self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.listed.clone().or_else(learned).unwrap_or(Groups { own: NOBODY, others: vec![] })
     }
 
     /// What of the environment is the user's; nothing of the broker's own is.
@@ -141,6 +145,7 @@ mod acting {
 
     impl Acting {
         pub(super) fn begin(uid: u32, groups: &Groups) -> io::Result<Self> {
+            check(uid, groups.own)?;
             // SAFETY: neither of them has conditions.
             if unsafe { libc::geteuid() } != 0 {
                 return Err(io::ErrorKind::PermissionDenied.into());
@@ -170,6 +175,7 @@ mod acting {
 
     /// Allocates nothing, takes no lock: it is called between fork and exec.
     pub(super) fn become_for_good(uid: libc::uid_t, own: libc::gid_t, others: &[libc::gid_t]) -> io::Result<()> {
+        check(uid, own)?;
         set_groups(others)?;
         // SAFETY: these take numbers.
         unsafe {
@@ -192,6 +198,11 @@ mod acting {
     fn set_groups(groups: &[libc::gid_t]) -> io::Result<()> {
         // SAFETY: the kernel reads as many as are announced.
         answered(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
+    }
+
+    /// To the kernel this number means that nothing is to change.
+    fn check(uid: libc::uid_t, own: libc::gid_t) -> io::Result<()> {
+        if uid == u32::MAX || own == u32::MAX { Err(io::Error::from_raw_os_error(libc::EINVAL)) } else { Ok(()) }
     }
 
     fn set_group(gid: libc::gid_t) -> io::Result<()> {
@@ -227,6 +238,8 @@ mod tests {
         assert_eq!((stranger.name.as_str(), stranger.groups().own), ("5", NOBODY));
         stranger.learn(5, vec![6]);
         assert_eq!(stranger.groups(), Groups { own: 5, others: vec![6] });
+        stranger.learn(5, vec![]);
+        assert_eq!(stranger.groups(), Groups { own: 5, others: vec![] }, "who called last is asked");
         let odd = User::among(7, PASSWD, GROUP);
         assert_eq!((odd.name.as_str(), odd.home.as_path(), odd.groups().own), ("odd", "/".as_ref(), NOBODY));
         assert_eq!(odd.variable("LOGNAME"), Some("odd".into()));
@@ -240,6 +253,14 @@ mod tests {
             (Some(1000), Some(1234), None)
         );
         assert_eq!((group_id("audio", GROUP), group_id("", GROUP)), (Some(29), None));
+    }
+
+    #[test]
+    fn no_number_is_taken_for_none() {
+        let stranger = User::among(54_321, PASSWD, GROUP);
+        stranger.learn(u32::MAX, vec![]);
+        assert!(stranger.act(|| ()).is_err() && stranger.becoming()().is_err());
+        assert!(User::among(u32::MAX, PASSWD, GROUP).act(|| ()).is_err());
     }
 
     #[test]
