@@ -476,7 +476,7 @@ impl Broker {
             }
         }
         for volume in self.engine.volumes().await? {
-            let ours = volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
+            let ours = self.bears(&volume, &installed.id);
             if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
                 let kept = entry(installed, ResourceKind::Volume, &volume.name, &volume.name, "");
                 made.push(LedgerEntry { keep: true, ..kept });
@@ -495,6 +495,13 @@ impl Broker {
 
     /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
     /// it. So it must not be there (design section 5). Volumes that this extension left are its own.
+    /// Whether a volume bears the label of that extension. Where there are several users, another's extension of the same
+    /// id has the same label, and only the signature tells whose it is.
+    pub(super) fn bears(&self, volume: &Volume, id: &ExtensionId) -> bool {
+        let is_proved = || !self.behalf.is_one_of_several() || proof(&self.key, &volume.into()).is_ok();
+        volume.labels.get(EXTENSION_LABEL).is_some_and(|owner| owner == id.as_str()) && is_proved()
+    }
+
     async fn check_names(&self, installed: &Installed, project: &str, names: &Names) -> Result<()> {
         let of_project = |labels: &HashMap<String, String>| labels.get(PROJECT_LABEL).is_some_and(|of| of == project);
         let ledger = self.store.ledger(Some(&installed.id)).await?;
@@ -512,8 +519,7 @@ impl Broker {
         }
         for v in self.engine.volumes().await? {
             let named = v.name.starts_with(&format!("{project}_")) || names.volumes.contains(&v.name);
-            let is_proved = !self.behalf.is_one_of_several() || proof(&self.key, &(&v).into()).is_ok();
-            let left = is_proved && v.labels.get(EXTENSION_LABEL).is_some_and(|id| id == installed.id.as_str());
+            let left = self.bears(&v, &installed.id);
             if (of_project(&v.labels) || named) && !left && !ours(ResourceKind::Volume, &v.name) {
                 taken.push(format!("volume {}", v.name));
             }

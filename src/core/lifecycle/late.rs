@@ -3,11 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::super::{
-    Broker,
-    ownership::{EXTENSION_LABEL, NONCE_LABEL},
-    proof::Marked,
-};
+use super::super::{Broker, ownership::NONCE_LABEL, proof::Marked};
 use crate::{
     engine::Volume,
     model::{
@@ -100,7 +96,7 @@ impl Broker {
         if held != Some(id) && claim.is_none() {
             return Ok(());
         }
-        let labelled = |volume: &Volume| volume.labels.get(EXTENSION_LABEL).is_some_and(|owner| owner == id.as_str());
+        let labelled = |volume: &Volume| self.bears(volume, id);
         let mut there = self.engine.volumes().await?;
         there.retain(|volume| broken.volumes.contains(&volume.name));
         there.retain(|volume| labelled(volume) || mounted.contains(&volume.name));

@@ -4,10 +4,7 @@
 use futures_util::future::join_all;
 
 use super::{
-    super::{
-        Broker,
-        ownership::{EXTENSION_LABEL, NONCE_LABEL},
-    },
+    super::{Broker, ownership::NONCE_LABEL},
     failpoint,
     uninstall::Removed,
 };
@@ -170,7 +167,7 @@ impl Broker {
             return Ok(());
         }
         for volume in self.engine.volumes().await?.into_iter().filter(|volume| made.contains(&volume.name)) {
-            if volume.labels.get(EXTENSION_LABEL).is_some_and(|id| id == generation.id.as_str()) {
+            if self.bears(&volume, &generation.id) {
                 self.engine.remove_volume(&volume.name).await?;
                 self.store.strike(vec![(ResourceKind::Volume, volume.name)]).await?;
             }
