@@ -36,6 +36,8 @@ pub struct ExtensionDir {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationDir {
     root: PathBuf,
+    /// Whether it is laid out for a user who is not the broker's.
+    is_shared: bool,
 }
 
 /// A private directory under way to become a generation; it goes when the value is dropped.
@@ -106,7 +108,7 @@ impl ExtensionDir {
 
     /// The files of generation `number`.
     pub fn generation(&self, number: u64) -> GenerationDir {
-        GenerationDir { root: self.root.join("generations").join(number.to_string()) }
+        GenerationDir { root: self.root.join("generations").join(number.to_string()), is_shared: self.is_shared }
     }
 
     /// Numbers of the generations that have files, in order.
@@ -171,9 +173,14 @@ impl GenerationDir {
         self.root.join("record.json")
     }
 
-    /// The author's compose directory.
+    /// The author's compose directory. Containers may write it and set its mode: where a user who is not the broker's finds
+    /// files, it lies below a directory that is closed to that user, and that no container has.
     pub fn compose(&self) -> PathBuf {
-        self.root.join("compose")
+        if self.is_shared { self.hidden().join("compose") } else { self.root.join("compose") }
+    }
+
+    fn hidden(&self) -> PathBuf {
+        self.root.join("hidden")
     }
 
     /// The compose file that is run, made from the author's.
@@ -181,9 +188,19 @@ impl GenerationDir {
         self.root.join("compose.json")
     }
 
-    /// Lets others read and run what is for the user, and nobody but the broker write it.
+    /// Lets others read and run what is for the user, and nobody but the broker write it. What containers may write is
+    /// moved out of their reach.
     fn share(&self) -> Result<()> {
-        set_mode(&self.root, 0o711)?;
+        let hidden = self.hidden();
+        match DirBuilder::new().mode(0o700).create(&hidden) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", &hidden, error)),
+            _ => set_mode(&hidden, 0o700)?,
+        }
+        let compose = self.root.join("compose");
+        match fs::rename(&compose, hidden.join("compose")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("move", &compose, error)),
+            _ => set_mode(&self.root, 0o711)?,
+        }
         for tree in [self.ui(), self.icon(), self.host()] {
             share_tree(&tree).map_err(|error| failed("set the modes in", &tree, error))?;
         }
@@ -213,7 +230,7 @@ impl GenerationDir {
 
 impl Staging {
     pub(super) fn at(root: PathBuf) -> Self {
-        Staging { files: GenerationDir { root }, promoted: false }
+        Staging { files: GenerationDir { root, is_shared: false }, promoted: false }
     }
 
     /// The files so far.
@@ -241,7 +258,8 @@ impl Staging {
 
     /// The slow way to promote.
     pub(super) fn copy_to(&self, extension: &ExtensionDir, target: &GenerationDir, number: u64) -> Result<()> {
-        let partial = GenerationDir { root: extension.root.join("generations").join(format!(".{number}.partial")) };
+        let root = extension.root.join("generations").join(format!(".{number}.partial"));
+        let partial = GenerationDir { root, is_shared: extension.is_shared };
         remove::remove(&partial.root)?;
         DirBuilder::new().mode(0o700).create(&partial.root).map_err(|error| failed("create", &partial.root, error))?;
         Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;

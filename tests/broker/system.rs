@@ -448,6 +448,40 @@ async fn what_reaches_others_is_not_a_users_to_grant() {
     assert_eq!(fs::metadata(config).unwrap().uid(), 20_001);
 }
 
+/// A container's root may leave there a program that makes root of whoever runs it, or a device.
+#[tokio::test]
+async fn what_containers_write_is_out_of_reach_of_their_user() {
+    let broker = system().await;
+    let file = "services: {app: {image: '${DESKTOP_PLUGIN_IMAGE}', volumes: ['.:/all', './d:/d']}}";
+    let manifest = r#"{"vm": {"composefile": "compose/compose.yaml", "exposes": {"socket": "backend.sock"}}}"#;
+    let image = Image::hello()
+        .file("metadata.json", manifest, 0o644)
+        .file("compose/compose.yaml", file, 0o644)
+        .build()
+        .await;
+    let ann = ANN.at(&broker);
+    let installed = ann.install(image_source(&image.reference), &[], false).await.unwrap();
+    let directory = broker.data_dir().join("users/20001/extensions").join(installed.id.replace('/', "_"));
+    let compose = directory.join("generations/1/hidden/compose");
+    let hidden = compose.parent().unwrap();
+    assert_eq!(fs::metadata(hidden).unwrap().mode() & 0o777, 0o700);
+    let filter = format!("label=dev.longshore.extension={}", installed.id);
+    let container = docker(&["ps", "-aq", "--filter", &filter]);
+    let mounts = docker(&["inspect", "--format", "{{range .Mounts}}{{.Source}} {{end}}", container.trim()]);
+    assert!(mounts.contains(&compose.display().to_string()), "{mounts}");
+    assert!(!mounts.split(' ').any(|source| Path::new(source) == hidden), "{mounts}");
+    // As open as a container's root can make it.
+    fs::set_permissions(&compose, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::copy("/usr/bin/id", compose.join("d/id")).unwrap();
+    fs::set_permissions(compose.join("d/id"), fs::Permissions::from_mode(0o4755)).unwrap();
+    for who in [ANN, BEN] {
+        assert!(!who.shell(&format!("stat {}", compose.display())).0, "{who:?}");
+        assert!(!who.shell(&format!("{} -u", compose.join("d/id").display())).0, "{who:?}");
+    }
+    let mut extensions = ExtensionServiceClient::new(ann.channel().await.unwrap());
+    extensions.uninstall(pb::UninstallRequest { extension: installed.id, volumes: true }).await.unwrap();
+}
+
 #[tokio::test]
 async fn on_one_engine_users_do_not_meet() {
     let mut broker = system().await;
