@@ -6,7 +6,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use crate::{
     model::{
         error::{Error, Reason, Result},
-        grant::Grant,
+        grant::{Decisions, Grant},
     },
     user::User,
 };
@@ -93,13 +93,45 @@ impl Behalf {
         }
     }
 
+    /// The user, where it is one of several and not trusted with the machine.
+    fn untrusted(&self) -> Option<&User> {
+        match self {
+            Behalf::OneOfSeveral { is_trusted: false, user } => Some(user),
+            _ => None,
+        }
+    }
+
+    /// What counts of decisions: grants that reach others do for those alone who may accept them now.
+    pub(super) fn counted(&self, mut decisions: Decisions) -> Decisions {
+        if self.untrusted().is_some() {
+            decisions.allow.retain(|grant| !grant.reaches_others());
+        }
+        decisions
+    }
+
+    /// Whether this user may bring images of its own making, under any name: all users of an engine take an image that is
+    /// there by its name.
+    ///
+    /// # Errors
+    ///
+    /// `GRANT_RESERVED`.
+    pub(super) fn check_archive(&self, path: &str) -> Result<()> {
+        let Some(user) = self.untrusted() else { return Ok(()) };
+        let message = format!(
+            "an archive can bring images under names that other users of the engine trust: {} may install from an image's \
+             name or a directory, or from archives where system.trust_users is on in the broker's configuration",
+            user.name
+        );
+        Err(Error::new(Reason::GrantReserved, path, message))
+    }
+
     /// Whether this user may accept grants.
     ///
     /// # Errors
     ///
     /// `GRANT_RESERVED`.
     pub(super) fn check_acceptance<'a>(&self, mut grants: impl Iterator<Item = &'a Grant>) -> Result<()> {
-        let Behalf::OneOfSeveral { is_trusted: false, user } = self else { return Ok(()) };
+        let Some(user) = self.untrusted() else { return Ok(()) };
         let Some(grant) = grants.find(|grant| grant.reaches_others()) else { return Ok(()) };
         let message = format!(
             "{grant} amounts to root on this machine or shows what others have, and the broker works for several users: \
@@ -107,5 +139,20 @@ impl Behalf {
             user.name
         );
         Err(Error::new(Reason::GrantReserved, grant.to_string(), message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_accepted_counts_while_its_user_may_accept_it() {
+        let user = Arc::new(User::find(0).unwrap());
+        let held = || Decisions { allow: vec![Grant::EngineFull, Grant::HostExecAny], deny: vec![] };
+        let counted = |is_trusted| Behalf::OneOfSeveral { user: user.clone(), is_trusted }.counted(held()).allow;
+        assert_eq!(counted(true), held().allow);
+        assert_eq!(counted(false), [Grant::HostExecAny]);
+        assert_eq!(Behalf::Own.counted(held()).allow, held().allow);
     }
 }

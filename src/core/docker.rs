@@ -133,7 +133,7 @@ impl Broker {
 
     async fn engine_json(&self, id: &ExtensionId, path: &str, options: &ListOptions) -> Result<Bytes> {
         self.installed(id).await?;
-        if !self.store.decisions(id).await?.allows(&Grant::EngineRead) {
+        if !self.decisions(id).await?.allows(&Grant::EngineRead) {
             let need = Need { grant: Grant::EngineRead, origin: path.into() };
             return Err(grants_required(id.as_str(), vec![need]));
         }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{
-    Broker,
+    Behalf, Broker,
     catalogue::{Catalogue, Key as ObjectKey, Object},
     lifecycle::grants_required,
     ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, own_container},
@@ -44,6 +44,7 @@ struct Rules {
     engine: Engine,
     key: Key,
     catalogue: Arc<Catalogue>,
+    behalf: Behalf,
 }
 
 /// What came of a create.
@@ -72,7 +73,8 @@ impl Broker {
     /// Opens the gateway of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
         let (store, engine, key) = (self.store.clone(), self.engine.clone(), self.key.clone());
-        let rules = Rules { id: id.clone(), store, engine, key, catalogue: Arc::clone(&self.catalogue) };
+        let (catalogue, behalf) = (Arc::clone(&self.catalogue), self.behalf.clone());
+        let rules = Rules { id: id.clone(), store, engine, key, catalogue, behalf };
         self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
     }
 
@@ -164,7 +166,8 @@ impl Rules {
         if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Enable)) {
             check_runs(&installed)?;
         }
-        if !self.store.decisions(id).await?.allows(&Grant::EngineFull) {
+        let decisions = self.behalf.counted(self.store.decisions(id).await?);
+        if !decisions.allows(&Grant::EngineFull) {
             let need = Need { grant: Grant::EngineFull, origin: "docker.sock".into() };
             return Err(grants_required(id.as_str(), vec![need]));
         }

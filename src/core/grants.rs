@@ -29,10 +29,15 @@ pub struct Standing {
 }
 
 impl Broker {
+    /// The decisions about an extension that count.
+    pub(super) async fn decisions(&self, id: &ExtensionId) -> Result<Decisions> {
+        Ok(self.behalf.counted(self.store.decisions(id).await?))
+    }
+
     /// The decisions about an extension, and its needs.
     pub async fn grants(&self, id: &ExtensionId) -> Result<Standing> {
         let installed = self.installed(id).await?;
-        let decisions = self.store.decisions(id).await?;
+        let decisions = self.decisions(id).await?;
         let needed = installed.record.needs().into_iter();
         let needed = needed.map(|need| {
             let met = decisions.allows(&need.grant);

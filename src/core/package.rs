@@ -176,6 +176,7 @@ impl Broker {
         report: &Report,
     ) -> Result<Package> {
         let subject = path.display().to_string();
+        self.behalf.check_archive(&subject)?;
         report.phase(InstallPhase::FetchingImage, &subject);
         self.discard_left().await?;
         // What is there already belongs to somebody; it is not taken away again.

@@ -318,7 +318,7 @@ impl Broker {
 
     /// Whether its containers shall run.
     async fn is_wanted(&self, installed: &Installed) -> Result<bool> {
-        let missing = self.store.decisions(&installed.id).await?.missing(&backend_needs(installed));
+        let missing = self.decisions(&installed.id).await?.missing(&backend_needs(installed));
         Ok(installed.enabled && missing.is_empty())
     }
 

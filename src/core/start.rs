@@ -161,14 +161,14 @@ impl Broker {
                 };
                 Ok(Some(single(project, socket, image)))
             }
-            BackendDraft::Compose(_) if !self.shares_files().await? => {
-                let message = "the services of a compose file cannot run on an engine that shares no directory with \
-                               the broker; a backend of one image (vm.image) can";
-                Err(Error::new(Reason::ComposeUnavailable, id.as_str(), message))
-            }
             BackendDraft::Compose(prepass) => {
                 if record.image_id.is_none() && !prepass.plugin_services.is_empty() {
                     return Ok(None);
+                }
+                if !self.shares_files().await? {
+                    let message = "the services of a compose file cannot run on an engine that shares no directory with \
+                                   the broker; a backend of one image (vm.image) can";
+                    return Err(Error::new(Reason::ComposeUnavailable, id.as_str(), message));
                 }
                 let image = PluginImage { reference: record.reference.clone(), id: record.image_id.clone() };
                 let (title, generation) = (&record.title, installed.generation);

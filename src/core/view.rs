@@ -99,7 +99,7 @@ impl Broker {
     }
 
     async fn missing_grants(&self, installed: &Installed) -> Result<Vec<Need>> {
-        Ok(self.store.decisions(&installed.id).await?.missing(&installed.record.needs()))
+        Ok(self.decisions(&installed.id).await?.missing(&installed.record.needs()))
     }
 
     /// Up to `limit` installed extensions behind `after`, ordered by id.

@@ -5,6 +5,7 @@
 use std::{
     convert::Infallible,
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -40,21 +41,23 @@ pub struct Veil {
 }
 
 impl Engine {
-    /// Shows the engine without the containers `hidden`, on a socket in `directory`, which is private.
+    /// Shows the engine without the containers `hidden`, on a socket in a private directory that it makes in `directory`.
     ///
     /// Errors: FILE_FAILED.
     pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let path = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let own = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let path = own.join("engine.sock");
         let failed = |error: io::Error| {
             let shown = path.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("cannot listen on {shown}: {error}")).caused_by(error)
         };
-        match std::fs::remove_file(&path) {
+        match std::fs::remove_dir_all(&own) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             // One that a run which was killed left.
             _ => {}
         }
+        std::fs::DirBuilder::new().mode(0o700).create(&own).map_err(failed)?;
         let listener = UnixListener::bind(&path).map_err(failed)?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, self.socket().to_owned(), Arc::new(hidden)));
@@ -71,7 +74,7 @@ impl Veil {
 
 impl Drop for Veil {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.path.parent().map(std::fs::remove_dir_all);
     }
 }
 

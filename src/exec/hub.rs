@@ -238,6 +238,8 @@ impl Hub {
         if let Some(user) = &self.options.run_as {
             // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
             unsafe { command.pre_exec(user.becoming()) };
+            // The broker's log is not another user's to write to.
+            command.stderr(Stdio::null());
         }
         // A group of its own: what a terminal sends to the broker's is not for programs.
         command.env_clear().current_dir("/").stdin(link).stdout(Stdio::null()).process_group(0).spawn()

@@ -392,12 +392,8 @@ async fn files_are_read_with_the_rights_of_who_names_them() {
     chown(&root, Some(20_001), None).unwrap();
     ann.install(source, &PROGRAMS, false).await.unwrap();
 
-    let archive = broker.scratch().join("archive.tar");
-    fs::write(&archive, "").unwrap();
-    fs::set_permissions(&archive, fs::Permissions::from_mode(0o600)).unwrap();
-    let archive = pb::ArchiveSource { path: archive.display().to_string(), ..Default::default() };
-    let archive = pb::Source { source: Some(pb::source::Source::Archive(archive)) };
-    assert!(denied(ann.install(archive, &[], false).await.unwrap_err()));
+    // What is in an archive may bear names that others trust.
+    assert_eq!(reason(&ann.install(closed_archive(&broker), &[], false).await.unwrap_err()), "GRANT_RESERVED");
 
     // The socket that a process on the host has named is dialled as Ann, who may not use root's.
     let id = ann.list().await.unwrap().remove(0);
@@ -415,6 +411,15 @@ async fn files_are_read_with_the_rights_of_who_names_them() {
     let refused = pb::backend_service_client::BackendServiceClient::new(channel).fetch(fetch).await.unwrap_err();
     assert_eq!(reason(&refused), "BACKEND_UNREACHABLE");
     drop(listener);
+}
+
+/// An archive that root alone may read.
+fn closed_archive(broker: &Broker) -> pb::Source {
+    let path = broker.scratch().join("archive.tar");
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let archive = pb::ArchiveSource { path: path.display().to_string(), ..Default::default() };
+    pb::Source { source: Some(pb::source::Source::Archive(archive)) }
 }
 
 #[tokio::test]
@@ -439,6 +444,8 @@ async fn what_reaches_others_is_not_a_users_to_grant() {
     let (id, _, source) = directory(&broker);
     let ann = ANN.at(&broker);
     ann.install(source, &[], true).await.unwrap();
+    let refused = ann.install(closed_archive(&broker), &[], false).await.unwrap_err();
+    assert!(refused.message().contains("ermission denied"), "{refused:?}");
     // The docker command line runs as Ann too, and what it keeps is hers.
     for _ in 0..2 {
         let told = ann.run_on(pb::ExecTarget::Docker, &id, &["info", "--format", "{{.OSType}}"]).await.unwrap();
@@ -452,13 +459,10 @@ async fn what_reaches_others_is_not_a_users_to_grant() {
 #[tokio::test]
 async fn what_containers_write_is_out_of_reach_of_their_user() {
     let broker = system().await;
-    let file = "services: {app: {image: '${DESKTOP_PLUGIN_IMAGE}', volumes: ['.:/all', './d:/d']}}";
+    let file = "services: {app: {image: '${DESKTOP_PLUGIN_IMAGE}', volumes: ['.:/all']}}";
     let manifest = r#"{"vm": {"composefile": "compose/compose.yaml", "exposes": {"socket": "backend.sock"}}}"#;
-    let image = Image::hello()
-        .file("metadata.json", manifest, 0o644)
-        .file("compose/compose.yaml", file, 0o644)
-        .build()
-        .await;
+    let image =
+        Image::hello().file("metadata.json", manifest, 0o644).file("compose/compose.yaml", file, 0o644).build().await;
     let ann = ANN.at(&broker);
     let installed = ann.install(image_source(&image.reference), &[], false).await.unwrap();
     let directory = broker.data_dir().join("users/20001/extensions").join(installed.id.replace('/', "_"));
@@ -472,6 +476,7 @@ async fn what_containers_write_is_out_of_reach_of_their_user() {
     assert!(!mounts.split(' ').any(|source| Path::new(source) == hidden), "{mounts}");
     // As open as a container's root can make it.
     fs::set_permissions(&compose, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(compose.join("d")).unwrap();
     fs::copy("/usr/bin/id", compose.join("d/id")).unwrap();
     fs::set_permissions(compose.join("d/id"), fs::Permissions::from_mode(0o4755)).unwrap();
     for who in [ANN, BEN] {

@@ -26,7 +26,7 @@ impl Broker {
             let _claim = broker.claims.take(&id).await?;
             let installed = broker.installed(&id).await?;
             at_rest(&installed)?;
-            let missing = broker.store.decisions(&id).await?.missing(&backend_needs(&installed));
+            let missing = broker.decisions(&id).await?.missing(&backend_needs(&installed));
             if !missing.is_empty() {
                 return Err(grants_required(id.as_str(), missing));
             }

@@ -93,7 +93,7 @@ impl Broker {
             return Ok(Through { id, previous_version, kept_volumes: None });
         }
         self.record_unknown(&old).await?;
-        let before = self.store.decisions(&id).await?;
+        let before = self.decisions(&id).await?;
         let mut accepted = before.clone();
         accepted.allow.extend(request.accept.iter().cloned());
         let mut staged = self.stage(package, &accepted, report).await?;

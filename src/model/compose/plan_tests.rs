@@ -283,7 +283,10 @@ fn volumes_that_are_places_on_the_host_need_a_grant() {
             json!({"type": "overlay", "o": "lowerdir=/etc", "device": "overlay"}),
             vec!["backend.privileged volumes.v.driver_opts"],
         ),
-        (json!({"type": "nfs", "o": "addr=1.2.3.4", "device": ":/x"}), vec![]),
+        (
+            json!({"type": "nfs", "o": "addr=1.2.3.4", "device": ":/x"}),
+            vec!["backend.privileged volumes.v.driver_opts"],
+        ),
         (json!({"type": "tmpfs", "device": "tmpfs"}), vec![]),
     ] {
         assert_eq!(needs(&volumes(options.clone()).unwrap()), expected, "{options}");

@@ -97,6 +97,7 @@ impl Broker {
     /// Starts the process (again) on the same directories.
     pub(crate) async fn restart(&mut self) {
         assert!(self.process.is_none(), "it runs already");
+        let before = self.times_serving();
         self.process = Some(self.command().spawn().unwrap());
         let begun = Instant::now();
         while UnixStream::connect(self.socket()).await.is_err() {
@@ -108,6 +109,24 @@ impl Broker {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // The socket is there before what is behind it.
+        while self.logs_as_usual() && self.times_serving() == before && begun.elapsed() < START {
+            if self.process.as_mut().unwrap().try_wait().unwrap().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn logs_as_usual(&self) -> bool {
+        let says_how = |text: &str| text.starts_with("LONGSHORE_LOG") || text.starts_with("--log");
+        let mut words = self.options.env.iter().map(|(name, _)| name.as_str());
+        !words.any(says_how) && !self.options.args.iter().any(|word| word.to_str().is_some_and(says_how))
+    }
+
+    /// How often it has said that it serves.
+    fn times_serving(&self) -> usize {
+        self.log().matches("longshore::app: serving").count()
     }
 
     /// The command that starts it, its log going to a file.
