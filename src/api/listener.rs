@@ -146,7 +146,7 @@ fn check_length(path: &Path, argument: &str) -> Result<()> {
     Err(Error::new(Reason::ConfigInvalid, "socket", message))
 }
 
-/// Makes the socket's directory, 0700, or 0755 where others pass through; one that exists must be ours and closed to
+/// Makes the socket's directory, 0700, or 0711 where others pass through; one that exists must be ours and closed to
 /// writing by others.
 fn prepare_directory(path: &Path, is_passed: bool) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -36,8 +36,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// `engine` is the socket that leads to the engine and what is wrong behind it, `socket` the control socket, `open_files` the soft limit of
-    /// descriptors that programs on the host get.
+    /// `engine` is the socket that leads to the engine and what is wrong behind it, `socket` the control socket,
+    /// `open_files` the soft limit of descriptors that programs on the host get.
     pub(super) fn new(
         config: &Config,
         data: Data,

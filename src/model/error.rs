@@ -91,7 +91,7 @@ reasons! {
     ExtensionBusy = "EXTENSION_BUSY" => Busy;
     /// The extension lacks grants that this needs; the detail lists them.
     GrantsRequired = "GRANTS_REQUIRED" => Denied;
-    /// A grant that reaches beyond the user, which in system mode only root may accept, or whoever is trusted to.
+    /// A grant that reaches beyond the user, or an archive, which in system mode only root may accept, or whoever is trusted to.
     GrantReserved = "GRANT_RESERVED" => Denied;
 
     /// The image is not in the engine and no registry gave it.

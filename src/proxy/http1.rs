@@ -2,13 +2,11 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     Dialled, Head, Limits, Part, Pool, Route,
@@ -18,6 +16,7 @@ use super::{
     exchange::{self, Asking},
     failure, headers,
     lines::Lines,
+    patience::{LATE_READER, Patience},
     progress::Progress,
     request::Built,
     response::{self, Answered, Asked, Body, Follows, Unreadable},
@@ -25,9 +24,6 @@ use super::{
     upload::Upload,
 };
 use crate::model::error::{Error, Reason, Result};
-
-/// How long a backend that has answered may go on without taking more of the request body.
-pub(super) const LATE_READER: Duration = Duration::from_millis(250);
 
 /// An exchange under way. Dropping it closes its connection at once, unless it is complete.
 pub(super) struct Http1 {
@@ -54,15 +50,9 @@ enum State {
     Waiting(Lines),
     Body(Body),
     /// The answer is complete; the rest of the request may still be wanted.
-    Ended(Option<Patience>),
+    Ended(Patience),
     /// What follows is no HTTP, or nothing.
     Over,
-}
-
-/// How long a backend may still take its time, and how much had moved when that began.
-struct Patience {
-    timer: Pin<Box<Sleep>>,
-    moved_bytes: u64,
 }
 
 impl Http1 {
@@ -314,7 +304,7 @@ impl Http1 {
                         Taken::More => Ok(None),
                         Taken::Data(data) => Ok(Some(Part::Data(data))),
                         Taken::End(trailers) => {
-                            self.state = State::Ended(None);
+                            self.state = State::Ended(Patience::default());
                             Ok(Some(Part::End(headers::forwardable_trailers(trailers))))
                         }
                     };
@@ -329,7 +319,7 @@ impl Http1 {
         let Some(connection) = &mut self.connection else { return Err(Error::bug("no connection")) };
         match &self.state {
             State::Body(body) if body.ends_with_connection() && failure.is_none() => {
-                self.state = State::Ended(None);
+                self.state = State::Ended(Patience::default());
                 Ok(Part::End(Vec::new()))
             }
             State::Body(_) => Err(failure::broke_in_body(&self.backend, failure)),
@@ -365,17 +355,15 @@ impl Http1 {
             let is_blocked = connection.progress.write_pending();
             // One that says no more is not heard when it goes: it is looked at again.
             if !is_blocked && !connection.has_ended() {
-                *patience = None;
+                patience.reset();
                 return Poll::Pending;
             }
             let moved_bytes = connection.progress.moved_bytes();
-            let waited = patience.take().filter(|patience| patience.moved_bytes == moved_bytes);
-            let waited = waited.unwrap_or_else(|| Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
-            ready!(patience.insert(waited).timer.as_mut().poll(cx));
+            ready!(patience.poll_lost(moved_bytes, cx));
             if is_blocked || connection.is_gone() {
                 return Poll::Ready(());
             }
-            *patience = None;
+            patience.reset();
         }
     }
 

@@ -14,21 +14,18 @@ use h2::{
     client::{Builder, Connection, ResponseFuture, SendRequest},
 };
 use http::HeaderMap;
-use tokio::{
-    net::UnixStream,
-    time::{Sleep, sleep, timeout},
-};
+use tokio::{net::UnixStream, time::timeout};
 
 use super::{
     Dialled, Head, HeaderLine, Limits, Part, RequestHead, Route, Source, Tunnelled,
     clock::Clock,
     exchange::{self, Asking},
     failure, headers,
-    http1::LATE_READER,
     lanes::{
         CALL_WINDOW_BYTES, LANE_WINDOW_BYTES, Lane, Listening, MAX_FRAME_BYTES, MAX_HEADER_BYTES, Place,
         SEND_BUFFER_BYTES, Speaker, before_head, enter_by, is_remote_go_away,
     },
+    patience::{LATE_READER, Patience},
     progress::Progress,
     request,
     response::{Asked, Unreadable},
@@ -81,14 +78,8 @@ enum State {
     Waiting(ResponseFuture),
     Body(RecvStream),
     /// The answer is complete; the rest of the request may still be wanted.
-    Ended(Option<Patience>),
+    Ended(Patience),
     Over,
-}
-
-/// How long a backend may still take its time, and how much had moved when that began.
-struct Patience {
-    timer: Pin<Box<Sleep>>,
-    moved_bytes: u64,
 }
 
 impl Http2 {
@@ -359,7 +350,7 @@ impl Http2 {
             return match part {
                 Poll::Ready(Ok(Some(part))) => {
                     if matches!(part, Part::End(_)) {
-                        self.state = State::Ended(None);
+                        self.state = State::Ended(Patience::default());
                     }
                     Poll::Ready(Ok(part))
                 }
@@ -424,13 +415,11 @@ impl Http2 {
             return Poll::Ready(self.is_tunnel.then_some(Err(error)));
         }
         if self.is_tunnel || !self.progress.write_pending() {
-            *patience = None;
+            patience.reset();
             return Poll::Pending;
         }
         let moved_bytes = self.progress.moved_bytes();
-        let waited = patience.take().filter(|patience| patience.moved_bytes == moved_bytes);
-        let waited = waited.unwrap_or_else(|| Patience { timer: Box::pin(sleep(LATE_READER)), moved_bytes });
-        patience.insert(waited).timer.as_mut().poll(cx).map(|()| None)
+        patience.poll_lost(moved_bytes, cx).map(|()| None)
     }
 }
 

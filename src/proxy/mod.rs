@@ -22,6 +22,7 @@ mod http2;
 mod lanes;
 mod lines;
 pub mod path;
+mod patience;
 mod pool;
 mod progress;
 mod request;
