@@ -78,6 +78,8 @@ pub enum Command {
     /// Run the broker
     Serve(ServeArgs),
     /// List what a lost or damaged store held and can be found again; no broker may run meanwhile
+    ///
+    /// Of a broker for several users, one user's is repaired at a time: --data-dir is `users/UID` in its data directory.
     Repair(RepairArgs),
     /// Look what is wrong on this machine and say what to do; changes nothing, and needs neither broker nor engine
     Doctor(DoctorArgs),

@@ -1,23 +1,14 @@
-//! Arguments of `longshore serve`, as plain data: texts are read by [`super::resolve()`], so that all mistakes are
-//! reported together.
+//! Arguments of the commands that read the configuration, as plain data: texts are read by [`super::resolve()`], so that
+//! all mistakes are reported together.
 
 use std::path::PathBuf;
 
-/// Arguments of `longshore serve`.
+/// Where a broker's things are: arguments of every command that works on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
-pub struct ServeArgs {
-    /// Control socket [default: longshore.sock in the runtime directory]
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-
+pub struct PlaceArgs {
     /// Directory for everything that lasts [default: longshore in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-
-    /// Directory for the control socket [default: longshore in $XDG_RUNTIME_DIR; without it
-    /// /run/longshore for root, else /run/user/UID/longshore]
-    #[arg(long, value_name = "DIR")]
-    pub runtime_dir: Option<PathBuf>,
 
     /// Container engine: unix://, tcp:// or ssh://, or context:NAME [default: $DOCKER_HOST or
     /// $DOCKER_CONTEXT, else the first socket found of /var/run/docker.sock and those of
@@ -30,15 +21,32 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub engine_tls_dir: Option<PathBuf>,
 
-    /// Whether the engine's containers can have directories of this machine: auto, shared or apart
-    /// [default: auto]
-    #[arg(long, value_name = "WHETHER")]
-    pub engine_files: Option<String>,
-
     /// Configuration file [default: longshore/config.toml in $XDG_CONFIG_HOME or ~/.config, if
     /// it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `longshore serve`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct ServeArgs {
+    /// Where its things are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+
+    /// Control socket [default: longshore.sock in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Directory for the control socket [default: longshore in $XDG_RUNTIME_DIR; without it
+    /// /run/longshore for root, else /run/user/UID/longshore]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+
+    /// Whether the engine's containers can have directories of this machine: auto, shared or apart
+    /// [default: auto]
+    #[arg(long, value_name = "WHETHER")]
+    pub engine_files: Option<String>,
 
     /// What to log, such as `warn` or `longshore=debug` [default: info]
     #[arg(long, value_name = "FILTER")]
@@ -73,22 +81,9 @@ pub struct ServeArgs {
 /// Arguments of `longshore repair`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct RepairArgs {
-    /// Directory of what is to be repaired; in system mode that of one user, `users/UID` in the data directory
-    /// [default: as for `serve`]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-
-    /// Container engine [default: as for `serve`]
-    #[arg(long, value_name = "URL")]
-    pub engine: Option<String>,
-
-    /// Directory with the certificates for it [default: as for `serve`]
-    #[arg(long, value_name = "DIR")]
-    pub engine_tls_dir: Option<PathBuf>,
-
-    /// Configuration file [default: as for `serve`]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Where its things are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 
     /// Do what is listed; without it nothing is changed
     #[arg(long, short)]
@@ -98,42 +93,28 @@ pub struct RepairArgs {
 /// Arguments of `longshore doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct DoctorArgs {
-    /// Look at what `serve --system` needs
-    #[arg(long)]
-    pub system: bool,
-
-    /// Directory for everything that lasts [default: as for `serve`]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    /// Where its things are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 
     /// Directory for the control socket [default: as for `serve`]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
-    /// Container engine [default: as for `serve`]
-    #[arg(long, value_name = "URL")]
-    pub engine: Option<String>,
-
-    /// Directory with the certificates for it [default: as for `serve`]
-    #[arg(long, value_name = "DIR")]
-    pub engine_tls_dir: Option<PathBuf>,
-
-    /// Configuration file [default: as for `serve`]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Look at what `serve --system` needs
+    #[arg(long)]
+    pub system: bool,
 }
 
 impl From<&DoctorArgs> for ServeArgs {
-    fn from(DoctorArgs { system, data_dir, runtime_dir, engine, engine_tls_dir, config }: &DoctorArgs) -> Self {
-        let (data_dir, runtime_dir, system) = (data_dir.clone(), runtime_dir.clone(), *system);
-        let (engine, engine_tls_dir, config) = (engine.clone(), engine_tls_dir.clone(), config.clone());
-        ServeArgs { system, data_dir, runtime_dir, engine, engine_tls_dir, config, ..ServeArgs::default() }
+    fn from(DoctorArgs { place, runtime_dir, system }: &DoctorArgs) -> Self {
+        let (place, runtime_dir) = (place.clone(), runtime_dir.clone());
+        ServeArgs { place, runtime_dir, system: *system, ..ServeArgs::default() }
     }
 }
 
 impl From<&RepairArgs> for ServeArgs {
-    fn from(RepairArgs { data_dir, engine, engine_tls_dir, config, .. }: &RepairArgs) -> Self {
-        let (data_dir, engine, config) = (data_dir.clone(), engine.clone(), config.clone());
-        ServeArgs { data_dir, engine, engine_tls_dir: engine_tls_dir.clone(), config, ..ServeArgs::default() }
+    fn from(args: &RepairArgs) -> Self {
+        ServeArgs { place: args.place.clone(), ..ServeArgs::default() }
     }
 }

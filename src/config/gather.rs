@@ -67,7 +67,7 @@ fn environment() -> BTreeMap<String, String> {
 /// The file that was asked for, which must exist, or the usual one if it does.
 fn read_file(args: &ServeArgs, env: &BTreeMap<String, String>) -> Result<Option<(PathBuf, String)>, Mistake> {
     let variable = env.get("LONGSHORE_CONFIG").map(PathBuf::from);
-    let asked = match (&args.config, variable) {
+    let asked = match (&args.place.config, variable) {
         (Some(path), _) => Some(("--config", path.clone())),
         (None, Some(path)) => Some(("LONGSHORE_CONFIG", path)),
         (None, None) => None,
@@ -114,13 +114,18 @@ fn invalid(mistakes: &[Mistake]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::args::PlaceArgs;
+
+    fn at_file(config: PathBuf) -> ServeArgs {
+        ServeArgs { place: PlaceArgs { config: Some(config), ..PlaceArgs::default() }, ..ServeArgs::default() }
+    }
 
     #[test]
     fn a_file_that_was_asked_for_must_exist() {
         let temp = tempfile::tempdir().unwrap();
         let mut env = BTreeMap::from([("HOME".to_owned(), temp.path().display().to_string())]);
         assert_eq!(read_file(&ServeArgs::default(), &env), Ok(None));
-        let asked = ServeArgs { config: Some(temp.path().join("none.toml")), ..ServeArgs::default() };
+        let asked = at_file(temp.path().join("none.toml"));
         assert_eq!(read_file(&asked, &env).unwrap_err().origin, "--config");
         env.insert("LONGSHORE_CONFIG".into(), "/none".into());
         assert_eq!(read_file(&ServeArgs::default(), &env).unwrap_err().origin, "LONGSHORE_CONFIG");
@@ -135,12 +140,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_in_the_message() {
-        let args = ServeArgs {
-            config: Some("/none.toml".into()),
-            socket: Some("x".into()),
-            drain_timeout: Some("soon".into()),
-            ..ServeArgs::default()
-        };
+        let args =
+            ServeArgs { socket: Some("x".into()), drain_timeout: Some("soon".into()), ..at_file("/none.toml".into()) };
         let error = load(&args).unwrap_err();
         assert_eq!(error.reason(), Reason::ConfigInvalid);
         for origin in ["--config: ", "--socket: ", "--drain-timeout: "] {

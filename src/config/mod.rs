@@ -13,7 +13,7 @@ mod value;
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use address::{EngineAddress, SshAddress};
-pub use args::{DoctorArgs, RepairArgs, ServeArgs};
+pub use args::{DoctorArgs, PlaceArgs, RepairArgs, ServeArgs};
 pub use context::Context;
 pub use file::keys;
 pub use gather::{default_socket, load};

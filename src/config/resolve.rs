@@ -97,7 +97,7 @@ pub fn resolve(
         Some((socket, _)) => socket,
         None => sources.default_socket(&runtime_dir),
     };
-    let tls_dir = sources.pick("engine_tls_dir", text_of(&args.engine_tls_dir), value::path).map(|found| found.0);
+    let tls_dir = sources.pick("engine_tls_dir", text_of(&args.place.engine_tls_dir), value::path).map(|found| found.0);
     let (engine, engine_origin) = sources.engine(args, tls_dir, machine);
     let files = sources.pick("engine_files", args.engine_files.clone(), value::engine_files);
     let drain = sources.pick("drain_timeout", args.drain_timeout.clone(), value::duration);
@@ -211,7 +211,7 @@ impl Sources<'_> {
             None if is_system => SYSTEM_RUNTIME_DIR.into(),
             None => default_runtime_dir(self.env, machine),
         };
-        let data_dir = match self.pick("data_dir", text_of(&args.data_dir), value::path) {
+        let data_dir = match self.pick("data_dir", text_of(&args.place.data_dir), value::path) {
             Some((data_dir, _)) => data_dir,
             None if is_system => SYSTEM_DATA_DIR.into(),
             None => self.default_data_dir(),
@@ -244,7 +244,7 @@ impl Sources<'_> {
     /// passed over; which engine `docker context use` happens to have selected does not.
     fn engine(&mut self, args: &ServeArgs, tls_dir: Option<PathBuf>, machine: &Machine<'_>) -> (EngineAddress, String) {
         let before = self.mistakes.len();
-        let picked = self.pick("engine", args.engine.clone(), address::engine);
+        let picked = self.pick("engine", args.place.engine.clone(), address::engine);
         let (written, origin, tls_dir) = match picked {
             Some((written, origin)) => (written, origin, tls_dir),
             None if self.mistakes.len() > before => return (EngineAddress::Unix(PathBuf::new()), String::new()),
