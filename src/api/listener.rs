@@ -147,18 +147,36 @@ fn check_length(path: &Path, argument: &str) -> Result<()> {
 }
 
 /// Makes the socket's directory, 0700, or 0711 where others pass through; one that exists must be ours and closed to
-/// writing by others.
+/// writing by others, and keeps its mode.
 fn prepare_directory(path: &Path, is_passed: bool) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_new = !directory.exists();
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|e| failed(directory, "making the directory", e))?;
     check_directory(directory)?;
-    if is_passed {
-        let mode = fs::metadata(directory).map(|found| found.mode() & 0o777 | 0o711);
-        let set = mode.and_then(|mode| fs::set_permissions(directory, fs::Permissions::from_mode(mode)));
+    if is_passed && is_new {
+        let set = fs::set_permissions(directory, fs::Permissions::from_mode(0o711));
         set.map_err(|e| failed(directory, "letting its users in", e))?;
     }
+    if is_passed {
+        check_is_passed(directory)?;
+    }
     Ok(directory.to_owned())
+}
+
+/// Whether anybody but its owner may pass through a directory.
+fn check_is_passed(directory: &Path) -> Result<()> {
+    let found = fs::metadata(directory).map_err(|e| failed(directory, "looking at the directory", e))?;
+    if found.mode() & 0o011 != 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "nobody else can pass through {0} (mode {1:04o}), so no user would reach the socket in it; `chmod 711 {0}`, or \
+         choose another place",
+        directory.display(),
+        found.mode() & 0o7777
+    );
+    Err(Error::new(Reason::ConfigInvalid, "socket", message))
 }
 
 /// Whether a directory may hold the control socket: it is ours, and closed to writing by others.
@@ -261,6 +279,24 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert_eq!(ControlSocket::open(&path, None).unwrap_err().reason(), Reason::ConfigInvalid);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_exists_keeps_its_mode_and_one_that_is_made_for_several_users_lets_them_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let all = Admitted { group: None, users: vec![1], groups: vec![] };
+        let made = ControlSocket::open(&dir.path().join("made/x.sock"), Some(&all)).unwrap();
+        assert_eq!(mode(made.path().parent().unwrap()), 0o711);
+        let closed = dir.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        let error = ControlSocket::open(&closed.join("x.sock"), Some(&all)).unwrap_err();
+        assert!(error.message().contains("chmod 711"), "{error}");
+        assert_eq!((error.reason(), mode(&closed)), (Reason::ConfigInvalid, 0o700));
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o750)).unwrap();
+        ControlSocket::open(&closed.join("x.sock"), Some(&all)).unwrap();
+        assert_eq!(mode(&closed), 0o750);
     }
 
     #[tokio::test]
