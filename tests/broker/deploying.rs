@@ -37,23 +37,24 @@ fn stripped(directory: &Path) -> PathBuf {
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units() {
-    for (kind, manager) in [("user", "--user"), ("system", "--system"), ("several", "--system")] {
+    for kind in ["user", "system"] {
         let directory = tempfile::tempdir().unwrap();
         let mut files = Vec::new();
-        // What serves several users binds its socket itself.
-        let units = ["longshore.service", "longshore.socket"]
-            .into_iter()
-            .filter(|name| *name == "longshore.service" || kind != "several");
-        for name in units {
-            let unit = fs::read_to_string(own("deploy/systemd").join(kind).join(name)).unwrap();
-            // It has to be there, and is not installed here.
-            let unit = unit.replace("=/usr/bin/longshore ", &format!("={} ", env!("CARGO_BIN_EXE_longshore")));
-            let file = directory.path().join(name);
-            fs::write(&file, unit).unwrap();
+        for unit in fs::read_dir(own("deploy/systemd").join(kind)).unwrap() {
+            let unit = unit.unwrap().path();
+            if !matches!(unit.extension().and_then(|name| name.to_str()), Some("service" | "socket")) {
+                continue;
+            }
+            // The program has to be there, and is not installed here.
+            let text = fs::read_to_string(&unit).unwrap();
+            let text = text.replace("=/usr/bin/longshore ", &format!("={} ", env!("CARGO_BIN_EXE_longshore")));
+            let file = directory.path().join(unit.file_name().unwrap());
+            fs::write(&file, text).unwrap();
             files.push(file);
         }
+        assert!(files.len() > 1, "{files:?}");
         let mut verify = Command::new("systemd-analyze");
-        verify.args([manager, "--man=no", "--generators=no", "verify"]).args(&files);
+        verify.args([&format!("--{kind}"), "--man=no", "--generators=no", "verify"]).args(&files);
         verify.env("XDG_RUNTIME_DIR", directory.path()).env("SYSTEMD_LOG_LEVEL", "warning");
         // It warns of what it does not know, and succeeds.
         let said = said(&mut verify);
@@ -61,22 +62,43 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     }
 }
 
+/// What comes of the steps under a systemd of its own, which has the units of that kind.
+fn under_systemd(kind: &str, steps: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    // Other users pass through to what they share with the broker.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let scripts = own("tests/broker/deploying/units");
+    let mut run = Command::new("unshare");
+    run.args(["--mount", "bash"]).arg(scripts.join("manager.sh")).arg(directory.path());
+    run.arg(env!("CARGO_BIN_EXE_longshore")).arg(own("deploy/systemd").join(kind)).arg(scripts.join(steps));
+    said(&mut run)
+}
+
 #[test]
 fn the_first_call_starts_the_users_unit_and_a_killed_one_starts_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut run = Command::new("unshare");
-    run.args(["--mount", "bash"]).arg(own("tests/broker/deploying/user_manager.sh")).arg(directory.path());
-    run.arg(env!("CARGO_BIN_EXE_longshore")).arg(own("deploy/systemd/user"));
     assert_eq!(
-        said(&mut run),
+        under_systemd("user", "user.sh"),
         "before: success inactive\n\
          programs: each in a cgroup of its own, which is killed as a whole\n\
          called: success active\n\
          again: 0\n\
          stopped: success inactive\n\
          the socket is gone\n",
-        "{:?}",
-        fs::read_to_string(directory.path().join("log"))
+    );
+}
+
+#[test]
+fn the_unit_for_several_users_answers_those_who_are_named() {
+    assert_eq!(
+        under_systemd("system", "users.sh"),
+        "started: success active\n\
+         programs: each in a cgroup of its own, which is killed as a whole\n\
+         longshore: no broker answers on /run/longshore/longshore.sock: permission denied\n  \
+         that socket belongs to another user; name yours with --socket\n\
+         another: 1\n\
+         again: success active\n\
+         touch: cannot touch '/usr/written': Read-only file system\n\
+         stopped: success inactive\n"
     );
 }
 
@@ -149,6 +171,7 @@ fn the_debian_package_installs_what_it_names_and_goes_again() {
         "usr/lib/systemd/user/longshore.socket",
         "usr/lib/systemd/system/longshore.service",
         "usr/lib/systemd/system/longshore.socket",
+        "usr/lib/systemd/system/longshore-users.service",
         "usr/lib/sysusers.d/longshore.conf",
         "etc/longshore/config.toml",
         "usr/share/bash-completion/completions/longshore",
