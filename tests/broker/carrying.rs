@@ -82,7 +82,7 @@ async fn accept(listener: &UnixListener) -> (UnixStream, String) {
 }
 
 /// Server-sent events: each is there before the next is sent.
-async fn events_reach_the_caller_one_by_one(options: BrokerOptions) {
+pub(crate) async fn events_reach_the_caller_one_by_one(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let listener = stage.listen();
     let (heard, mut turns) = mpsc::channel::<()>(1);
@@ -110,7 +110,7 @@ async fn events_reach_the_caller_one_by_one(options: BrokerOptions) {
 }
 
 /// The hello backend echoes; what goes out and what comes back are far more than anybody holds.
-async fn bodies_of_any_size_pass_both_ways_at_once(options: BrokerOptions) {
+pub(crate) async fn bodies_of_any_size_pass_both_ways_at_once(options: BrokerOptions) {
     const BLOCKS: u64 = 300;
     const BLOCK: usize = 256 << 10;
     let stage = Stage::idle(options).await;
@@ -160,7 +160,7 @@ async fn bodies_of_any_size_pass_both_ways_at_once(options: BrokerOptions) {
 }
 
 /// What comes before the head is told before the request is complete; trailers go both ways.
-async fn interim_answers_and_trailers_pass(options: BrokerOptions) {
+pub(crate) async fn interim_answers_and_trailers_pass(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let listener = stage.listen();
     let backend = tokio::spawn(async move {
@@ -210,7 +210,7 @@ async fn interim_answers_and_trailers_pass(options: BrokerOptions) {
     assert_eq!(backend.await.unwrap().to_ascii_lowercase(), "3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n");
 }
 
-async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions) {
+pub(crate) async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     for answers in [false, true] {
         let listener = stage.listen();
@@ -236,7 +236,7 @@ async fn a_caller_that_goes_ends_the_call_at_the_backend(options: BrokerOptions)
     }
 }
 
-async fn a_stalled_reader_stops_the_backend(options: BrokerOptions) {
+pub(crate) async fn a_stalled_reader_stops_the_backend(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let listener = stage.listen();
     let backend = tokio::spawn(async move {
@@ -259,7 +259,7 @@ async fn a_stalled_reader_stops_the_backend(options: BrokerOptions) {
 }
 
 /// A front end has one connection: uploads that a backend does not take must leave room on it for other calls.
-async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
+pub(crate) async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
     const UPLOADS: usize = 40;
     let stage = Stage::idle(options).await;
     let listener = stage.listen();
@@ -286,7 +286,7 @@ async fn stalled_uploads_hold_nobody_back(options: BrokerOptions) {
     backend.abort();
 }
 
-async fn upgraded_connections_carry_bytes(options: BrokerOptions) {
+pub(crate) async fn upgraded_connections_carry_bytes(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let listener = stage.listen();
     let backend = tokio::spawn(async move {

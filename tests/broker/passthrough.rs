@@ -59,7 +59,7 @@ async fn check(stage: &Stage, service: &str) -> Result<i32, tonic::Status> {
     Ok(HealthClient::new(stage.broker.channel().await).check(request).await?.into_inner().status)
 }
 
-async fn grpcurl_sees_the_backends_own_services(options: BrokerOptions) {
+pub(crate) async fn grpcurl_sees_the_backends_own_services(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let serving = serve(&stage);
     let grpcurl = |words: &[&str]| {
@@ -81,7 +81,7 @@ async fn grpcurl_sees_the_backends_own_services(options: BrokerOptions) {
     drop(serving);
 }
 
-async fn grpcio_calls_grpcio(options: BrokerOptions) {
+pub(crate) async fn grpcio_calls_grpcio(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     let mut python = client("bin/python");
     python.arg(own("tests/clients/through.py")).arg(stage.guest_dir().join("backend.sock"));
@@ -97,7 +97,7 @@ async fn a_backend_of_another_protocol_is_told(options: BrokerOptions) {
     assert!(error.message().contains("gRPC"), "{error:?}");
 }
 
-async fn a_backend_that_comes_back_is_called_again(options: BrokerOptions) {
+pub(crate) async fn a_backend_that_comes_back_is_called_again(options: BrokerOptions) {
     let stage = Stage::idle(options).await;
     for _ in 0..3 {
         let serving = serve(&stage);

@@ -5,7 +5,7 @@ use longshore::pb;
 use tokio::net::{TcpListener, UnixStream};
 
 use crate::{
-    execs, gateway, programs, registration,
+    carrying, execs, gateway, passthrough, programs, registration,
     support::{Broker, BrokerOptions, Image, PrivateEngine, as_both, eventually, no_traces, reason, trusting},
     terminals,
 };
@@ -25,7 +25,11 @@ macro_rules! as_ever {
 }
 
 as_ever!(
+    carrying: events_reach_the_caller_one_by_one, bodies_of_any_size_pass_both_ways_at_once,
+        interim_answers_and_trailers_pass, a_caller_that_goes_ends_the_call_at_the_backend,
+        a_stalled_reader_stops_the_backend, stalled_uploads_hold_nobody_back, upgraded_connections_carry_bytes;
     execs: input_is_carried_and_ends, a_terminal_is_one, signals_go_by_name, limits_end_the_tree_and_say_so;
+    passthrough: grpcurl_sees_the_backends_own_services, grpcio_calls_grpcio, a_backend_that_comes_back_is_called_again;
     programs: the_end_is_told_as_it_was, bytes_are_carried_exactly, a_killed_broker_takes_all_trees_along;
     registration: a_backend_registers_and_is_called;
     terminals: a_shell_is_at_home;
@@ -95,8 +99,6 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
     let installed = broker.install(trusting(&image.reference)).await.unwrap();
     assert_eq!(installed.state(), pb::ExtensionState::Ready);
     echoes(&broker, &id).await;
-    // What is beside the socket in the directory stays out.
-    inside(&broker, &id, "ln -s /run/longshore/docker.sock /run/guest-services/link.sock");
 
     // Its own sockets are there, and who comes is known.
     let allow = vec!["engine.full".into()];
@@ -106,15 +108,24 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
                 printf 'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n' | /client docker.sock";
     assert!(inside(&broker, &id, ping).starts_with("HTTP/1.1 200"));
 
-    // Far ends that are killed come again, and so does the broker.
-    inside(&broker, &id, "kill -9 $(pgrep -o -f 'shim tunnel'); true");
-    eventually(|| async { broker.get(&id, "/hello").await.ok() }).await;
+    // Far ends that are killed come again; what lies in the place of the socket meanwhile stays out.
+    let container = installed.backend.unwrap().containers[0].id.clone();
+    let swap = "cd /run/guest-services && mv backend.sock real.sock && ln -s real.sock backend.sock";
+    at.docker(&["exec", &container, "/bin/sh", "-c", swap]);
+    let before = elsewhere.engine.sh("pgrep -f '[s]him tunnel'");
+    elsewhere.engine.sh(&format!("kill -9 {}", before.replace('\n', " ")));
+    eventually(async || broker.get(&id, "/hello").await.err().filter(|e| reason(e) == "GUEST_PATH_UNSAFE")).await;
+    inside(&broker, &id, "cd /run/guest-services; mv real.sock backend.sock");
+    eventually(async || broker.get(&id, "/hello").await.ok()).await;
+    let after = elsewhere.engine.sh("pgrep -f '[s]him tunnel'");
+    assert!(!after.is_empty() && !after.lines().any(|pid| before.lines().any(|old| old == pid)), "{before} {after}");
+
+    // And so does the broker.
     broker.kill();
     broker.restart().await;
     echoes(&broker, &id).await;
 
     // A socket that was left does not keep it from starting.
-    let container = installed.backend.unwrap().containers[0].id.clone();
     at.docker(&["kill", &container]);
     broker.extensions().await.disable(pb::DisableRequest { extension: id.clone() }).await.unwrap();
     broker.extensions().await.enable(pb::EnableRequest { extension: id.clone() }).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::{Said, lock};
-use crate::exec::engine::{client::Stream, frames::Frames};
+use crate::exec::engine::frames::Frames;
 
 /// What is read at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -19,21 +19,21 @@ const READ_BYTES: usize = 64 << 10;
 const MAX_SAID_BYTES: usize = 2 << 10;
 
 /// What the far end writes to its standard output, and what it reads.
-pub(super) struct Carrier {
-    stream: Stream,
+pub(super) struct Carrier<S> {
+    stream: S,
     frames: Frames,
     unread: Bytes,
     said: Said,
 }
 
-impl Carrier {
+impl<S> Carrier<S> {
     /// What comes on the standard error is put behind `said`.
-    pub(super) fn new(stream: Stream, said: Said) -> Self {
+    pub(super) fn new(stream: S, said: Said) -> Self {
         Carrier { stream, frames: Frames::new(false), unread: Bytes::new(), said }
     }
 }
 
-impl AsyncRead for Carrier {
+impl<S: AsyncRead + Unpin> AsyncRead for Carrier<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let carrier = &mut *self;
         while carrier.unread.is_empty() {
@@ -41,9 +41,11 @@ impl AsyncRead for Carrier {
                 Ok(Some((0, data))) => carrier.unread = data,
                 Ok(Some((_, data))) => {
                     let mut said = lock(&carrier.said);
-                    said.push_str(&String::from_utf8_lossy(&data));
-                    let end = said.floor_char_boundary(MAX_SAID_BYTES);
-                    said.truncate(end);
+                    if said.len() < MAX_SAID_BYTES {
+                        said.push_str(&String::from_utf8_lossy(&data));
+                        let end = said.floor_char_boundary(MAX_SAID_BYTES);
+                        said.truncate(end);
+                    }
                 }
                 Ok(None) => {
                     carrier.frames.buffer().reserve(READ_BYTES);
@@ -62,7 +64,7 @@ impl AsyncRead for Carrier {
     }
 }
 
-impl AsyncWrite for Carrier {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Carrier<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -5,6 +5,8 @@
 
 mod carrier;
 mod near;
+#[cfg(test)]
+mod tests;
 mod visit;
 
 use std::{
@@ -18,7 +20,10 @@ use std::{
 use bytes::Bytes;
 use h2::client::SendRequest;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{carrier::Carrier, near::Near};
@@ -31,7 +36,9 @@ use crate::{
     shim::{
         caller::Channel,
         socket,
-        tunnel::{ASK_EVERY, FRAME_BYTES, SILENCE, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES},
+        tunnel::{
+            ASK_EVERY, FRAME_BYTES, HEAD_BYTES, SILENCE, SMALL_FRAMES_BYTES, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES,
+        },
     },
 };
 
@@ -63,41 +70,67 @@ type Said = Arc<Mutex<String>>;
 
 /// Starts the far end: the link to its resident, once that answers.
 pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd, Failure> {
-    let failed = |error: io::Error| Failure::Engine(super::link::limit(error));
     let mut client = Client::connect(order.socket).await.map_err(Failure::Engine)?;
     let exec = create(&mut client, order).await.map_err(Failure::Engine)?;
     let stream = client.attach(&exec, false).await.map_err(Failure::Engine)?;
+    open(stream, order.container, order.visits).await
+}
+
+/// The link to the resident at the other end of an exec's stream, once that answers. Whatever runs there is not
+/// believed: the container's root may have put it in the shim's place.
+async fn open<S>(stream: S, container: &str, visits: Option<&Visits>) -> Result<OwnedFd, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |error: io::Error| Failure::Engine(super::link::limit(error));
     let said = Said::default();
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(STREAM_BYTES).initial_connection_window_size(TUNNEL_BYTES);
     builder.max_frame_size(FRAME_BYTES).max_send_buffer_size(UNSENT_BYTES).enable_push(false);
-    let told = || lock(&said).trim().to_owned();
+    builder.max_header_list_size(HEAD_BYTES).data_frame_budget(SMALL_FRAMES_BYTES);
+    let told = || Failure::Far(lock(&said).trim().to_owned());
     let begun = builder.handshake::<_, Bytes>(Carrier::new(stream, said.clone())).await;
-    let (ask, mut connection) = begun.map_err(|_| Failure::Far(told()))?;
+    let (ask, mut connection) = begun.map_err(|_| told())?;
     let ping = connection.ping_pong().ok_or_else(|| Failure::Engine(Error::bug("a tunnel without a ping")))?;
     let over = CancellationToken::new();
-    let (carried, let_go) = (over.clone().drop_guard(), over.clone());
-    tokio::spawn(async move {
-        let let_go = async {
-            let_go.cancelled().await;
-            tokio::time::sleep(LINGER).await;
-        };
-        tokio::select! {
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%error, "a tunnel broke off");
-            },
-            () = let_go => {}
-        }
-        drop(carried);
-    });
-    let ping = hear(ping, &over).await.ok_or_else(|| Failure::Far(told()))?;
+    // Given up before it answers, it is let go of.
+    let given_up = over.clone().drop_guard();
+    tokio::spawn(drive(connection, over.clone(), said.clone()));
+    let Some(ping) = hear(ping, &over).await else {
+        // Why is known once it broke off.
+        let _ = timeout(LINGER, over.cancelled()).await;
+        return Err(told());
+    };
     let (near, far) = socket::pair().map_err(failed)?;
     let link = Channel::new(far).map_err(failed)?;
-    if let Some(visits) = order.visits {
-        visits.receive(order.container, &ask, &over);
+    if let Some(visits) = visits {
+        visits.receive(container, &ask, &over);
     }
+    given_up.disarm();
     tokio::spawn(keep(link, ask, ping, over));
     Ok(near)
+}
+
+/// Moves what is carried, until the tunnel breaks off or is over.
+async fn drive<S>(connection: h2::client::Connection<Carrier<S>>, over: CancellationToken, said: Said)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let let_go = async {
+        over.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a tunnel broke off");
+            let mut said = lock(&said);
+            if said.is_empty() {
+                *said = format!("what runs in the shim's place is no end of a tunnel: {error}");
+            }
+        },
+        () = let_go => {}
+    }
+    over.cancel();
 }
 
 /// Plays the resident's part at `link` until the tunnel ends, or nobody has the link any more.

@@ -14,14 +14,18 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client::ResponseFuture, client::SendRequest};
 use http::Request;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::LINGER;
 use crate::shim::{
     caller::Channel,
     socket::{self, Inbox},
     tunnel::{
-        Purpose,
+        Purpose, SILENCE,
         carry::{self, Tally},
         end::End,
     },
@@ -44,6 +48,13 @@ struct Opened {
     answer: ResponseFuture,
 }
 
+/// A connection that was asked for.
+struct Asked {
+    to: SendStream<Bytes>,
+    /// Taken as it comes, so that nothing gathers before it.
+    answer: AbortOnDropHandle<io::Result<RecvStream>>,
+}
+
 /// An output of a program, on its way.
 struct Output {
     tally: Arc<Tally>,
@@ -54,7 +65,9 @@ struct Output {
 #[derive(Default)]
 struct Beside {
     outputs: Vec<Output>,
-    connection: Option<Opened>,
+    connection: Option<Asked>,
+    /// What carries the program's input, which is for nobody when the channel has ended.
+    input: Option<AbortOnDropHandle<()>>,
 }
 
 impl Near {
@@ -91,12 +104,15 @@ impl Near {
         let mut inbox = Inbox::new(MAX_REQUEST_BYTES);
         let first = std::future::poll_fn(|cx| channel.poll_next(&mut inbox, cx)).await?;
         let Some((request, fds)) = first else { return Ok(()) };
-        let number = self.last.fetch_add(1, Ordering::Relaxed);
-        let frame = request.to_frame();
-        let beside = self.open_beside(&request, fds, number).await?;
-        let Opened { mut to, answer } = self.open(Purpose::Channel { what, number }, false).await?;
-        carry::send(&mut to, frame.into()).await?;
-        let from = body(answer).await?;
+        let ask = async {
+            let number = self.last.fetch_add(1, Ordering::Relaxed);
+            let frame = request.to_frame();
+            let beside = self.open_beside(&request, fds, number).await?;
+            let Opened { mut to, answer } = self.open(Purpose::Channel { what, number }, false).await?;
+            carry::send(&mut to, frame.into()).await?;
+            io::Result::Ok((to, body(answer).await?, beside))
+        };
+        let (to, from, beside) = in_time(ask).await?;
         stay(&channel, inbox, to, from, beside).await
     }
 
@@ -116,17 +132,23 @@ impl Near {
                 // What cannot be waited for, as the null device, is at its end.
                 let stdin = fds.next().and_then(|stdin| End::new(stdin).ok());
                 let Opened { to, answer } = self.open(Purpose::Descriptor { number }, stdin.is_none()).await?;
-                tokio::spawn(answer);
-                if let Some(stdin) = stdin {
-                    tokio::spawn(carry::typed(stdin, to));
-                }
+                let typed = async move {
+                    if let Some(stdin) = stdin {
+                        carry::typed(stdin, to).await;
+                    }
+                };
+                beside.input = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                    let _ = tokio::join!(answer, typed);
+                })));
                 for output in fds {
                     let Opened { answer, .. } = self.open(Purpose::Descriptor { number }, true).await?;
                     beside.outputs.push(Output::begin(End::new(output)?, answer));
                 }
             }
             Message::Connect { .. } => {
-                beside.connection = Some(self.open(Purpose::Descriptor { number }, false).await?);
+                let Opened { to, answer } = self.open(Purpose::Descriptor { number }, false).await?;
+                let answer = AbortOnDropHandle::new(tokio::spawn(body(answer)));
+                beside.connection = Some(Asked { to, answer });
             }
             _ => {}
         }
@@ -139,12 +161,21 @@ impl Output {
         let tally = Arc::<Tally>::default();
         let counted = tally.clone();
         let carried = tokio::spawn(async move {
-            if let Ok(from) = body(answer).await {
+            let from = tokio::select! {
+                from = body(answer) => from,
+                () = to.unread() => return,
+            };
+            if let Ok(from) = from {
                 carry::shown(from, to, &counted).await;
             }
         });
         Output { tally, carried }
     }
+}
+
+/// Does what needs the far end to do its part.
+async fn in_time<T>(asked: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(SILENCE, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn body(answer: ResponseFuture) -> io::Result<RecvStream> {
@@ -163,20 +194,25 @@ async fn stay(
     mut from: RecvStream,
     mut beside: Beside,
 ) -> io::Result<()> {
-    let (mut said, mut is_open) = (BytesMut::new(), true);
+    let mut said = BytesMut::new();
+    // When nobody asks any more, the far end has to be done in a while.
+    let mut until = None;
     let result = loop {
         tokio::select! {
-            message = std::future::poll_fn(|cx| channel.poll_next(&mut inbox, cx)), if is_open => match message {
+            asked = std::future::poll_fn(|cx| channel.poll_next(&mut inbox, cx)), if until.is_none() => match asked {
                 Ok(Some((message, _))) => {
-                    if let Err(error) = carry::send(&mut to, message.to_frame().into()).await {
+                    if let Err(error) = in_time(carry::send(&mut to, message.to_frame().into())).await {
                         break Err(error);
                     }
                 }
                 _ => {
-                    is_open = false;
+                    until = Some(Instant::now() + SILENCE);
                     let _ = to.send_data(Bytes::new(), true);
                 }
             },
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
             data = carry::receive(&mut from) => match data {
                 Ok(Some(data)) => {
                     said.extend_from_slice(&data);
@@ -215,11 +251,11 @@ impl Beside {
                     let _ = timeout(BEHIND_OUTPUT, carried).await;
                 }
                 Message::Connected => {
-                    let Opened { to, answer } = self.connection.take().ok_or(io::ErrorKind::InvalidData)?;
+                    let Asked { to, answer } = self.connection.take().ok_or(io::ErrorKind::InvalidData)?;
                     let (near, far) = socket::pair()?;
                     let end = End::new(far)?;
-                    let from = body(answer).await?;
-                    tokio::spawn(carry::both(end, to, from));
+                    let from = in_time(async { answer.await.map_err(io::Error::other)? }).await?;
+                    tokio::spawn(carry::both_with_stranger(end, to, from));
                     channel.send(&frame, &[near.as_fd()]).await?;
                 }
                 message if message.descriptors() > 0 => return Err(io::ErrorKind::InvalidData.into()),

@@ -92,7 +92,7 @@ impl Waiting {
         let near = StdStream::from(near);
         near.set_nonblocking(true)?;
         let stream = UnixStream::from_std(near)?;
-        tokio::spawn(carry::both(End::new(far)?, to, response.into_body()));
+        tokio::spawn(carry::both_with_stranger(End::new(far)?, to, response.into_body()));
         let visit = Visit { container: self.container.clone(), door: self.door, stream };
         Ok(self.visits.0.send(visit).await.is_ok())
     }

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{FRAME_BYTES, end::End};
+use super::{FRAME_BYTES, SILENCE, end::End};
 
 /// How long what is on its way gets, after its writer is gone.
 const LINGER: Duration = Duration::from_secs(5);
@@ -64,7 +64,10 @@ pub async fn send(to: &mut SendStream<Bytes>, mut bytes: Bytes) -> io::Result<()
         to.reserve_capacity(bytes.len());
         let room = std::future::poll_fn(|cx| to.poll_capacity(cx)).await;
         let room = room.ok_or(io::ErrorKind::BrokenPipe)?.map_err(io::Error::other)?;
-        to.send_data(bytes.split_to(room.min(bytes.len())), false).map_err(io::Error::other)?;
+        // Of frames with nothing in them a connection takes a hundred in all.
+        if room > 0 {
+            to.send_data(bytes.split_to(room.min(bytes.len())), false).map_err(io::Error::other)?;
+        }
     }
     Ok(())
 }
@@ -110,11 +113,34 @@ pub async fn typed(from: End, to: SendStream<Bytes>) {
     output(&from, to, &Tally::default()).await;
 }
 
-/// Carries both ways, until both have ended or a side is gone for good.
-pub async fn both(end: End, mut to: SendStream<Bytes>, mut from: RecvStream) {
+/// Carries both ways, until both have ended or a side is gone for good. A far end that is not believed gets no longer
+/// than [`SILENCE`] for each piece of what was said by somebody who is gone.
+pub async fn both_with_stranger(end: End, to: SendStream<Bytes>, from: RecvStream) {
     let tally = Tally::default();
+    let stuck = async {
+        end.unread().await;
+        loop {
+            let before = tally.bytes();
+            tokio::time::sleep(SILENCE).await;
+            if tally.bytes() == before {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = carry_both(&end, to, from, &tally) => {}
+        () = stuck => {}
+    }
+}
+
+/// Carries both ways, until both have ended or a side is gone for good.
+pub async fn both(end: End, to: SendStream<Bytes>, from: RecvStream) {
+    carry_both(&end, to, from, &Tally::default()).await;
+}
+
+async fn carry_both(end: &End, mut to: SendStream<Bytes>, mut from: RecvStream, tally: &Tally) {
     let upwards = async {
-        match up(&end, &mut to, &tally).await {
+        match up(end, &mut to, tally).await {
             Ok(()) if end.is_unread() => {
                 let _ = to.send_trailers(HeaderMap::new());
                 Over::Gone
@@ -127,7 +153,7 @@ pub async fn both(end: End, mut to: SendStream<Bytes>, mut from: RecvStream) {
         }
     };
     let downwards = async {
-        let mut over = down(&mut from, &end, &tally).await;
+        let mut over = down(&mut from, end, tally).await;
         if over.is_err() {
             // Nobody reads it here. What is on its way to the other side gets there all the same.
             over = discard(&mut from).await;
@@ -179,19 +205,58 @@ async fn discard(from: &mut RecvStream) -> Result<Over, io::ErrorKind> {
     Ok(Over::Gone)
 }
 
-/// Fails where it cannot be written.
+/// Fails where it cannot be written. What comes meanwhile is kept here, without what each frame costs, and counts for
+/// the sender until it is written.
 async fn down(from: &mut RecvStream, to: &End, tally: &Tally) -> Result<Over, io::ErrorKind> {
+    let (mut kept, mut end) = (Kept::default(), None);
     loop {
-        match receive(from).await {
-            Ok(Some(data)) => {
-                to.write_all(&data).await.map_err(|error| error.kind())?;
-                tally.add(data.len());
-            }
-            Ok(None) => {
-                let trailers = timeout(LINGER, from.trailers()).await;
-                return Ok(if matches!(trailers, Ok(Ok(Some(_)))) { Over::Gone } else { Over::Half });
-            }
-            Err(_) => return Ok(Over::Gone),
+        tokio::select! {
+            biased;
+            written = to.write(&kept.first), if !kept.first.is_empty() => match written {
+                Ok(len) => {
+                    kept.advance(len);
+                    let _ = from.flow_control().release_capacity(len);
+                    tally.add(len);
+                }
+                Err(error) => {
+                    let _ = from.flow_control().release_capacity(kept.first.len() + kept.rest.len());
+                    return Err(error.kind());
+                }
+            },
+            data = from.data(), if end.is_none() => match data {
+                Some(Ok(data)) => kept.push(data),
+                Some(Err(_)) => end = Some(Over::Gone),
+                None => end = Some(Over::Half),
+            },
+            else => break,
+        }
+    }
+    if end == Some(Over::Half) && matches!(timeout(LINGER, from.trailers()).await, Ok(Ok(Some(_)))) {
+        end = Some(Over::Gone);
+    }
+    Ok(end.unwrap_or(Over::Gone))
+}
+
+/// What came and is not written yet.
+#[derive(Debug, Default)]
+struct Kept {
+    first: Bytes,
+    /// What comes behind it, copied together: small frames would cost many times what is in them.
+    rest: BytesMut,
+}
+
+impl Kept {
+    fn push(&mut self, data: Bytes) {
+        match self.first.is_empty() {
+            true => self.first = data,
+            false => self.rest.extend_from_slice(&data),
+        }
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.first.advance(len);
+        if self.first.is_empty() {
+            self.first = self.rest.split().freeze();
         }
     }
 }

@@ -47,25 +47,21 @@ impl End {
         }
     }
 
-    /// Writes all of it.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Writes what is taken of it, and waits until something is.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
             match write(self.fd.get_ref(), bytes) {
-                Ok(len) => bytes = &bytes[len..],
-                Err(Errno::AGAIN) => {
-                    let mut ready = self.fd.writable().await?;
-                    match write(self.fd.get_ref(), bytes) {
-                        Ok(len) => bytes = &bytes[len..],
-                        Err(Errno::AGAIN) => ready.clear_ready(),
-                        Err(Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                written => return Ok(written?),
+            }
+            let mut ready = self.fd.writable().await?;
+            match write(self.fd.get_ref(), bytes) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                written => return Ok(written?),
             }
         }
-        Ok(())
     }
 
     /// Completes when nobody can read any more what is written here.

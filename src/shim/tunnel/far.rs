@@ -26,7 +26,7 @@ use rustix::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use super::{
-    FRAME_BYTES, Purpose, SILENCE, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES,
+    FRAME_BYTES, HEAD_BYTES, Purpose, SILENCE, SMALL_FRAMES_BYTES, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES,
     carry::{self, Tally},
     door::{Doors, Waiting},
     end::End,
@@ -99,6 +99,7 @@ async fn carry_all(standard: Standard, link: Arc<Channel>) -> io::Result<()> {
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(STREAM_BYTES).initial_connection_window_size(TUNNEL_BYTES);
     builder.max_frame_size(FRAME_BYTES).max_send_buffer_size(UNSENT_BYTES);
+    builder.max_header_list_size(HEAD_BYTES).data_frame_budget(SMALL_FRAMES_BYTES);
     builder.max_concurrent_reset_streams(MAX_RESET).max_pending_accept_reset_streams(MAX_RESET);
     let mut connection = builder.handshake::<_, Bytes>(standard).await.map_err(io::Error::other)?;
     let (mut descriptors, mut doors) = (Descriptors::new(), Doors::default());

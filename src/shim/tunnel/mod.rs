@@ -12,10 +12,15 @@ mod task;
 
 pub(super) use far::main;
 
-/// What one stream may have under way before it is read, in bytes.
+/// What one stream may have under way before it is read, in bytes: the memory that one which nobody reads takes.
 pub const STREAM_BYTES: u32 = 256 << 10;
-/// What all of them may have, in bytes: the memory that a far end which never stops can take.
-pub const TUNNEL_BYTES: u32 = 64 << 20;
+/// What all of them may have, in bytes: more than there are streams, so that none has to wait for another's reader.
+pub const TUNNEL_BYTES: u32 = 1 << 30;
+/// What small frames may cost that came and were not looked at yet, in bytes as the protocol's library counts: each as if
+/// it had 256.
+pub const SMALL_FRAMES_BYTES: usize = 64 << 20;
+/// The largest head of a request or an answer, in bytes. None has a header.
+pub const HEAD_BYTES: u32 = 16 << 10;
 /// The largest frame, in bytes.
 pub const FRAME_BYTES: u32 = 64 << 10;
 /// How much of a stream waits to be sent, in bytes.

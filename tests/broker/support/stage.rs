@@ -45,9 +45,20 @@ impl Stage {
         self.image.id.clone()
     }
 
-    /// The directory that the container knows as `/run/guest-services`.
+    /// The directory that the container knows as `/run/guest-services`: where the broker shares none with the engine, the
+    /// one behind the volume, by a short path.
     pub(crate) fn guest_dir(&self) -> PathBuf {
-        self.extension_dir().join("guest")
+        if !self.broker.is_apart() {
+            return self.extension_dir().join("guest");
+        }
+        let link = self.broker.scratch().join("guest");
+        if link.symlink_metadata().is_err() {
+            let own = format!("label=dev.longshore.extension={}", self.id());
+            let volume = self.broker.engine().docker(&["volume", "ls", "-q", "--filter", &own]);
+            let behind = self.broker.engine().docker(&["volume", "inspect", "-f", "{{.Mountpoint}}", &volume]);
+            std::os::unix::fs::symlink(behind, &link).unwrap();
+        }
+        link
     }
 
     /// The directory of the extension.
