@@ -10,12 +10,15 @@ use std::{
 use futures_util::StreamExt;
 
 use super::{
-    Broker, ENGINE_RETRY,
+    Broker,
     catalogue::{Key, Object},
     ownership::EXTENSION_LABEL,
 };
 use crate::{
-    model::{error::Result, extension::ResourceKind},
+    model::{
+        error::{ENGINE_RETRY, Result},
+        extension::ResourceKind,
+    },
     store::now_ms,
 };
 

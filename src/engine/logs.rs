@@ -5,11 +5,10 @@ use std::pin::Pin;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, stream};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use http::Request;
+use http_body_util::{BodyExt, Full};
 
-use super::Engine;
+use super::{Engine, raw::Answer};
 use crate::model::error::{Error, Reason, Result};
 
 /// Longest piece that is passed on.
@@ -56,41 +55,18 @@ pub async fn logs(
     source: LogSource,
     options: LogOptions,
 ) -> Result<Pin<Box<dyn Stream<Item = Result<LogChunk>> + Send>>> {
-    let away = |e: &dyn std::fmt::Display| {
-        Error::new(Reason::EngineUnavailable, &source.id, format!("the engine broke off the log: {e}"))
-    };
-    let socket = UnixStream::connect(engine.socket()).await.map_err(|e| away(&e))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(|e| away(&e))?;
-    // Ends with the body: dropping the stream drops the sender and the body, which closes the connection.
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    let request = http::Request::get(path(&source.id, &options))
-        .header(http::header::HOST, "docker")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| Error::bug("cannot put the request for a log together").caused_by(e))?;
-    let response = sender.send_request(request).await.map_err(|e| away(&e))?;
-    if !response.status().is_success() {
-        let reason = if response.status() == 404 { Reason::ResourceNotFound } else { Reason::EngineRefused };
-        let message = format!("the engine refused the log of {}: {}", source.id, response.status());
-        return Err(Error::new(reason, &source.id, message));
-    }
-    let reader = Reader { body: response.into_body(), frames: Frames::new(source.tty), _sender: sender };
-    Ok(Box::pin(stream::try_unfold(reader, move |mut reader| async move {
+    let request = Request::get(path(&source.id, &options)).body(Full::default());
+    let request = request.map_err(|e| Error::bug("cannot put the request for a log together").caused_by(e))?;
+    let answer = engine.ask(&source.id, request).await?;
+    let reader = Reader { engine: engine.clone(), answer, frames: Frames::new(source.tty), id: source.id };
+    Ok(Box::pin(stream::try_unfold(reader, |mut reader| async move {
         loop {
             if let Some(chunk) = reader.frames.next()? {
                 return Ok(Some((chunk, reader)));
             }
-            match reader.body.frame().await {
+            match reader.answer.body.frame().await {
                 Some(Ok(frame)) => reader.frames.feed(frame.into_data().unwrap_or_default()),
-                Some(Err(e)) => {
-                    return Err(Error::new(
-                        Reason::EngineUnavailable,
-                        "",
-                        format!("the engine broke off the log: {e}"),
-                    ));
-                }
+                Some(Err(e)) => return Err(reader.engine.away(&reader.id, &e)),
                 None => return Ok(None),
             }
         }
@@ -98,9 +74,10 @@ pub async fn logs(
 }
 
 struct Reader {
-    body: hyper::body::Incoming,
+    engine: Engine,
+    answer: Answer,
     frames: Frames,
-    _sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+    id: String,
 }
 
 fn path(id: &str, options: &LogOptions) -> String {

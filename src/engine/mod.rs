@@ -42,8 +42,6 @@ use crate::model::error::{Error, Reason, Result};
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the engine may take to say that it is there and what it is; one that hangs counts as one that is away.
 const ABOUT_BOUND: Duration = Duration::from_secs(10);
-/// When to try again after the engine did not answer.
-const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
 /// A handle on the engine; cheap to clone. Nothing connects before the first call.
 #[derive(Clone)]
@@ -160,7 +158,7 @@ impl Engine {
         let client = self.client()?;
         let version = tokio::time::timeout(ABOUT_BOUND, client.version()).await.map_err(|_| {
             let message = format!("the engine at {} does not answer within {ABOUT_BOUND:?}", self.url);
-            Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
+            Error::new(Reason::EngineUnavailable, "", message)
         })?;
         let version = version.map_err(|e| self.refused("", e))?;
         let platform = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
@@ -175,10 +173,11 @@ impl Engine {
         })
     }
 
-    /// The release of the kernel that its containers run on. Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED.
-    pub async fn kernel(&self) -> Result<String> {
+    /// The kernels that its containers and the broker run on. Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED.
+    pub async fn kernels(&self) -> Result<Kernels> {
         let info = self.client()?.info().await.map_err(|e| self.refused("", e))?;
-        Ok(info.kernel_version.unwrap_or_default())
+        let ours = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Ok(Kernels { theirs: info.kernel_version.unwrap_or_default(), ours: ours.trim_end().to_owned() })
     }
 
     /// Watches from now on whether its socket appears.
@@ -197,11 +196,11 @@ impl Engine {
         }
     }
 
-    /// The engine does not answer, and why.
-    fn away(&self, why: &dyn fmt::Display) -> Error {
+    /// The engine does not answer what was asked about `subject`, and why.
+    fn away(&self, subject: &str, why: &dyn fmt::Display) -> Error {
         let why = self.trouble.get().unwrap_or_else(|| why.to_string());
         let message = format!("the engine at {} does not answer: {why}", self.url);
-        Error::new(Reason::EngineUnavailable, "", message).retry_after(ENGINE_RETRY)
+        Error::new(Reason::EngineUnavailable, subject, message)
     }
 
     /// Puts an engine's failure about `subject` into our terms.
@@ -220,12 +219,24 @@ impl Engine {
             BollardError::JsonDataError { message, .. } => {
                 Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
             }
-            other => {
-                let why = self.trouble.get().unwrap_or_else(|| root_cause(&other));
-                let message = format!("the engine at {} does not answer: {why}", self.url);
-                Error::new(Reason::EngineUnavailable, subject, message).caused_by(other).retry_after(ENGINE_RETRY)
-            }
+            other => self.away(subject, &root_cause(&other)).caused_by(other),
         }
+    }
+}
+
+/// The releases of two kernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernels {
+    /// Of the engine's containers.
+    pub theirs: String,
+    /// Of the broker.
+    pub ours: String,
+}
+
+impl Kernels {
+    /// Whether they are one, so that containers can have directories of the broker.
+    pub fn are_one(&self) -> bool {
+        self.theirs == self.ours
     }
 }
 

@@ -3,12 +3,13 @@
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{CALL_TIMEOUT, ENGINE_RETRY, Engine};
+use super::{CALL_TIMEOUT, Engine};
 use crate::model::error::{Error, Reason, Result};
 
 /// Longest answer that is read, in bytes: some ten thousand containers.
@@ -41,34 +42,44 @@ impl Engine {
     /// The answer to a request about `subject`, as the engine writes it.
     ///
     /// Errors: ENGINE_UNAVAILABLE; ENGINE_REFUSED and RESOURCE_NOT_FOUND with the engine's words.
-    pub(super) async fn raw(&self, subject: &str, mut request: Request<Full<Bytes>>) -> Result<Bytes> {
-        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("docker"));
-        let asked = tokio::time::timeout(CALL_TIMEOUT, self.exchange(request)).await;
-        let away = |why: &dyn std::fmt::Display| {
-            let message = format!("the engine at {} does not answer: {why}", self.url());
-            Error::new(Reason::EngineUnavailable, subject, message).retry_after(ENGINE_RETRY)
+    pub(super) async fn raw(&self, subject: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
+        let whole = async {
+            let Answer { body, .. } = &mut self.ask(subject, request).await?;
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            body.map(Collected::to_bytes).map_err(|error| self.away(subject, &error))
         };
-        let (status, body) = asked.map_err(|late| away(&late))?.map_err(|error| away(&error))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let why = told["message"].as_str().map_or_else(|| status.to_string(), ToOwned::to_owned);
-        let reason = if status == 404 { Reason::ResourceNotFound } else { Reason::EngineRefused };
-        Err(Error::new(reason, subject, format!("the engine refused: {}", why.trim())))
+        tokio::time::timeout(CALL_TIMEOUT, whole).await.map_err(|late| self.away(subject, &late))?
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> std::result::Result<(http::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let socket = UnixStream::connect(self.socket()).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        // Ends with the answer, or with this call, which drops the sender.
+    /// The same, of which the head has come: its body can be read piece by piece.
+    ///
+    /// Errors: as [`Engine::raw`].
+    pub(super) async fn ask(&self, subject: &str, mut request: Request<Full<Bytes>>) -> Result<Answer> {
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("docker"));
+        let socket = UnixStream::connect(self.socket()).await.map_err(|error| self.away(subject, &error))?;
+        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
+        let (mut sender, connection) = shaken.map_err(|error| self.away(subject, &error))?;
+        // Ends with the answer's body, or with its sender.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        Ok((head.status, Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes()))
+        let answer = sender.send_request(request).await.map_err(|error| self.away(subject, &error))?;
+        let (head, mut body) = answer.into_parts();
+        if head.status.is_success() {
+            return Ok(Answer { body, _sender: sender });
+        }
+        let said = Limited::new(&mut body, MAX_ANSWER_BYTES).collect().await.map(Collected::to_bytes);
+        let told: serde_json::Value = serde_json::from_slice(&said.unwrap_or_default()).unwrap_or_default();
+        let why = told["message"].as_str().map_or_else(|| head.status.to_string(), ToOwned::to_owned);
+        let reason = if head.status == 404 { Reason::ResourceNotFound } else { Reason::EngineRefused };
+        Err(Error::new(reason, subject, format!("the engine refused: {}", why.trim())))
     }
+}
+
+/// What the engine answers; without it the connection closes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What follows its head.
+    pub(super) body: Incoming,
+    _sender: SendRequest<Full<Bytes>>,
 }

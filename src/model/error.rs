@@ -7,6 +7,9 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::grant::Need;
 
+/// When to try an engine again that did not answer.
+pub const ENGINE_RETRY: Duration = Duration::from_secs(2);
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -202,8 +205,10 @@ reasons! {
     ConfigInvalid = "CONFIG_INVALID" => Invalid;
     /// A broker is running already on this socket or data directory.
     AlreadyRunning = "ALREADY_RUNNING" => Exists;
-    /// The store is damaged, or not there though extensions are; it was left as it is: run `longshore repair`.
+    /// The store is damaged, or not there though extensions are; it was left as it is: run `longshore repair` on it.
     StoreDamaged = "STORE_DAMAGED" => DataLoss;
+    /// The store was written by a newer version of the broker; it was left as it is.
+    StoreNewer = "STORE_NEWER" => State;
     /// The store cannot be written: full disk, rights.
     StoreUnwritable = "STORE_UNWRITABLE" => Internal;
     /// A file of the broker's own could not be read or written.
@@ -244,13 +249,14 @@ struct Inner {
 }
 
 impl Error {
-    /// A failure of `subject` (an extension id, a path, a field; may be empty).
+    /// A failure of `subject` (an extension id, a path, a field; may be empty). An engine that is away can be tried again
+    /// after [`ENGINE_RETRY`].
     pub fn new(reason: Reason, subject: impl Into<String>, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             reason,
             subject: subject.into(),
             message: message.into(),
-            retry_after: None,
+            retry_after: (reason == Reason::EngineUnavailable).then_some(ENGINE_RETRY),
             sent: None,
             detail: None,
             source: None,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, EngineAddress, EngineFiles},
-    engine::Engine,
+    engine::{Engine, Kernels},
     model::checkup::Check,
 };
 
@@ -143,10 +143,9 @@ async fn shared(engine: &Engine, peer: Option<i32>, config: &Config) -> Option<C
     if config.shares_files() == Some(false) {
         return Some(Check::ok(SHARED, "another one: a tunnel leads into its containers".to_owned()));
     }
-    let theirs = timeout(BOUND, engine.kernel()).await.ok()?.ok()?;
-    let ours = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let ours = ours.trim_end();
-    if theirs != ours {
+    let kernels = timeout(BOUND, engine.kernels()).await.ok()?.ok()?;
+    if !kernels.are_one() {
+        let Kernels { theirs, ours } = kernels;
         let found = format!("it runs on kernel {theirs}, and this is {ours}: in a virtual machine, or elsewhere");
         return Some(match config.engine_files {
             EngineFiles::Shared => Check::problem(SHARED, found, "leave engine_files at auto"),
