@@ -66,8 +66,8 @@ async fn placed(args: &ServeArgs) -> (Checkup, bool) {
         places::data_dir(data_dir),
         places::socket_path(socket, reached.is_listening),
         reached.check,
-        stored::check(data_dir, reached.is_listening).await,
     ];
+    checks.extend(stored::checks(&config, reached.is_listening).await);
     checks.extend(engine);
     let expected = Expected {
         socket: socket.clone(),

@@ -19,7 +19,7 @@ use crate::{
     },
     model::error::{Error, Reason, Result},
     proxy,
-    store::Store,
+    store::{Store, repair_command},
     user::User,
 };
 
@@ -82,8 +82,9 @@ impl Opening {
         let behalf = self.behalf(uid)?;
         if !layout.database().exists() && !layout.extensions()?.is_empty() {
             let path = layout.database().display().to_string();
+            let repair = repair_command(&layout.database());
             let message =
-                format!("{path} is not there, though extensions are: restore a copy of it, or run `longshore repair`");
+                format!("{path} is not there, though extensions are: restore a copy of it, or run `{repair}`");
             return Err(Error::new(Reason::StoreDamaged, path, message));
         }
         let store = Store::open(&layout.database())?;
@@ -208,7 +209,7 @@ fn squeeze_journal(store: &Store, run: &str) -> SqueezeJournal {
     }
 }
 
-/// Whether [`adopt_orphans`] was called: not where a broker runs inside another program.
+/// Whether `app` had the kernel hand orphans to this process: not where a broker runs inside another program.
 fn is_subreaper() -> bool {
     rustix::process::child_subreaper().is_ok_and(|set| set.is_some())
 }

@@ -1,15 +1,22 @@
 //! `longshore repair`: lists what would be taken up again after the store was lost or damaged, and does it when told to.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use crate::{
-    config::{self, RepairArgs, ServeArgs},
-    core::{Repair, Surveyed},
+    config::{self, PlaceArgs, RepairArgs, ServeArgs},
+    core::{Repair, Soundness, Surveyed},
     engine::Engine,
-    files::layout::Layout,
+    files::{
+        layout::Layout,
+        users::{directory_of, known_in},
+    },
     model::{
         error::{Error, Reason, Result},
         extension::Installed,
+        shell::word,
     },
 };
 
@@ -29,29 +36,61 @@ pub fn main(args: &RepairArgs) -> ExitCode {
     }
 }
 
-/// What there is to say. Errors: ALREADY_RUNNING, ENGINE_UNAVAILABLE, FILE_FAILED, STORE_UNWRITABLE.
+/// What there is to say. Errors: ALREADY_RUNNING, CONFIG_INVALID, ENGINE_UNAVAILABLE, FILE_FAILED, STORE_NEWER,
+/// STORE_UNWRITABLE.
 async fn run(args: &RepairArgs) -> Result<String> {
     let config = config::load(&ServeArgs::from(args))?;
+    check_directory(&config.data_dir)?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
     let (socket, relay) = super::engine_socket(&config.engine, &layout.engine_socket())?;
     let engine = Engine::new(socket, "repair", "repair").known_as(config.engine.to_string());
     let repair = Repair::new(layout, engine.behind(super::trouble_of(relay.as_ref())));
     let wrong = match repair.check().await {
-        Ok(true) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
-        Ok(false) => format!("{database} is not there, though extensions are"),
+        Ok(Soundness::Sound) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
+        Ok(Soundness::NothingThere) => {
+            return Ok(format!("{database} is not there, and no extensions are: there is nothing to repair\n"));
+        }
+        Ok(Soundness::Missing) => format!("{database} is not there, though extensions are"),
         Err(error) if error.reason() == Reason::StoreDamaged => error.message().to_owned(),
         Err(error) => return Err(error),
     };
     let surveyed = repair.survey().await?;
     let mut said = format!("{wrong}\n\n{}", list(&surveyed));
     if !args.yes {
-        said += "Nothing was changed. Do it with: longshore repair --yes\n";
+        said += &format!("Nothing was changed. Do it with: longshore repair{} --yes\n", given(&args.place));
         return Ok(said);
     }
     let aside = repair.adopt(surveyed).await?;
     said += &format!("Done. What there was of the old store is now {}\n", aside.display());
     Ok(said)
+}
+
+/// Refuses a place where no broker's things are, rather than to make it, and one with those of several users.
+fn check_directory(data_dir: &Path) -> Result<()> {
+    let shown = data_dir.display();
+    let why = match (data_dir.is_dir(), known_in(data_dir)?.first()) {
+        (false, _) => format!("there is no directory {shown}; name the broker's with --data-dir"),
+        (true, Some(uid)) => {
+            let one = directory_of(data_dir, *uid);
+            format!("{shown} is of a broker for several users; name one user's, such as --data-dir {}", one.display())
+        }
+        (true, None) => return Ok(()),
+    };
+    Err(Error::new(Reason::ConfigInvalid, shown.to_string(), why))
+}
+
+/// The options that were given, as a shell takes them.
+fn given(place: &PlaceArgs) -> String {
+    let PlaceArgs { data_dir, engine, engine_tls_dir, config } = place;
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let options = [
+        ("data-dir", path(data_dir)),
+        ("engine", engine.clone()),
+        ("engine-tls-dir", path(engine_tls_dir)),
+        ("config", path(config)),
+    ];
+    options.iter().filter_map(|(name, given)| Some(format!(" --{name} {}", word(given.as_deref()?)))).collect()
 }
 
 fn list(surveyed: &Surveyed) -> String {
@@ -94,7 +133,6 @@ fn grant_again(installed: &Installed) -> Option<String> {
     names.sort();
     names.dedup();
     // A path may hold anything; it is not to be taken for more than one word.
-    let quoted = |name: &String| format!(" --allow '{}'", name.replace('\'', r"'\''"));
-    let options: String = names.iter().map(quoted).collect();
+    let options: String = names.iter().map(|name| format!(" --allow {}", word(name))).collect();
     (!names.is_empty()).then(|| format!("longshore grants {}{options}", installed.id))
 }

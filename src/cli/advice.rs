@@ -1,6 +1,7 @@
 //! What to do next, by the reason of a failure.
 
-use super::{text::shell_word, view::grant::NeedView};
+use super::view::grant::NeedView;
+use crate::model::shell;
 
 /// Advice by reason. `EXT` stands for what the command was about, `ID` for whom the failure concerns.
 const TABLE: &[(&str, &str)] = &[
@@ -17,8 +18,8 @@ const TABLE: &[(&str, &str)] = &[
     ("PLATFORM_MISMATCH", "its author has to build it for this machine as well"),
     ("COMPOSE_UNAVAILABLE", "install the Compose plugin, version 2; `longshore info` shows what was found"),
     ("PROJECT_NAME_TAKEN", "remove or rename what the message lists, then install again"),
-    ("COMPOSE_FAILED", "nothing was left behind; the message is that of Compose or the engine"),
-    ("BACKEND_EXITED", "nothing was left behind; try the image by itself with: docker run"),
+    ("COMPOSE_FAILED", "the message is that of Compose or the engine; nothing half done is left behind"),
+    ("BACKEND_EXITED", "try the image by itself with: docker run; nothing half done is left behind"),
     ("ENGINE_UNAVAILABLE", "start the container engine; `longshore info` shows where the broker looks for it"),
     ("RESOURCE_AMBIGUOUS", "give more digits of the id"),
     ("NO_BACKEND", "see what it consists of with: longshore inspect EXT"),
@@ -35,7 +36,6 @@ const TABLE: &[(&str, &str)] = &[
     ("BACKEND_BROKE_IN_BODY", "see what the backend says with: longshore logs EXT"),
     ("RESPONSE_INVALID", "see what the backend says with: longshore logs EXT"),
     ("BACKEND_TOO_SLOW", "give it more time with: --timeout"),
-    ("BODY_TOO_LARGE", "64 MiB is the most that one call carries; ask the backend for less"),
     ("CONTAINER_PAUSED", "let it go on with: docker unpause"),
     ("EXEC_NOT_FOUND", "it may have ended; see what runs with: longshore execs"),
     ("HOST_PROGRAMS_OFF", "ask who runs the broker; `longshore info` shows what works there"),
@@ -51,12 +51,12 @@ const TABLE: &[(&str, &str)] = &[
 /// about, `concerned` whom the broker's error names.
 pub(super) fn for_reason(reason: &str, subject: &str, concerned: &str, missing: &[NeedView]) -> Option<String> {
     if !missing.is_empty() {
-        let flags: Vec<String> = missing.iter().map(|need| format!(" --allow {}", shell_word(&need.name))).collect();
-        return Some(format!("grant it with: longshore grants {}{}", shell_word(subject), flags.concat()));
+        let flags: Vec<String> = missing.iter().map(|need| format!(" --allow {}", shell::word(&need.name))).collect();
+        return Some(format!("grant it with: longshore grants {}{}", shell::word(subject), flags.concat()));
     }
     let (_, advice) = TABLE.iter().find(|(known, _)| *known == reason)?;
     let [subject, concerned] =
-        [subject, concerned].map(|name| if name.is_empty() { "EXTENSION".into() } else { shell_word(name) });
+        [subject, concerned].map(|name| if name.is_empty() { "EXTENSION".into() } else { shell::word(name) });
     // One or the other: a name may hold the other's mark.
     let (mark, name) = if advice.ends_with("ID") { ("ID", concerned) } else { ("EXT", subject) };
     Some(advice.replace(mark, &name))

@@ -17,8 +17,6 @@ use crate::{
     },
 };
 
-/// Largest message taken from the broker: the largest Fetch body (64 MiB) and room for its headers.
-const MAX_MESSAGE_BYTES: usize = 70 << 20;
 /// The environment variable that names the socket.
 const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
@@ -36,15 +34,13 @@ pub(super) struct Broker {
     channel: Channel,
 }
 
-/// Declares one method per service, each with the raised message limit.
+/// Declares one method per service.
 macro_rules! clients {
     ($($name:ident: $client:ident;)+) => {
         impl Broker {
             $(
                 pub(super) fn $name(&self) -> $client<Channel> {
                     $client::new(self.channel.clone())
-                        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                        .max_encoding_message_size(MAX_MESSAGE_BYTES)
                 }
             )+
         }

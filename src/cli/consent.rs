@@ -1,46 +1,26 @@
 //! Asking the user for the grants that an extension needs.
 
-use super::{
-    console::Console,
-    failure::Failure,
-    text::{plain, shell_word},
-    view::grant::NeedView,
-};
+use super::{console::Console, failure::Failure, text::plain, view::grant::NeedView};
+use crate::model::shell;
 
-/// How consent is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Consent {
-    /// Whoever sits at the terminal is asked.
-    Ask,
-    /// Everything that is listed is accepted.
-    AcceptListed,
-}
-
-/// The names that the user accepts; a failure where not all of `missing` are, or nobody can be asked.
+/// Has whoever sits at the terminal, of whom there has to be one, accept what is missing, unless `yes` says so already: the
+/// names that are accepted, which are all; a failure where they are not.
 pub(super) async fn obtain(
     console: &mut Console,
-    consent: Consent,
+    yes: bool,
     subject: &str,
     missing: &[NeedView],
 ) -> Result<Vec<String>, Failure> {
-    let accepted = missing.iter().map(|need| need.name.clone()).collect();
-    match consent {
-        Consent::AcceptListed => {
-            if !console.wants_json() {
-                console.note(&list(subject, missing)).await?;
-                console.note("granted, as --yes says").await?;
-            }
-            Ok(accepted)
-        }
-        Consent::Ask if console.can_ask() => {
-            console.note(&list(subject, missing)).await?;
-            if console.ask("Grant this?").await? {
-                return Ok(accepted);
-            }
-            Err(Failure::new("not granted; nothing was installed"))
-        }
-        Consent::Ask => Err(Failure::new("nobody can be asked")),
+    if !yes || !console.wants_json() {
+        console.note(&list(subject, missing)).await?;
     }
+    if !yes && !console.ask("Grant this?").await? {
+        return Err(Failure::new("not granted; nothing was installed"));
+    }
+    if yes && !console.wants_json() {
+        console.note("granted, as --yes says").await?;
+    }
+    Ok(missing.iter().map(|need| need.name.clone()).collect())
 }
 
 /// What an extension asks for, in plain words.
@@ -55,6 +35,6 @@ pub(super) fn list(subject: &str, needs: &[NeedView]) -> String {
 
 /// What to add to a command line that failed for want of these.
 pub(super) fn flags(missing: &[NeedView]) -> String {
-    let flags: Vec<String> = missing.iter().map(|need| format!("--grant {}", shell_word(&need.name))).collect();
+    let flags: Vec<String> = missing.iter().map(|need| format!("--grant {}", shell::word(&need.name))).collect();
     flags.join(" ")
 }

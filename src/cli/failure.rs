@@ -41,7 +41,6 @@ struct ErrorView<'a> {
     reason: &'a str,
     message: &'a str,
     advice: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     missing_grants: &'a [NeedView],
 }
 

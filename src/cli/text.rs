@@ -33,15 +33,6 @@ pub(super) fn enum_name(value: &str, prefix: &str) -> String {
     value.strip_prefix(prefix).unwrap_or(value).to_ascii_lowercase()
 }
 
-/// A word as a POSIX shell has to be given it.
-pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        return Cow::Borrowed(word);
-    }
-    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
-}
-
 /// Adds bytes to a JSON object: as text under `name` where they are UTF-8, else in base64 under `<name>_base64`.
 pub(super) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
@@ -111,14 +102,6 @@ mod tests {
         assert_eq!(plain("a\x1b[2Jb\nc"), "a [2Jb c");
         assert_eq!(plain_lines("a\x1b[2Jb\nc\u{202e}d"), "a[2Jb\ncd");
         assert_eq!(plain_lines("Grüße 🚢\tx"), "Grüße 🚢\tx");
-    }
-
-    #[test]
-    fn words_reach_a_shell_as_they_are() {
-        assert_eq!(shell_word("host.exec:kubectl"), "host.exec:kubectl");
-        assert_eq!(shell_word("engine.bind:/my dir"), "'engine.bind:/my dir'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub use package::{PullPolicy, Source};
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use registration::{Lease, Notice, Situation};
-pub use repair::{Claimed, Repair, Surveyed};
+pub use repair::{Claimed, Repair, Soundness, Surveyed};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
 pub use state::{Observed, State};
@@ -94,9 +94,6 @@ pub use validate::{Inspected, Subject};
 pub use view::{ContainerView, UiView, View};
 
 use progress::Report;
-
-/// When the engine is tried again that failed and has not been seen to go.
-const ENGINE_RETRY: Duration = Duration::from_secs(2);
 
 /// Extensions that are read at once.
 const MAX_READERS: usize = 4;
@@ -315,11 +312,16 @@ impl Broker {
         Ok(self.known(id).await?.installed.clone())
     }
 
-    /// An extension and what was decided about it. Errors: EXTENSION_NOT_FOUND.
+    /// An extension and what counts of what was decided about it. Errors: EXTENSION_NOT_FOUND.
     async fn known(&self, id: &ExtensionId) -> Result<Arc<Known>> {
-        self.store.known(id).await?.ok_or_else(|| {
+        let known = self.store.known(id).await?.ok_or_else(|| {
             let message = format!("no extension {id} is installed");
             Error::new(Reason::ExtensionNotFound, id.as_str(), message)
-        })
+        })?;
+        if self.behalf.counts_all(&known.decisions) {
+            return Ok(known);
+        }
+        let Known { installed, decisions } = &*known;
+        Ok(Arc::new(Known { installed: installed.clone(), decisions: self.behalf.counted(decisions.clone()) }))
     }
 }

@@ -59,20 +59,32 @@ struct Object {
     labels: HashMap<String, String>,
 }
 
+/// How a store that is not damaged is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Soundness {
+    /// It can be read.
+    Sound,
+    /// It is not there, though extensions are.
+    Missing,
+    /// Neither it nor an extension is there.
+    NothingThere,
+}
+
 impl Repair {
     /// Of a data directory, which is held meanwhile: no broker runs on it.
     pub fn new(layout: Layout, engine: Engine) -> Self {
         Repair { layout, engine }
     }
 
-    /// Whether the store is sound. Errors: STORE_DAMAGED, STORE_UNWRITABLE.
-    pub async fn check(&self) -> Result<bool> {
+    /// Whether the store is sound. Errors: STORE_DAMAGED, STORE_NEWER, STORE_UNWRITABLE.
+    pub async fn check(&self) -> Result<Soundness> {
         if !self.layout.database().exists() {
-            return Ok(self.layout.extensions()?.is_empty());
+            let has_extensions = !self.layout.extensions()?.is_empty();
+            return Ok(if has_extensions { Soundness::Missing } else { Soundness::NothingThere });
         }
         let store = Store::open(&self.layout.database())?;
         store.check().await?;
-        Ok(true)
+        Ok(Soundness::Sound)
     }
 
     /// Looks what there is; nothing is changed. Errors: ENGINE_UNAVAILABLE, FILE_FAILED.

@@ -85,13 +85,14 @@ impl Layout {
     fn open_as(data: &Path, is_shared: bool) -> Result<Layout> {
         make_private(data)?;
         check_owner(data)?;
+        // What another broker holds is not touched.
+        let lock = lock(&data.join("lock"))?;
         // Grants and audit in it are nobody else's to read.
         let mode = fs::metadata(data).map_err(|error| failed("open", data, error))?.permissions().mode();
         if mode & 0o077 != 0 {
             fs::set_permissions(data, fs::Permissions::from_mode(mode & 0o700))
                 .map_err(|error| failed("set the mode of", data, error))?;
         }
-        let lock = lock(&data.join("lock"))?;
         let layout = Layout { root: data.to_owned(), is_shared, _lock: lock, staged: AtomicU64::new(0) };
         for (name, mode) in
             [("extensions", layout.passage()), ("staging", 0o700), ("docker-config", 0o700), (SHORT, layout.passage())]

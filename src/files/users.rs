@@ -24,12 +24,16 @@ impl Users {
     /// # Errors
     /// Those of [`Layout::open`].
     pub fn open(root: &Path) -> Result<Users> {
-        for path in [root, &root.join("users")] {
-            make_private(path)?;
-            check_owner(path)?;
-            set_mode(path, PASSAGE)?;
-        }
-        Ok(Users { root: root.to_owned(), _lock: lock(&root.join("lock"))? })
+        make_private(root)?;
+        check_owner(root)?;
+        // What another broker holds is not touched.
+        let lock = lock(&root.join("lock"))?;
+        let users = users_in(root);
+        make_private(&users)?;
+        check_owner(&users)?;
+        set_mode(root, PASSAGE)?;
+        set_mode(&users, PASSAGE)?;
+        Ok(Users { root: root.to_owned(), _lock: lock })
     }
 
     /// Where it is.
@@ -42,7 +46,7 @@ impl Users {
     /// # Errors
     /// `FILE_FAILED`.
     pub fn known(&self) -> Result<Vec<u32>> {
-        Ok(names(&self.root.join("users"))?.iter().filter_map(|name| name.parse().ok()).collect())
+        known_in(&self.root)
     }
 
     /// The directory of a user.
@@ -50,6 +54,24 @@ impl Users {
     /// # Errors
     /// Those of [`Layout::open_for`].
     pub fn layout(&self, uid: u32) -> Result<Layout> {
-        Layout::open_for(&self.root.join("users").join(uid.to_string()), uid)
+        Layout::open_for(&directory_of(&self.root, uid), uid)
     }
+}
+
+/// Who has a directory in the data directory of a broker that works for several users, by uid; nobody where there is none.
+///
+/// # Errors
+/// `FILE_FAILED`.
+pub fn known_in(root: &Path) -> Result<Vec<u32>> {
+    Ok(names(&users_in(root))?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// The directory of a user in it.
+pub fn directory_of(root: &Path, uid: u32) -> PathBuf {
+    users_in(root).join(uid.to_string())
+}
+
+/// Where the users have theirs in it.
+pub fn users_in(root: &Path) -> PathBuf {
+    root.join("users")
 }

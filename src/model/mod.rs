@@ -15,4 +15,5 @@ pub mod mounts;
 pub mod problem;
 pub mod reference;
 pub mod registration;
+pub mod shell;
 pub mod signature;

@@ -36,6 +36,7 @@ use crate::{
     model::{
         error::{Error, Reason, Result},
         event::{Event, Stored},
+        shell,
     },
     tally::{Counted, Times},
 };
@@ -68,7 +69,7 @@ const QUEUE_LENGTH: usize = 256;
 impl Store {
     /// Opens the database, creating or migrating it.
     ///
-    /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_UNWRITABLE.
+    /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_NEWER, STORE_UNWRITABLE.
     pub fn open(path: &Path) -> Result<Store> {
         check_writable(path)?;
         close_to_others(path).map_err(|error| {
@@ -79,7 +80,7 @@ impl Store {
         if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path, e))? {
             let message =
                 format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
-            return Err(Error::new(Reason::StoreUnwritable, path.display().to_string(), message));
+            return Err(Error::new(Reason::StoreNewer, path.display().to_string(), message));
         }
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LENGTH);
         thread::Builder::new()
@@ -110,8 +111,13 @@ impl Store {
             return Err(failed(&self.path, damaged(0, found)));
         }
         // What cannot be read back is damage too.
-        self.extensions("", usize::MAX).await?;
-        self.ledger(None).await.map(drop)
+        for installed in self.extensions("", usize::MAX).await? {
+            self.grants(&installed.id).await?;
+        }
+        self.ledger(None).await?;
+        self.open_creates(None).await?;
+        self.left_squeezed(String::new()).await?;
+        self.found_compose().await.map(drop)
     }
 
     /// A random name that this data directory has for good.
@@ -212,8 +218,13 @@ fn damaged(column: usize, why: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
 }
 
+/// What mends a damaged or missing database, as a shell takes it.
+pub fn repair_command(database: &Path) -> String {
+    let directory = database.parent().unwrap_or(Path::new("/")).display().to_string();
+    format!("longshore repair --data-dir {}", shell::word(&directory))
+}
+
 fn failed(path: &Path, error: rusqlite::Error) -> Error {
-    let path = path.display().to_string();
     let reason = match error.sqlite_error_code() {
         None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => Reason::StoreDamaged,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::StoreDamaged,
@@ -229,13 +240,15 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
     let message = match reason {
         Reason::StoreDamaged => {
             format!(
-                "{path} is damaged ({error}); it was left as it is: restore a copy of it, or run `longshore repair`"
+                "{} is damaged ({error}); it was left as it is: restore a copy of it, or run `{}`",
+                path.display(),
+                repair_command(path)
             )
         }
-        Reason::StoreUnwritable => format!("{path} cannot be written: {error}"),
-        _ => format!("{path}: {error}"),
+        Reason::StoreUnwritable => format!("{} cannot be written: {error}", path.display()),
+        _ => format!("{}: {error}", path.display()),
     };
-    Error::new(reason, path, message).caused_by(error)
+    Error::new(reason, path.display().to_string(), message).caused_by(error)
 }
 
 #[cfg(test)]

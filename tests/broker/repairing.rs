@@ -157,7 +157,7 @@ async fn what_was_granted_is_asked_for_again_and_what_was_disabled_stays_so() {
     broker.stop().await;
     lose(&broker.data_dir().join("longshore.db"), false);
     let listed = said(&repair(&broker, &["--yes"]));
-    let command = format!("longshore grants {} --allow 'backend.privileged' --allow 'host.exec:tool.sh'", needing.id);
+    let command = format!("longshore grants {} --allow backend.privileged --allow host.exec:tool.sh", needing.id);
     for wanted in [command, format!("{} 1, generation 1, disabled", disabled.id)] {
         assert!(listed.contains(&wanted), "{wanted:?} is not in\n{listed}");
     }

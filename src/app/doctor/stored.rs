@@ -7,36 +7,59 @@ use tokio::time::timeout;
 
 use super::BOUND;
 use crate::{
-    files::layout::{database_of, extensions_of, holder_of},
+    config::Config,
+    files::{
+        layout::{database_of, extensions_of, holder_of},
+        users::{directory_of, known_in},
+    },
     model::{
         checkup::Check,
         error::{Error, Reason, Result},
     },
-    store::Store,
+    store::{Store, repair_command},
 };
 
 /// Larger ones take too long to copy.
 const MOST_BYTES: u64 = 256 << 20;
 /// The name of what is said of the store.
 const STORE: &str = "store";
-/// What a damaged store needs.
-const REPAIR: &str = "restore a copy of it, or see what can be found again with: longshore repair";
 
-/// How the store is. Where a broker runs it is the broker's, which looked at it when it started.
-pub(super) async fn check(data_dir: &Path, is_listening: bool) -> Check {
-    let database = database_of(data_dir);
-    let shown = database.display().to_string();
+/// How the stores are: one, or in system mode one of each user. Where a broker runs they are the broker's, which looked at
+/// them when it opened them.
+pub(super) async fn checks(config: &Config, is_listening: bool) -> Vec<Check> {
+    let data_dir = &config.data_dir;
     if let Some(pid) = holder_of(data_dir) {
-        return Check::ok(STORE, format!("{shown} is in use by the broker with process id {pid}"));
+        let found = format!("{} is in use by the broker with process id {pid}", data_dir.display());
+        return vec![Check::ok(STORE, found)];
     }
     if is_listening {
-        return Check::ok(STORE, format!("{shown} is in use by the broker, or will be"));
+        return vec![Check::ok(STORE, format!("{} is in use by the broker, or will be", data_dir.display()))];
     }
+    if config.system.is_none() {
+        return vec![check(data_dir).await];
+    }
+    match known_in(data_dir) {
+        Ok(users) if users.is_empty() => vec![Check::ok(STORE, "none yet; the first call of a user makes it")],
+        Ok(users) => {
+            let mut checks = Vec::new();
+            for uid in users {
+                checks.push(check(&directory_of(data_dir, uid)).await);
+            }
+            checks
+        }
+        Err(error) => vec![Check::problem(STORE, error.message(), "run this as the user that the broker runs as")],
+    }
+}
+
+async fn check(data_dir: &Path) -> Check {
+    let database = database_of(data_dir);
+    let shown = database.display().to_string();
+    let repair = || format!("restore a copy of it, or see what can be found again with: {}", repair_command(&database));
     match fs::metadata(&database) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match extensions_of(data_dir) {
                 Ok(found) if found.is_empty() => Check::ok(STORE, "none yet; the first start makes it"),
-                Ok(_) => Check::problem(STORE, format!("{shown} is not there, though extensions are"), REPAIR),
+                Ok(_) => Check::problem(STORE, format!("{shown} is not there, though extensions are"), repair()),
                 Err(error) => Check::problem(STORE, error.message(), "run this as the user that the broker runs as"),
             };
         }
@@ -58,8 +81,8 @@ pub(super) async fn check(data_dir: &Path, is_listening: bool) -> Check {
         }
         Ok(Err(error)) => {
             let advice = match error.reason() {
-                Reason::StoreDamaged => REPAIR,
-                _ => "mend what the message says",
+                Reason::StoreDamaged => repair(),
+                _ => "mend what the message says".into(),
             };
             Check::problem(STORE, error.message(), advice)
         }

@@ -12,8 +12,8 @@ use crate::{
     backend::{self, Backend, Endpoint, Registration, Status, Statuses},
     cli::{
         NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
-        text::shell_word,
     },
+    model::shell,
     pb,
 };
 use clap::Args;
@@ -136,7 +136,7 @@ impl Dev {
             command.process_group(0);
         }
         if !console.wants_json() {
-            let words: Vec<_> = argv.iter().map(|word| shell_word(word)).collect();
+            let words: Vec<_> = argv.iter().map(|word| shell::word(word)).collect();
             console.note(&format!("running {}", words.join(" "))).await?;
         }
         let child = command.spawn().map_err(|error| not_started(program, &error))?;

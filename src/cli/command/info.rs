@@ -35,6 +35,9 @@ impl Info {
 fn text(info: &InfoView) -> String {
     let mut table = Table::of_pairs();
     table.add(["Broker:", &format!("{} (pid {}, uid {})", info.version, info.pid, info.uid)]);
+    if info.is_for_several_users {
+        table.add(["For:", &format!("uid {}, one of several users", info.user_id)]);
+    }
     if let Some(started) = &info.started_at {
         table.add(["Started:", started]);
     }

@@ -14,6 +14,7 @@ use crate::{
         table::Table,
         view::{extension::ExtensionView, inspection::InspectionView},
     },
+    model::shell,
     pb,
 };
 
@@ -97,14 +98,8 @@ fn extension_text(it: &ExtensionView, control: &Path) -> String {
 
 /// A line that lists the services of a backend which speaks gRPC, to be copied.
 fn grpcurl(id: &str, control: &Path) -> String {
-    let control = shell_word(&control.display().to_string());
-    format!("grpcurl -plaintext -unix -H 'longshore-extension: {id}' {control} list")
-}
-
-/// A word as a shell takes it whole.
-fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let control = control.display().to_string();
+    format!("grpcurl -plaintext -unix -H 'longshore-extension: {id}' {} list", shell::word(&control))
 }
 
 fn inspection_text(it: &InspectionView) -> String {

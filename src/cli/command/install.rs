@@ -9,7 +9,7 @@ use crate::{
     cli::{
         Options,
         connect::Broker,
-        consent::{self, Consent},
+        consent,
         console::Console,
         failure::Failure,
         progress::Progress,
@@ -179,11 +179,10 @@ impl Install {
 
     /// The grants that the user accepts. The failure that asked for them stands where nobody can be asked.
     async fn consent(&self, console: &mut Console, failure: Failure) -> Result<Vec<String>, Failure> {
-        let consent = if self.yes { Consent::AcceptListed } else { Consent::Ask };
-        if consent == Consent::Ask && !console.can_ask() {
+        if !self.yes && !console.can_ask() {
             return Err(self.explained(failure));
         }
-        consent::obtain(console, consent, &self.source, failure.missing_grants()).await
+        consent::obtain(console, self.yes, &self.source, failure.missing_grants()).await
     }
 
     fn explained(&self, failure: Failure) -> Failure {

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, text::shell_word},
+    cli::{Options, connect::Broker, console::Console, failure::Failure},
+    model::shell,
     pb,
 };
 
@@ -60,7 +61,7 @@ async fn report(console: &mut Console, extension: &str, removed: &pb::UninstallR
         console.print(&format!("removed volume {volume}")).await?;
     }
     if !removed.kept_volumes.is_empty() {
-        let volumes: Vec<_> = removed.kept_volumes.iter().map(|volume| shell_word(volume)).collect();
+        let volumes: Vec<_> = removed.kept_volumes.iter().map(|volume| shell::word(volume)).collect();
         console.print(&format!("kept its volumes; remove them with: docker volume rm {}", volumes.join(" "))).await?;
     }
     Ok(())

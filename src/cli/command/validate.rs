@@ -1,6 +1,11 @@
 //! `longshore validate`.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::Args;
 use serde_json::json;
@@ -57,11 +62,21 @@ impl Validate {
         }
         let path = Path::new(&self.subject);
         if self.subject.ends_with(".json") {
-            let text = fs::read(path).map_err(|error| Failure::of_file(path, &error))?;
+            let text = read_bounded(path).map_err(|error| Failure::of_file(path, &error))?;
             return Ok(Subject::ManifestJson(text.into()));
         }
         Ok(Subject::Source(read_source(&self.subject, None, self.pull)?))
     }
+}
+
+/// The bytes of a manifest, of which there may be no more than the API takes.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(io::Error::other("it is larger than 1 MiB, which no metadata.json may be"));
+    }
+    Ok(text)
 }
 
 fn summary(valid: bool, problems: &[ProblemView]) -> String {
