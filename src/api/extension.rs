@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{MAX_MESSAGE_BYTES, Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
+use super::{MAX_PIECE_BYTES, Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
     core::{Broker, InstallRequest, ListOptions, Subject, Updated, Work},
     model::{
@@ -247,5 +247,5 @@ impl ExtensionService for Extensions {
 
 /// A text cut into what messages may hold.
 fn pieces(mut text: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || (!text.is_empty()).then(|| text.split_to(text.len().min(MAX_MESSAGE_BYTES))))
+    std::iter::from_fn(move || (!text.is_empty()).then(|| text.split_to(text.len().min(MAX_PIECE_BYTES))))
 }

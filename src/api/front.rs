@@ -1,5 +1,5 @@
 //! Where every call arrives: who is calling is checked, descriptors are kept, the call is counted, and it goes to whom it
-//! concerns. Calls to backends take no detour; everything else is for the library's router.
+//! concerns. Calls to backends and programs take no detour; everything else is for the library's router.
 
 use std::{convert::Infallible, future::Future, sync::Arc};
 
@@ -21,13 +21,18 @@ use super::{
 };
 use crate::{
     core::Broker,
-    model::error::{Error, Result},
+    model::error::{Error, Reason, Result},
 };
 
 /// Calls that are carried to backends.
 const FETCH: &str = "/longshore.v1.BackendService/Fetch";
 const STREAM: &str = "/longshore.v1.BackendService/Stream";
 const CONNECT: &str = "/longshore.v1.BackendService/Connect";
+/// Programs.
+const EXEC: &str = "/longshore.v1.ExecService/Exec";
+const RUN: &str = "/longshore.v1.ExecService/Run";
+/// What backends call, at a socket of their own.
+const REGISTRATION: &str = "/longshore.v1.RegistrationService/";
 const CARRIED: [&str; 3] = [FETCH, STREAM, CONNECT];
 
 /// What answers calls to one broker.
@@ -93,19 +98,21 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
                 let parts = carry::connect(broker, session.clone(), Messages::new(request.into_body()));
                 self.counted(terms(Ending::Stopped), trace, std::future::ready(answer(Reply::Many(parts))))
             }
-            "/longshore.v1.ExecService/Exec" => {
+            EXEC => {
                 let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
                 let told = told(exec::exec(broker, caller, Messages::new(request.into_body())));
                 self.counted(terms(Ending::CutOff), trace, told)
             }
-            "/longshore.v1.ExecService/Run" => {
+            RUN => {
                 let caller = exec::Caller { uid: Some(self.peer.uid), session: session.clone() };
-                self.counted(
-                    terms(Ending::CutOff),
-                    trace,
-                    told(exec::run(broker, caller, Messages::new(request.into_body()))),
-                )
+                let told = told(exec::run(broker, caller, Messages::new(request.into_body())));
+                self.counted(terms(Ending::CutOff), trace, told)
             }
+            path if path.starts_with(REGISTRATION) => self.counted(
+                terms(Ending::CutOff),
+                trace,
+                std::future::ready(refusal(status(misplaced_registration()))),
+            ),
             _ if passthrough::passes(&request) => {
                 self.counted(terms(Ending::CutOff), trace, told(passthrough::carry(broker, request)))
             }
@@ -121,6 +128,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
             }
         }
     }
+}
+
+/// A backend that took the one socket for the other.
+fn misplaced_registration() -> Error {
+    let message = "this is the control socket; a backend registers at the socket of its own extension, which \
+                   `Extension.registration_socket` names";
+    Error::new(Reason::MethodUnknown, "", message)
 }
 
 impl Door {

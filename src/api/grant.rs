@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{MAX_MESSAGE_BYTES, convert, page::Page, peer::Peer, session, status::status};
+use super::{MAX_PIECE_BYTES, convert, page::Page, peer::Peer, session, status::status};
 use crate::{
     core::Broker,
     model::grant::Decisions,
@@ -61,7 +61,7 @@ impl GrantService for Grants {
         });
         let mut entries: Vec<_> = lines.await.map_err(status)?.into_iter().map(entry).collect();
         let next_page_token =
-            page.cut_by_size(&mut entries, MAX_MESSAGE_BYTES, Message::encoded_len, |entry| entry.id.to_string());
+            page.cut_by_size(&mut entries, MAX_PIECE_BYTES, Message::encoded_len, |entry| entry.id.to_string());
         Ok(Response::new(pb::ListAuditResponse { entries, next_page_token }))
     }
 }

@@ -58,9 +58,10 @@ use tally::Tally;
 /// Largest message that the broker reads: a body for a backend, and some room.
 pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
 /// Most bytes of a list in one message: clients with default settings take messages of 4 MiB.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+const MAX_PIECE_BYTES: usize = 1 << 20;
 /// Time that the last answers get to leave when the broker stops.
 const FLUSH: Duration = Duration::from_millis(100);
+
 /// Where metrics are told, and what is told beside what the API knows itself.
 #[derive(Debug)]
 pub struct MetricsAt {

@@ -19,7 +19,7 @@ use crate::{
 
 /// Longest message of an error. A status travels in HTTP/2 trailers, of which clients take 8 KiB in all, and the message
 /// travels twice: in base64, and percent-encoded, in which form it takes no more than this either.
-const MAX_MESSAGE_BYTES: usize = 1536;
+const MAX_TEXT_BYTES: usize = 1536;
 /// Longest subject.
 const MAX_SUBJECT_BYTES: usize = 256;
 /// Longest detail of our own.
@@ -31,7 +31,7 @@ const DOMAIN: &str = "longshore.dev";
 pub(super) fn status(error: Error) -> Status {
     let message = match error.reason() {
         Reason::Bug => logged_bug(&error),
-        _ => clipped(error.message(), MAX_MESSAGE_BYTES),
+        _ => clipped(error.message(), MAX_TEXT_BYTES),
     };
     let mut facts = HashMap::from([("retry".to_owned(), error.retry_delay().is_some().to_string())]);
     if !error.subject().is_empty() {

@@ -39,7 +39,7 @@ pub struct ServeArgs {
     pub socket: Option<PathBuf>,
 
     /// Directory for the control socket [default: longshore in $XDG_RUNTIME_DIR; without it
-    /// /run/longshore for root, else /run/user/UID/longshore]
+    /// /run/longshore for root, else /run/user/UID/longshore or longshore-UID in /tmp]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 

@@ -54,7 +54,7 @@ const HANDED_OUT: &[&str] = &["LONGSHORE_EXTENSION", "LONGSHORE_BACKEND_SOCKET"]
 /// The control socket's file name in the runtime directory.
 pub(super) const SOCKET_NAME: &str = "longshore.sock";
 
-/// Where a broker that works for several users has what others keep elsewhere.
+/// Where root's broker has what others keep elsewhere; that of several users has its data and its configuration there too.
 pub(super) const SYSTEM_RUNTIME_DIR: &str = "/run/longshore";
 const SYSTEM_DATA_DIR: &str = "/var/lib/longshore";
 /// Its configuration file.
@@ -351,7 +351,7 @@ pub(super) fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Mach
         return dir.join("longshore");
     }
     if machine.uid == 0 {
-        return PathBuf::from("/run/longshore");
+        return PathBuf::from(SYSTEM_RUNTIME_DIR);
     }
     let user = PathBuf::from(format!("/run/user/{}", machine.uid));
     if (machine.exists)(&user) {

@@ -75,7 +75,7 @@ fn programs_on_the_host_can_be_switched_off() {
         run(&[], &[("LONGSHORE_HOST_PROGRAMS", "no")], "host_programs = \"false\"").unwrap_err(),
         [
             "/c.toml:1: host_programs is a string; write true or false",
-            "LONGSHORE_HOST_PROGRAMS: \"no\" is neither yes nor no; write true or false"
+            "LONGSHORE_HOST_PROGRAMS: \"no\" is neither true nor false"
         ]
     );
 }

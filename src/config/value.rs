@@ -116,7 +116,7 @@ pub(super) fn audit(text: &str) -> Result<Audit, String> {
 
 /// `true` or `false`.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is neither yes nor no; write true or false"))
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 /// Users or groups, by name or number, parted by blanks or commas. `id` knows their numbers.

@@ -101,9 +101,14 @@ impl Behalf {
         }
     }
 
+    /// Whether all of them count.
+    pub(super) fn counts_all(&self, decisions: &Decisions) -> bool {
+        self.untrusted().is_none() || !decisions.allow.iter().any(Grant::reaches_others)
+    }
+
     /// What counts of decisions: grants that reach others do for those alone who may accept them now.
     pub(super) fn counted(&self, mut decisions: Decisions) -> Decisions {
-        if self.untrusted().is_some() {
+        if !self.counts_all(&decisions) {
             decisions.allow.retain(|grant| !grant.reaches_others());
         }
         decisions

@@ -59,7 +59,7 @@ impl Broker {
         decisions: &Decisions,
         request: RunRequest,
     ) -> Result<Run> {
-        let subcommand = docker::subcommand(&request.argv)?.to_owned();
+        let (subcommand, following) = docker::subcommand(&request.argv)?;
         docker::check_variables(request.env.iter().map(|(name, _)| name.as_str()))?;
         if !decisions.allows(&Grant::HostExecAny) {
             check_variables(&request)?;
@@ -72,7 +72,7 @@ impl Broker {
             uid: request.uid,
             act: "docker".into(),
             subject: match self.audit {
-                Audit::Names => format!("{DOCKER} {subcommand}, {} arguments", request.argv.len()),
+                Audit::Names => format!("{DOCKER} {subcommand}, {} arguments", following.len()),
                 Audit::Argv => audit::masked(std::iter::once(DOCKER).chain(request.argv.iter().map(String::as_str))),
             },
             decision: if allowed { ALLOWED } else { Reason::GrantsRequired.as_str() }.into(),
@@ -200,7 +200,7 @@ fn write_config(directory: &Path, plugins: &[PathBuf]) -> std::io::Result<()> {
 
 /// The query that options amount to.
 fn query(options: &str) -> Result<String> {
-    let invalid = |why: &str| Error::new(Reason::RequestInvalid, "options", format!("options: {why}"));
+    let invalid = |why: &str| Error::new(Reason::RequestInvalid, "options_json", format!("options_json: {why}"));
     if options.trim().is_empty() {
         return Ok(String::new());
     }

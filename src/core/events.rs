@@ -45,7 +45,7 @@ pub(super) struct Events {
 struct Last {
     /// The stored number of the newest event that is stored.
     stored: i64,
-    /// What each extension was told to do last, with its generation.
+    /// What was told of each extension last, with its generation.
     observed: HashMap<String, (i64, State, &'static str)>,
 }
 

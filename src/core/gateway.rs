@@ -1,4 +1,4 @@
-//! The rules of the engine gateways: who is let in, what their creates are marked with, and the ledger's side of them.
+//! The judge of the engine gateways: who is let in, what their creates are marked with, and the ledger's side of them.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Volume},
-    gateway::{Create, Intent, Keeper, Made, Stamp},
+    gateway::{Create, Intent, Made, Rules, Stamp},
     model::{
         compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS, SIGNATURE},
         error::{Error, Reason, Result},
@@ -36,9 +36,9 @@ const GATEWAY: &str = "/run/longshore/docker.sock";
 /// How long the engine may be at something that nobody waits for any more.
 const KEEP: Duration = Duration::from_secs(3600);
 
-/// What the rules of one gateway look at.
+/// Judges what is asked of one gateway.
 #[derive(Clone)]
-struct Rules {
+struct Judge {
     id: ExtensionId,
     store: Store,
     engine: Engine,
@@ -74,8 +74,8 @@ impl Broker {
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
         let (store, engine, key) = (self.store.clone(), self.engine.clone(), self.key.clone());
         let (catalogue, behalf) = (Arc::clone(&self.catalogue), self.behalf.clone());
-        let rules = Rules { id: id.clone(), store, engine, key, catalogue, behalf };
-        self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), rules.keeper())
+        let judge = Judge { id: id.clone(), store, engine, key, catalogue, behalf };
+        self.gateways.open(id.as_str(), &self.layout.extension(id).broker(), judge.rules())
     }
 
     /// Lays links to the gateway into new containers of a generation, where its compose file mounts the engine's socket.
@@ -137,21 +137,21 @@ impl Broker {
     }
 }
 
-impl Rules {
-    fn keeper(self) -> Keeper {
+impl Judge {
+    fn rules(self) -> Rules {
         let (admit, intend) = (self.clone(), self.clone());
-        Keeper {
+        Rules {
             admit: Box::new(move |caller| {
-                let rules = admit.clone();
-                Box::pin(async move { rules.admit(caller).await })
+                let judge = admit.clone();
+                Box::pin(async move { judge.admit(caller).await })
             }),
             intend: Box::new(move |create| {
-                let rules = intend.clone();
-                Box::pin(async move { rules.intend(create).await })
+                let judge = intend.clone();
+                Box::pin(async move { judge.intend(create).await })
             }),
             made: Box::new(move |intent, made| {
-                let rules = self.clone();
-                Box::pin(async move { rules.made(intent, made).await })
+                let judge = self.clone();
+                Box::pin(async move { judge.made(intent, made).await })
             }),
         }
     }

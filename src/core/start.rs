@@ -493,8 +493,6 @@ impl Broker {
         Ok(())
     }
 
-    /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
-    /// it. So it must not be there (design section 5). Volumes that this extension left are its own.
     /// Whether a volume bears the label of that extension. Where there are several users, another's extension of the same
     /// id has the same label, and only the signature tells whose it is.
     pub(super) fn bears(&self, volume: &Volume, id: &ExtensionId) -> bool {
@@ -502,6 +500,8 @@ impl Broker {
         volume.labels.get(EXTENSION_LABEL).is_some_and(|owner| owner == id.as_str()) && is_proved()
     }
 
+    /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
+    /// it. So it must not be there (design section 5). Volumes that this extension left are its own.
     async fn check_names(&self, installed: &Installed, project: &str, names: &Names) -> Result<()> {
         let of_project = |labels: &HashMap<String, String>| labels.get(PROJECT_LABEL).is_some_and(|of| of == project);
         let ledger = self.store.ledger(Some(&installed.id)).await?;

@@ -16,7 +16,7 @@ impl Broker {
         tracing::debug!(extension = %id, %left, "a container's root left files; removing them as root of a container");
         // The helper lies in the broker's directory, which may be gone by now.
         directory.create()?;
-        self.hub.prepare(&directory.broker()).await?;
+        self.hub.place_copy(&directory.broker()).await?;
         self.engine.sweep(directory.path(), &directory.broker()).await?;
         remove(directory).await
     }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
@@ -54,8 +53,6 @@ pub struct HubOptions {
     /// Whether this process is a subreaper, and nothing but a broker: whatever it becomes the parent of is then an
     /// extension's, and is killed.
     pub is_subreaper: bool,
-    /// Whether programs on the host get cgroups of their own, where that is possible.
-    pub cgroups: bool,
     /// As whom programs on the host run, and the shim that keeps them; `None` is this process's own user.
     pub run_as: Option<Arc<User>>,
     /// Where squeezed process limits are written down; without one, a broker that is killed at that moment leaves a
@@ -74,7 +71,6 @@ impl Default for HubOptions {
             shim: "/proc/self/exe".into(),
             max_open_files: None,
             is_subreaper: false,
-            cgroups: true,
             run_as: None,
             squeeze_journal: None,
             engine_socket: None,
@@ -198,7 +194,7 @@ impl Hub {
         {
             runtime.spawn(old.retire());
         }
-        let made = self.check_cgroups().and_then(|()| Base::make());
+        let made = Base::make();
         let made = made.and_then(|base| match (&self.options.run_as, shim) {
             (Some(user), Some(shim)) => base.hand_to(user, shim),
             _ => Ok(base),
@@ -212,10 +208,6 @@ impl Hub {
         }
     }
 
-    fn check_cgroups(&self) -> io::Result<()> {
-        if self.options.cgroups { Ok(()) } else { Err(io::Error::other("they are switched off")) }
-    }
-
     /// What holds programs on the host together, now or when the next one starts, and why it is no more than that. Starts
     /// nothing.
     pub fn host_containment(&self) -> (Containment, Option<String>) {
@@ -223,7 +215,7 @@ impl Hub {
         let without = match (&host.link, &host.base) {
             (Some(_), Some(_)) => None,
             (Some(_), None) => Some(host.no_base.clone()),
-            (None, _) => self.check_cgroups().and_then(|()| Base::probe()).err().map(|error| error.to_string()),
+            (None, _) => Base::probe().err().map(|error| error.to_string()),
         };
         match without {
             None => (Containment::Cgroup, None),
@@ -334,11 +326,7 @@ impl Hub {
     /// # Errors
     ///
     /// `SHIM_UNAVAILABLE`, `FILE_FAILED`.
-    pub async fn prepare(&self, broker_dir: &Path) -> Result<()> {
-        self.place_copy(broker_dir).await
-    }
-
-    async fn place_copy(&self, broker_dir: &Path) -> Result<()> {
+    pub async fn place_copy(&self, broker_dir: &Path) -> Result<()> {
         let is_checked = |checked: Checked| lock(&self.checked).contains(&checked);
         if copy::identity(&broker_dir.join(copy::NAME)).is_some_and(is_checked) {
             return Ok(());

@@ -170,7 +170,7 @@ impl Connection {
         // What the engine would not take shall leave no intent.
         body.stamped(&create::Stamp::default())?;
         let mut engine = self.engine().await?;
-        let intent = (self.gateway.keeper.intend)(body.create(kind)).await?;
+        let intent = (self.gateway.rules.intend)(body.create(kind)).await?;
         let sent = rebuilt(request, &body.stamped(&intent.stamp)?);
         let (gateway, method) = (self.gateway.clone(), request.method.clone());
         // By itself: what the engine makes is recorded, whoever goes away meanwhile.
@@ -180,7 +180,7 @@ impl Connection {
                 Ok(asked) => Made::Answered { status: asked.answer.status, body: asked.data.clone() },
                 Err(_) => Made::Unknown,
             };
-            (gateway.keeper.made)(intent, made).await;
+            (gateway.rules.made)(intent, made).await;
             (engine, asked)
         });
         let (engine, asked) = work.await.map_err(|error| Reply::new(500, format!("the create broke off: {error}")))?;

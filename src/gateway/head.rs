@@ -80,7 +80,7 @@ pub(super) fn end_of(bytes: &[u8], seen: usize) -> Result<Option<usize>, Refusal
     match end {
         Some(end) if end <= MAX_HEAD_BYTES => Ok(Some(end)),
         None if bytes.len() < MAX_HEAD_BYTES => Ok(None),
-        _ => Err(Refusal("the head of the request is too long")),
+        _ => Err(Refusal("the head is too long")),
     }
 }
 

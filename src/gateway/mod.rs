@@ -3,7 +3,7 @@
 //! What makes containers, networks and volumes is marked as the extension's and put on record before and after; all other
 //! requests and all streams are passed on as they are. Requests are read strictly, so that none goes by unseen.
 //!
-//! A gateway is handed its rules ([`Keeper`]) and knows nothing of extensions, grants or the ledger.
+//! A gateway is handed its rules ([`Rules`]) and knows nothing of extensions, grants or the ledger.
 
 mod chunked;
 mod connection;
@@ -48,7 +48,7 @@ const MAKERS_BOUND: Duration = Duration::from_secs(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The rules of one gateway.
-pub struct Keeper {
+pub struct Rules {
     /// Whether a caller may use it now. Asked for each connection.
     pub admit: Box<dyn Fn(Caller) -> BoxFuture<'static, Result<()>> + Send + Sync>,
     /// Puts on record that something is about to be made. Asked for each create; refuses what is not granted.
@@ -97,7 +97,7 @@ pub struct Gateways {
 struct Gateway {
     extension: String,
     engine: PathBuf,
-    keeper: Keeper,
+    rules: Rules,
     socket: Socket,
     slots: Arc<Semaphore>,
     /// Creates that the engine is at.
@@ -121,7 +121,7 @@ impl Gateways {
     /// # Errors
     ///
     /// `FILE_FAILED`, `LIMIT_REACHED`.
-    pub fn open(&self, extension: &str, dir: &Path, keeper: Keeper) -> Result<()> {
+    pub fn open(&self, extension: &str, dir: &Path, rules: Rules) -> Result<()> {
         let mut open = lock(&self.open);
         if open.contains_key(extension) {
             return Ok(());
@@ -130,7 +130,7 @@ impl Gateways {
         let gateway = Arc::new(Gateway {
             extension: extension.to_owned(),
             engine: self.engine.clone(),
-            keeper,
+            rules,
             socket,
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             makers: TaskTracker::new(),
@@ -191,7 +191,7 @@ impl Gateway {
     /// Serves a client that has just connected, or tells it why not.
     async fn serve(self: Arc<Self>, client: UnixStream, caller: Result<Caller, &'static str>) {
         let admitted = match caller {
-            Ok(caller) => (self.keeper.admit)(caller).await.map_err(Reply::from),
+            Ok(caller) => (self.rules.admit)(caller).await.map_err(Reply::from),
             Err(why) => Err(Reply::new(403, why)),
         };
         let connection = Connection::new(self, client);

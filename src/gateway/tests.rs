@@ -19,7 +19,7 @@ use crate::model::error::{Error, Reason};
 const SOON: Duration = Duration::from_secs(10);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A gateway, its engine, and what was told to its keeper.
+/// A gateway, its engine, and what was told to its rules.
 struct Scene {
     dir: tempfile::TempDir,
     gateways: Gateways,
@@ -36,7 +36,7 @@ impl Scene {
         let (tell, told) = mpsc::unbounded_channel();
         let refused = Arc::new(Mutex::new(false));
         let is_refused = refused.clone();
-        let keeper = Keeper {
+        let rules = Rules {
             admit: Box::new(move |_| {
                 let refused = *is_refused.lock().unwrap();
                 let error = || Error::new(Reason::GrantsRequired, "a/b", "a/b needs engine.full");
@@ -52,7 +52,7 @@ impl Scene {
                 Box::pin(async {})
             }),
         };
-        gateways.open("a/b", dir.path(), keeper).unwrap();
+        gateways.open("a/b", dir.path(), rules).unwrap();
         Scene { dir, gateways, engine, told, refused }
     }
 

@@ -25,22 +25,22 @@ const VARIABLES: [&str; 6] = [
 /// # Errors
 ///
 /// `ARGV_INVALID` for an option before it that leads elsewhere, or is not known: the message names it.
-pub fn subcommand(arguments: &[String]) -> Result<&str> {
-    let mut rest = arguments.iter().map(String::as_str);
+pub fn subcommand(arguments: &[String]) -> Result<(&str, &[String])> {
+    let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--" {
-            return Ok(rest.next().unwrap_or_default());
+            return Ok((rest.next().map_or("", String::as_str), rest.as_slice()));
         }
         let takes_next = match argument.strip_prefix("--") {
             Some(long) => check_long(long)?,
             None if argument.len() > 1 && argument.starts_with('-') => check_short(argument)?,
-            None => return Ok(argument),
+            None => return Ok((argument, rest.as_slice())),
         };
         if takes_next {
             rest.next();
         }
     }
-    Ok("")
+    Ok(("", &[]))
 }
 
 /// Refuses variables that lead docker to another engine or configuration.
@@ -107,7 +107,7 @@ mod tests {
 
     fn read(line: &str) -> std::result::Result<String, String> {
         let arguments: Vec<String> = line.split_whitespace().map(ToOwned::to_owned).collect();
-        subcommand(&arguments).map(ToOwned::to_owned).map_err(|error| error.message().to_owned())
+        subcommand(&arguments).map(|(found, _)| found.to_owned()).map_err(|error| error.message().to_owned())
     }
 
     #[test]

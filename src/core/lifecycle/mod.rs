@@ -47,7 +47,8 @@ fn at_rest(installed: &Installed) -> Result<()> {
         ChangeKind::Install => "its install broke off and is being undone",
         ChangeKind::Update => "its update broke off and is being made good",
         ChangeKind::Uninstall => "it is being removed",
-        ChangeKind::Enable | ChangeKind::Disable => "its containers are being stopped",
+        ChangeKind::Enable => "its containers are being started",
+        ChangeKind::Disable => "its containers are being stopped",
     };
     let message = format!("{id} cannot be changed now: {what}");
     Err(Error::new(Reason::ExtensionBusy, id.as_str(), message).retry_after(claims::BUSY_RETRY))

@@ -27,4 +27,4 @@ mod yaml;
 pub use plan::{Context, Plan, PluginImage, ServicePlan, plan};
 pub use prepass::{CheckedFile, Prepass, prepass, prepass_all};
 pub use problem::Problem;
-pub use variables::{Variable, dotenv_names};
+pub use variables::Variable;

@@ -68,18 +68,6 @@ pub(super) fn is_only(text: &str, variable: &str) -> bool {
             || (text.starts_with("${") && closing(&text[2..]) == Some(text.len() - 3)))
 }
 
-/// The names that an environment file (`.env`) sets.
-pub fn dotenv_names(text: &str) -> Vec<String> {
-    let name = |line: &str| {
-        let line = line.trim_start();
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let (name, _) = line.split_once(['=', ':'])?;
-        let name = name.trim();
-        (!name.is_empty() && !name.starts_with('#') && name.chars().all(is_name)).then(|| name.to_owned())
-    };
-    text.lines().filter_map(name).collect()
-}
-
 /// Calls `found` with the name of each variable and whether it has a default: `$A`, `${A}`, `${A:-b}`, `${A-b}`,
 /// `${A:+b}`, `${A+b}`, `${A:?e}`, `${A?e}`; `$$` stands for a dollar sign.
 fn references(text: &str, depth: usize, found: &mut dyn FnMut(&str, bool)) {
@@ -191,17 +179,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn environment_files_are_read_for_names() {
-        assert_eq!(dotenv_names("# c\nA=1\nexport B = x\n\n#C=1\nD: 2\n=x\n"), ["A", "B", "D"]);
-    }
-
     proptest! {
         #[test]
         fn no_text_panics(text in "[$${}:?+A-C\u{e9} -]{0,80}") {
             names(&text);
             is_only(&text, "A");
-            dotenv_names(&text);
         }
     }
 }
