@@ -14,6 +14,7 @@ use longshore::{
     model::{
         compose::{Context, Plan, PluginImage, Prepass, plan, prepass},
         error::{Reason, Result},
+        mounts::Mounts,
     },
 };
 use serde_json::{Value, json};
@@ -55,8 +56,7 @@ impl Staged {
             nonce: "n".into(),
             network_nonce: "n".into(),
             key: longshore::model::signature::Key::new([7; 32]),
-            guest_dir: root.path().join("guest"),
-            broker_dir: root.path().join("broker"),
+            mounts: Mounts::Shared { guest_dir: root.path().join("guest"), broker_dir: root.path().join("broker") },
             files_dir: root.path().join("vm"),
             engine_socket: Some("/var/run/docker.sock".into()),
             plugin_image: PluginImage { reference: "org/name:1".into(), id: None },

@@ -8,13 +8,13 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{Broker, ownership::EXTENSION_LABEL, package::blocking};
 use crate::{
-    engine::{Mounts, Volume},
+    engine::Volume,
     exec::Way,
-    files::extension::ExtensionDir,
     model::{
         compose::labels::SIGNATURE,
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
+        mounts::Mounts,
         reference::ExtensionId,
         signature::Mark,
     },
@@ -25,8 +25,8 @@ use crate::{
 const SHIM: &str = "shim";
 /// The shim's name in it.
 const SHIM_NAME: &str = "shim";
-/// How much of the shim's digest stands in the name of its volume, in bytes.
-const DIGEST_BYTES: usize = 8;
+/// How much of the shim's digest is kept beside it, in bytes.
+const DIGEST_BYTES: usize = 16;
 /// How much of the broker's own name stands in the names of its volumes.
 const BROKER_CHARS: usize = 12;
 
@@ -34,14 +34,14 @@ const BROKER_CHARS: usize = 12;
 #[derive(Debug)]
 pub(super) struct Apart {
     shared: OnceCell<bool>,
-    /// Name of the volume with the shim, once it was filled by this run.
-    shim: Mutex<Option<String>>,
+    /// Whether this run saw that the volume with the shim holds this broker's.
+    has_shim: Mutex<bool>,
 }
 
 impl Apart {
     /// `shared` where that is settled; else the engine is asked when it matters.
     pub(super) fn new(shared: Option<bool>) -> Self {
-        Apart { shared: OnceCell::new_with(shared), shim: Mutex::new(None) }
+        Apart { shared: OnceCell::new_with(shared), has_shim: Mutex::new(false) }
     }
 }
 
@@ -60,23 +60,45 @@ impl Broker {
 
     /// How the shim in an extension's containers is reached, whose broker directory this is.
     pub(super) async fn way<'a>(&self, broker_dir: &'a Path) -> Result<Way<'a>> {
-        Ok(if self.shares_files().await? { Way::Shared(broker_dir) } else { Way::Apart })
+        Ok(if self.shares_files().await? { Way::Shared(broker_dir) } else { self.way_apart().await? })
     }
 
-    /// What an extension's containers have of the broker. Volumes are made where there are none, and are on the ledger.
+    /// The same where it is known that no directory is shared. Containers that another version of the broker made have its
+    /// shim until then.
+    pub(super) async fn way_apart(&self) -> Result<Way<'static>> {
+        let mut has_shim = self.apart.has_shim.lock().await;
+        if !*has_shim {
+            let there = self.engine.volumes().await?;
+            self.have_shim(&there, &mut has_shim).await?;
+        }
+        Ok(Way::Apart)
+    }
+
+    /// What an extension's containers have of the broker, made or not.
+    ///
+    /// Errors: ENGINE_UNAVAILABLE.
+    pub(super) async fn mounts(&self, id: &ExtensionId) -> Result<Mounts> {
+        let directory = self.layout.extension(id);
+        Ok(match self.shares_files().await? {
+            true => Mounts::Shared { guest_dir: directory.guest(), broker_dir: directory.broker() },
+            false => Mounts::Apart { guest: self.guest_volume(id), shim: self.shim_volume() },
+        })
+    }
+
+    /// The same, there from now on. Volumes are on the ledger.
     ///
     /// Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED, FILE_FAILED, SHIM_UNAVAILABLE, PROJECT_NAME_TAKEN.
-    pub(super) async fn mounts(&self, installed: &Installed, directory: &ExtensionDir) -> Result<Mounts> {
-        if self.shares_files().await? {
-            return Ok(Mounts::Shared { guest_dir: directory.guest(), broker_dir: directory.broker() });
+    pub(super) async fn have_mounts(&self, installed: &Installed) -> Result<Mounts> {
+        let mounts = self.mounts(&installed.id).await?;
+        if let Mounts::Apart { guest, .. } = &mounts {
+            let there = self.engine.volumes().await?;
+            if self.make_volume(guest, installed.id.as_str(), &there).await? {
+                self.engine.open_volume(guest).await?;
+            }
+            self.store.record(vec![guest_entry(&installed.id, guest)]).await?;
+            self.have_shim(&there, &mut *self.apart.has_shim.lock().await).await?;
         }
-        let there = self.engine.volumes().await?;
-        let guest = self.guest_volume(&installed.id);
-        if self.make_volume(&guest, installed.id.as_str(), &there).await? {
-            self.engine.open_volume(&guest).await?;
-        }
-        self.store.record(vec![guest_entry(&installed.id, &guest)]).await?;
-        Ok(Mounts::Apart { guest, shim: self.shim_volume(&there).await? })
+        Ok(mounts)
     }
 
     /// Removes what a stopped backend left in the place of its socket.
@@ -87,7 +109,8 @@ impl Broker {
         if !there.iter().any(|volume| volume.name == guest) {
             return Ok(());
         }
-        let mounts = Mounts::Apart { guest, shim: self.shim_volume(&there).await? };
+        self.have_shim(&there, &mut *self.apart.has_shim.lock().await).await?;
+        let mounts = Mounts::Apart { guest, shim: self.shim_volume() };
         self.engine.unlink_socket(&mounts, socket).await
     }
 
@@ -102,21 +125,25 @@ impl Broker {
         name.get(..BROKER_CHARS).unwrap_or(name)
     }
 
-    /// The volume with the shim, filled by this run.
-    async fn shim_volume(&self, there: &[Volume]) -> Result<String> {
-        let mut known = self.apart.shim.lock().await;
-        if let Some(name) = known.as_ref().filter(|name| there.iter().any(|volume| volume.name == **name)) {
-            return Ok(name.clone());
+    /// The name of the volume with the shim. All containers have the same, so that each has the shim of the broker that
+    /// runs, whichever made it.
+    fn shim_volume(&self) -> String {
+        format!("longshore-{}-shim", self.short_name())
+    }
+
+    /// Has the volume with the shim be there, and hold this broker's. What runs of another goes on.
+    async fn have_shim(&self, there: &[Volume], has_shim: &mut bool) -> Result<()> {
+        let name = self.shim_volume();
+        if *has_shim && there.iter().any(|volume| volume.name == name) {
+            return Ok(());
         }
         self.hub.runs_in_containers()?;
         let shim = self.hub.shim().to_owned();
         let digest = blocking(move || digest(&shim)).await?;
-        let name = format!("longshore-{}-shim-{digest}", self.short_name());
         self.make_volume(&name, "", there).await?;
-        // One that is there may have been filled by half.
-        self.engine.put_program(&name, SHIM_NAME, self.hub.shim()).await?;
-        *known = Some(name.clone());
-        Ok(name)
+        self.engine.have_program(&name, SHIM_NAME, self.hub.shim(), &digest).await?;
+        *has_shim = true;
+        Ok(())
     }
 
     /// Makes a volume of ours, for an extension or for all: whether it is new. Errors: PROJECT_NAME_TAKEN where somebody
@@ -142,12 +169,12 @@ impl Broker {
         Ok(true)
     }
 
-    /// Removes the volumes with shims that no container uses any more.
+    /// Removes the volume with the shim where no container uses it any more.
     pub(super) async fn remove_unused_shims(&self) -> Result<()> {
-        let mut known = self.apart.shim.lock().await;
+        let mut has_shim = self.apart.has_shim.lock().await;
         for volume in self.engine.volumes().await? {
             if self.engine.is_own(&volume.labels, SHIM) && self.engine.remove_volume(&volume.name).await? {
-                known.take_if(|name| *name == volume.name);
+                *has_shim = false;
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::{
         error::{Error, Reason, Result},
         grant::{Decisions, Grant, Need},
         manifest::{ImagePath, Manifest},
+        mounts::Mounts,
         problem::Problem,
         reference::ExtensionId,
     },
@@ -135,7 +136,8 @@ impl Broker {
         let project = planned.id.project();
         let environment = self.compose_environment(&planned.image.reference, prepass, planned.decisions);
         let config = compose.config(&prepass.canonical, directory, &project, &environment).await?;
-        let own = self.layout.extension(planned.id);
+        let mounts = self.planned_mounts(planned).await?;
+        let engine_socket = matches!(mounts, Mounts::Shared { .. }).then(|| self.engine.socket().to_owned());
         let mut plan = compose::plan(
             config.value,
             &Context {
@@ -146,10 +148,9 @@ impl Broker {
                 nonce: planned.nonce.to_owned(),
                 network_nonce: planned.network_nonce.to_owned(),
                 key: self.key.clone(),
-                guest_dir: own.guest(),
-                broker_dir: own.broker(),
+                mounts,
                 files_dir: directory.to_owned(),
-                engine_socket: Some(self.engine.socket().to_owned()),
+                engine_socket,
                 plugin_image: planned.image.clone(),
                 plugin_services: prepass.plugin_services.clone(),
                 author_order: prepass.services.clone(),
@@ -158,6 +159,17 @@ impl Broker {
         )?;
         plan.warnings.extend(config.warnings);
         Ok(plan)
+    }
+
+    /// What the services have of the broker. Before an install nobody has to answer for that.
+    async fn planned_mounts(&self, planned: &Planned<'_>) -> Result<Mounts> {
+        match self.mounts(planned.id).await {
+            Err(_) if planned.generation == 0 => {
+                let own = self.layout.extension(planned.id);
+                Ok(Mounts::Shared { guest_dir: own.guest(), broker_dir: own.broker() })
+            }
+            mounts => mounts,
+        }
     }
 
     /// Compose v2 on this machine.
@@ -183,7 +195,8 @@ impl Broker {
     pub(super) fn compose_environment(&self, image: &str, prepass: &Prepass, decisions: &Decisions) -> Environment {
         let granted = prepass.variables.iter().filter(|variable| decisions.allows(&Grant::Env(variable.name.clone())));
         Environment {
-            docker_host: self.engine.url().to_owned(),
+            // Wherever it is: Compose has none of what the way there takes.
+            docker_host: format!("unix://{}", self.engine.socket().display()),
             docker_config: self.layout.docker_config(),
             home: self.behalf.home(),
             plugin_image: image.to_owned(),

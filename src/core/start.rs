@@ -165,11 +165,6 @@ impl Broker {
                 if record.image_id.is_none() && !prepass.plugin_services.is_empty() {
                     return Ok(None);
                 }
-                if !self.shares_files().await? {
-                    let message = "the services of a compose file cannot run on an engine that shares no directory with \
-                                   the broker; a backend of one image (vm.image) can";
-                    return Err(Error::new(Reason::ComposeUnavailable, id.as_str(), message));
-                }
                 let image = PluginImage { reference: record.reference.clone(), id: record.image_id.clone() };
                 let (title, generation) = (&record.title, installed.generation);
                 let planned = Planned {
@@ -343,6 +338,7 @@ impl Broker {
         }
         let limit = ready_timeout.max(MIN_COMPOSE_TIME);
         let compose = self.compose().await?;
+        self.have_mounts(installed).await?;
         let (file, directory, project) = (files.compose_file(), files.compose(), id.project());
         let text = std::fs::read(&file).unwrap_or_default();
         let links = serde_json::from_slice(&text).is_ok_and(|planned| labels::has_links(&planned));
@@ -407,7 +403,7 @@ impl Broker {
             labels,
             network,
             service: IMAGE_SERVICE.into(),
-            mounts: self.mounts(installed, &directory).await?,
+            mounts: self.have_mounts(installed).await?,
         };
         let there = self.engine.containers(&[nonce_label(installed)]).await?;
         let container = match there.into_iter().find(|found| found.name == spec.name) {

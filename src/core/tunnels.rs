@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Broker, ownership::EXTENSION_LABEL, view::ContainerView};
 use crate::{
-    exec::{Door, InContainer, Visit, Way},
+    exec::{Door, InContainer, Visit},
     model::{error::Result, extension::ResourceKind, reference::ExtensionId},
 };
 
@@ -122,7 +122,8 @@ impl Broker {
     async fn tunnel(&self, container: &str) -> Result<()> {
         let docker = self.engine.client()?;
         let (socket, user) = (self.engine.socket(), Some(ROOT));
-        let place = InContainer { docker: &docker, socket, container, user, way: Way::Apart };
+        let way = self.way_apart().await?;
+        let place = InContainer { docker: &docker, socket, container, user, way };
         let link = self.hub.container(place).await?;
         link.closed().await;
         Ok(())

@@ -24,11 +24,9 @@ use super::{
 };
 use crate::model::{
     error::{Error, Reason, Result},
-    mounts::{CONTAINER_DIR, EXTENSION_SOCKET, GUEST_DIR, SHIM_DIR, SOCKET_VARIABLE},
+    mounts::{CONTAINER_DIR, DOORS_BYTES, EXTENSION_SOCKET, GUEST_DIR, Mounts, SHIM_DIR, SOCKET_VARIABLE},
 };
 
-/// Room for the names of a tunnel's doors, in bytes.
-const DOORS_BYTES: i64 = 1 << 20;
 /// Seconds that a container gets to stop where its author does not say.
 const DEFAULT_STOP_S: i64 = 10;
 /// Most seconds that it gets.
@@ -106,25 +104,6 @@ pub struct BackendSpec {
     pub service: String,
     /// What it has of the broker.
     pub mounts: Mounts,
-}
-
-/// What containers have of the broker.
-#[derive(Debug, Clone)]
-pub enum Mounts {
-    /// Directories that both see.
-    Shared {
-        /// Host directory for `/run/guest-services`.
-        guest_dir: PathBuf,
-        /// Host directory for `/run/longshore`, read-only.
-        broker_dir: PathBuf,
-    },
-    /// Volumes of an engine that sees no directory of the broker's.
-    Apart {
-        /// The volume for `/run/guest-services`.
-        guest: String,
-        /// The volume with the shim.
-        shim: String,
-    },
 }
 
 impl Mounts {

@@ -26,7 +26,7 @@ use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
 pub use arrival::Arrival;
-pub use containers::{BackendSpec, Container, ContainerDetails, Mounted, Mounts};
+pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
 #[cfg(any(test, feature = "fuzzing"))]

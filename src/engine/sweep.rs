@@ -12,8 +12,11 @@ use http_body_util::Full;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Mounts};
-use crate::model::error::{Error, Reason, Result};
+use super::Engine;
+use crate::model::{
+    error::{Error, Reason, Result},
+    mounts::Mounts,
+};
 
 /// The image with nothing in it, there only while it is needed.
 const EMPTY_IMAGE: &str = "longshore/empty";

@@ -1,15 +1,18 @@
 //! Volumes in the place of directories that broker and containers cannot share: made, and filled through a container that
 //! never runs.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, io::Cursor, path::Path};
 
 use bollard::{
     body_try_stream,
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
-    query_parameters::{CreateContainerOptionsBuilder, UploadToContainerOptionsBuilder},
+    query_parameters::{
+        CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    },
 };
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
+use futures_util::TryStreamExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::Engine;
 use crate::model::error::{Error, Reason, Result};
@@ -18,6 +21,10 @@ use crate::model::error::{Error, Reason, Result};
 const FILLED_AT: &str = "/filled";
 /// What an archive's entries are filled up to, in bytes.
 const BLOCK_BYTES: u64 = 512;
+/// The file beside a program that says what it is.
+const DIGEST_NAME: &str = "digest";
+/// What an archive ends with.
+const END: [u8; 2 * BLOCK_BYTES as usize] = [0; 2 * BLOCK_BYTES as usize];
 /// What is read at once, in bytes.
 const READ_BYTES: usize = 256 << 10;
 
@@ -57,37 +64,62 @@ impl Engine {
     ///
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE.
     pub async fn open_volume(&self, volume: &str) -> Result<()> {
-        self.fill(volume, entry("./", tar::EntryType::Directory, 0o777, 0)?, None).await
+        let archive = [entry("./", tar::EntryType::Directory, 0o777, 0)?, END.to_vec()].concat();
+        self.through_filler(volume, async |filler| self.put(filler, volume, Cursor::new(archive)).await).await
     }
 
-    /// Puts a program into a volume, executable for everybody, in the place of one that is there.
+    /// Has a volume hold a program, executable for everybody, in the place of another one. What has this `digest` there
+    /// already, in whole, is not put there again.
     ///
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
-    pub async fn put_program(&self, volume: &str, name: &str, program: &Path) -> Result<()> {
+    pub async fn have_program(&self, volume: &str, name: &str, program: &Path, digest: &str) -> Result<()> {
         let failed = |error: std::io::Error| {
             let shown = program.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("{shown} cannot be read: {error}")).caused_by(error)
         };
-        let file = tokio::fs::File::open(program).await.map_err(failed)?;
-        let len = file.metadata().await.map_err(failed)?.len();
-        let header = entry(name, tar::EntryType::Regular, 0o755, len)?;
-        self.fill(volume, header, Some((file, len))).await
+        self.through_filler(volume, async |filler| {
+            if self.holds(filler, digest).await {
+                return Ok(());
+            }
+            let file = tokio::fs::File::open(program).await.map_err(failed)?;
+            let len = file.metadata().await.map_err(failed)?.len();
+            let rest = usize::try_from(len.next_multiple_of(BLOCK_BYTES) - len).unwrap_or_default();
+            // What is broken off is nothing in whole.
+            let head = [text(DIGEST_NAME, "")?, entry(name, tar::EntryType::Regular, 0o755, len)?].concat();
+            let tail = [vec![0; rest], text(DIGEST_NAME, digest)?, END.to_vec()].concat();
+            self.put(filler, volume, Cursor::new(head).chain(file.take(len)).chain(Cursor::new(tail))).await
+        })
+        .await
     }
 
-    async fn fill(&self, volume: &str, header: Vec<u8>, content: Option<(tokio::fs::File, u64)>) -> Result<()> {
+    /// Whether what was put into a filler's volume last, and in whole, has this digest.
+    async fn holds(&self, filler: &str, digest: &str) -> bool {
+        let options = DownloadFromContainerOptionsBuilder::default().path(&format!("{FILLED_AT}/{DIGEST_NAME}"));
+        let (Ok(client), Ok(wanted)) = (self.client(), text(DIGEST_NAME, digest)) else { return false };
+        let found = client.download_from_container(filler, Some(options.build()));
+        let mut found = StreamReader::new(found.map_err(std::io::Error::other)).take(wanted.len() as u64);
+        let mut archive = Vec::new();
+        found.read_to_end(&mut archive).await.is_ok()
+            && archive.len() == wanted.len()
+            && archive[BLOCK_BYTES as usize..] == wanted[BLOCK_BYTES as usize..]
+    }
+
+    async fn through_filler(&self, volume: &str, work: impl AsyncFnOnce(&str) -> Result<()>) -> Result<()> {
         let image = self.import_empty(volume, "filler").await?;
-        let filled = self.fill_through(&image, volume, header, content).await;
+        let done = match self.create_filler(&image, volume).await {
+            Ok(filler) => {
+                let done = work(&filler).await;
+                self.remove_container(&filler).await?;
+                done
+            }
+            Err(error) => Err(error),
+        };
         self.remove_image(&image).await?;
-        filled
+        done
     }
 
-    async fn fill_through(
-        &self,
-        image: &str,
-        volume: &str,
-        header: Vec<u8>,
-        content: Option<(tokio::fs::File, u64)>,
-    ) -> Result<()> {
+    /// A container that never runs.
+    async fn create_filler(&self, image: &str, volume: &str) -> Result<String> {
         let body = ContainerCreateBody {
             image: Some(image.into()),
             cmd: Some(vec!["never".into()]),
@@ -100,26 +132,24 @@ impl Engine {
             ..Default::default()
         };
         let options = CreateContainerOptionsBuilder::default().build();
-        let created =
-            self.client()?.create_container(Some(options), body).await.map_err(|e| self.refused(volume, e))?;
-        let options = UploadToContainerOptionsBuilder::default().path(FILLED_AT).build();
-        let end = vec![0; 2 * BLOCK_BYTES as usize];
-        let archive = match content {
-            None => {
-                let all = std::io::Cursor::new([header, end].concat());
-                body_try_stream(ReaderStream::with_capacity(all, READ_BYTES))
-            }
-            Some((file, len)) => {
-                let rest = usize::try_from(len.next_multiple_of(BLOCK_BYTES) - len).unwrap_or_default();
-                let (head, tail) = (std::io::Cursor::new(header), std::io::Cursor::new([vec![0; rest], end].concat()));
-                body_try_stream(ReaderStream::with_capacity(head.chain(file.take(len)).chain(tail), READ_BYTES))
-            }
-        };
-        let filled = self.client()?.upload_to_container(&created.id, Some(options), archive).await;
-        let filled = filled.map_err(|e| self.refused(volume, e));
-        self.remove_container(&created.id).await?;
-        filled
+        let created = self.client()?.create_container(Some(options), body).await;
+        created.map(|created| created.id).map_err(|e| self.refused(volume, e))
     }
+
+    async fn put(&self, filler: &str, volume: &str, archive: impl AsyncRead + Send + 'static) -> Result<()> {
+        let options = UploadToContainerOptionsBuilder::default().path(FILLED_AT).build();
+        let body = body_try_stream(ReaderStream::with_capacity(archive, READ_BYTES));
+        let put = self.client()?.upload_to_container(filler, Some(options), body).await;
+        put.map_err(|e| self.refused(volume, e))
+    }
+}
+
+/// An entry of an archive that holds a text.
+fn text(name: &str, content: &str) -> Result<Vec<u8>> {
+    let mut all = entry(name, tar::EntryType::Regular, 0o444, content.len() as u64)?;
+    all.extend_from_slice(content.as_bytes());
+    all.resize(all.len().next_multiple_of(BLOCK_BYTES as usize), 0);
+    Ok(all)
 }
 
 /// The header of an archive's entry, which is root's.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::support::{Broker, BrokerOptions, Image, PrivateEngine, Stage, eventually};
+use crate::support::{Broker, BrokerOptions, EngineAt, Image, PrivateEngine, Stage, eventually, trusting};
 
 /// Where the private engines listen, each in its own network.
 const PORT: u16 = 2376;
@@ -65,6 +65,16 @@ async fn engine_of(broker: &Broker) -> EngineInfo {
     info.engine.unwrap()
 }
 
+/// Compose goes the same way.
+async fn composes(broker: &Broker, at: &EngineAt) {
+    let manifest = r#"{"vm": {"composefile": "compose.yml"}}"#;
+    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    command: [/bin/sleep, '86400']\n";
+    let image = Image::with_manifest(manifest).busybox().file("compose.yml", file, 0o644).build_in(at).await;
+    let installed = broker.install(trusting(&image.reference)).await.unwrap();
+    assert_eq!(installed.state(), pb::ExtensionState::Ready);
+    broker.uninstall(&image.id, true).await.unwrap();
+}
+
 /// What the doctor says of the engine.
 fn diagnosis(broker: &Broker, args: &[&str], env: &[(&str, &str)]) -> String {
     let mut doctor = Command::new(broker.binary());
@@ -90,6 +100,7 @@ async fn an_engine_behind_tls_is_used() {
     assert_eq!((about.url.as_str(), about.reachable), (url.as_str(), true));
     let id = stage.id();
     assert_eq!(stage.broker.get(&id, "/hello?name=x").await.unwrap().body, "Hello, x!\n".as_bytes());
+    composes(&stage.broker, &engine.at()).await;
 
     engine.kill();
     eventually(async || (!engine_of(&stage.broker).await.reachable).then_some(())).await;

@@ -44,7 +44,7 @@ async fn backend_in_a_container() {
 }
 
 /// This very program without what debuggers want of it: the example is in it.
-fn program() -> Vec<u8> {
+pub(crate) fn program() -> Vec<u8> {
     static STRIPPED: OnceLock<PathBuf> = OnceLock::new();
     let stripped = STRIPPED.get_or_init(|| {
         let this = std::env::current_exe().unwrap();
@@ -70,7 +70,13 @@ fn registering() -> ImageBuilder {
         .change(r#"CMD ["/backend", "--ignored", "--exact", "registration::backend_in_a_container", "--nocapture"]"#)
 }
 
-async fn call(broker: &Broker, id: &str, method: &str, path: &str, endpoint: &str) -> Result<String, Status> {
+pub(crate) async fn call(
+    broker: &Broker,
+    id: &str,
+    method: &str,
+    path: &str,
+    endpoint: &str,
+) -> Result<String, Status> {
     let request = FetchRequest {
         extension: id.into(),
         method: method.into(),
@@ -102,7 +108,7 @@ async fn states(broker: &Broker, token: String, id: &str, count: usize) -> Vec<(
     states
 }
 
-async fn is_registered(broker: &Broker, id: &str) -> pb::Registration {
+pub(crate) async fn is_registered(broker: &Broker, id: &str) -> pb::Registration {
     eventually(|| async { registrations(broker, id).await.into_iter().next() }).await
 }
 

@@ -6,7 +6,10 @@ use tokio::net::{TcpListener, UnixStream};
 
 use crate::{
     carrying, execs, gateway, passthrough, programs, registration,
-    support::{Broker, BrokerOptions, Image, PrivateEngine, as_both, eventually, no_traces, reason, trusting},
+    support::{
+        Broker, BrokerOptions, Image, ImageBuilder, PrivateEngine, as_both, eventually, fact, hello_backend, no_traces,
+        project, reason, trusting, trusting_update,
+    },
     terminals,
 };
 
@@ -120,10 +123,21 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
     let after = elsewhere.engine.sh("pgrep -f '[s]him tunnel'");
     assert!(!after.is_empty() && !after.lines().any(|pid| before.lines().any(|old| old == pid)), "{before} {after}");
 
-    // And so does the broker.
+    // And so does the broker. What it put there is not put there again, but where it is not what it was.
+    let mut shim = |then: &str| {
+        let at = "cd data/volumes/longshore-*-shim/_data && ls -i --full-time shim";
+        elsewhere.engine.sh(&format!("({at}{then})"))
+    };
+    let put = shim("");
     broker.kill();
     broker.restart().await;
     echoes(&broker, &id).await;
+    assert_eq!(shim(""), put);
+    broker.kill();
+    shim(" && rm shim && echo another > shim && echo another > digest");
+    broker.restart().await;
+    echoes(&broker, &id).await;
+    assert_ne!(shim(""), put);
 
     // A socket that was left does not keep it from starting.
     at.docker(&["kill", &container]);
@@ -137,14 +151,95 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
     }
 }
 
-/// Services of a compose file would need the directory.
+/// Two services, a volume of one's own, and the engine's socket.
+const COMPOSE_FILE: &str = r#"
+services:
+  web:
+    image: ${DESKTOP_PLUGIN_IMAGE}
+    volumes: ["/run/guest-services/x:/run/guest-services", "kept:/kept", "/var/run/docker.sock:/var/run/docker.sock"]
+  other:
+    image: ${DESKTOP_PLUGIN_IMAGE}
+    command: ["/bin/sleep", "86400"]
+    stop_grace_period: 0s
+    environment: {LONGSHORE_TEST_BACKEND: "1"}
+volumes: {kept: {}}
+"#;
+
+/// What the second of them does that registers.
+const REGISTERING: &str =
+    r#"["/backend", "--ignored", "--exact", "registration::backend_in_a_container", "--nocapture"]"#;
+
+fn composed(file: &str) -> ImageBuilder {
+    let manifest = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
+    let image = Image::with_manifest(manifest).busybox().file("docker-compose.yml", file, 0o644);
+    let image = image.file("hello-backend", hello_backend(), 0o755).file("backend", registration::program(), 0o755);
+    let image = image.file("client", gateway::inside::client(), 0o755);
+    image.change(r#"CMD ["/hello-backend", "serve", "--socket", "/run/guest-services/backend.sock"]"#)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_elsewhere_runs_a_compose_file() {
+    let mut elsewhere = Elsewhere::start().await;
+    let at = elsewhere.engine.at();
+    let image = composed(COMPOSE_FILE).build_in(&at).await;
+    let (id, mut broker) = (image.id.clone(), elsewhere.broker(BrokerOptions::default()).await);
+    let installed = broker.install(trusting(&image.reference)).await.unwrap();
+    assert_eq!(installed.state(), pb::ExtensionState::Ready);
+    echoes(&broker, &id).await;
+
+    // The link to the gateway was laid before the start.
+    let ping = "until test -S /run/longshore/docker.sock; do sleep 0.1; done; \
+                printf 'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n' | /client /var/run/docker.sock";
+    assert!(inside(&broker, &id, ping).starts_with("HTTP/1.1 200"));
+    inside(&broker, &id, "echo 7 > /kept/number");
+    let service = ["exec", &id, "--service", "other", "--", "/bin/sh", "-c", "echo $LONGSHORE_TEST_BACKEND; ls /kept"];
+    let other = broker.cli(&service).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&other.stdout), "1\n", "{other:?}");
+
+    // Another generation has the volumes of the first.
+    let next = composed(&COMPOSE_FILE.replace(r#"["/bin/sleep", "86400"]"#, REGISTERING));
+    let next = next.build_version_in(&at, &id, "2").await;
+    broker.update(trusting_update(&next.reference)).await.unwrap();
+    assert_eq!(inside(&broker, &id, "cat /kept/number"), "7\n");
+    // From where it registers its calls are answered now, also after a broker was killed.
+    let greeted = async |broker: &Broker| {
+        assert_eq!(registration::is_registered(broker, &id).await.service, "other");
+        let greeting = registration::call(broker, &id, "GET", "/hello", "").await.unwrap();
+        assert_eq!(greeting, "hello from a registered backend\n");
+    };
+    greeted(&broker).await;
+    broker.kill();
+    broker.restart().await;
+    greeted(&broker).await;
+    broker.extensions().await.disable(pb::DisableRequest { extension: id.clone() }).await.unwrap();
+    broker.extensions().await.enable(pb::EnableRequest { extension: id.clone() }).await.unwrap();
+    greeted(&broker).await;
+    // A container that is gone is made again.
+    at.docker(&["rm", "-f", &format!("{}-other-1", project(&id))]);
+    eventually(async || {
+        let running = at.docker(&["ps", "-q", "--filter", "label=com.docker.compose.service=other"]);
+        (!running.is_empty()).then_some(())
+    })
+    .await;
+    greeted(&broker).await;
+
+    broker.uninstall(&id, true).await.unwrap();
+    for list in [&["volume", "ls", "-q"][..], &["ps", "-aq"], &["network", "ls", "-q", "--filter", "type=custom"]] {
+        assert_eq!(at.docker(list), "");
+    }
+}
+
+/// What the engine would have to see of the broker's files.
 #[tokio::test]
-async fn compose_files_are_refused() {
-    let manifest = r#"{"vm": {"composefile": "docker-compose.yml"}}"#;
-    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n";
-    let image = Image::with_manifest(manifest).file("docker-compose.yml", file, 0o644).build().await;
+async fn files_beside_a_compose_file_are_refused_by_name() {
+    let file = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: [\"./conf/a:/a\"]\n";
+    let image = composed(file).file("conf/a", "a", 0o644).build().await;
     let broker = Broker::start_with(apart()).await;
     let refused = broker.install(trusting(&image.reference)).await.unwrap_err();
-    assert_eq!(reason(&refused), "COMPOSE_UNAVAILABLE");
+    assert_eq!(
+        (reason(&refused), fact(&refused, "subject")),
+        ("COMPOSE_UNAVAILABLE".into(), Some("services.web.volumes[0]".into()))
+    );
+    assert!(refused.message().contains("./conf/a lies beside the compose file"), "{refused:?}");
     no_traces(&broker, &image.id).await;
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     needs::is_true,
+    ours,
     paths::{self, absolute, comparable},
     plan::{Context, Findings, is_external},
     text,
@@ -14,10 +15,6 @@ use crate::model::grant::Grant;
 
 pub(super) use super::paths::is_inside;
 
-/// Where a backend finds what it shares with the broker (F59).
-const GUEST_TARGET: &str = "/run/guest-services";
-/// Where a backend finds what is the broker's.
-const BROKER_TARGET: &str = "/run/longshore";
 /// Where clients of the engine look for it.
 const ENGINE_TARGET: &str = "/var/run/docker.sock";
 /// Where the extension's engine gateway is in its containers.
@@ -54,7 +51,7 @@ pub(super) fn of_service(
         findings.need(Grant::EngineFull, &origin);
         engines.push((origin, ENGINE_TARGET.to_owned()));
     }
-    add_ours(field, &mut mounts, service.get("tmpfs"), context, findings);
+    ours::add(field, &mut mounts, service.get("tmpfs"), context, findings);
     let mut links = Vec::new();
     for (origin, target) in engines {
         links.extend(lead_to_gateway(&origin, &target, service, &mounts, findings));
@@ -141,8 +138,8 @@ pub(super) fn of_volumes(file: &Map<String, Value>, context: &Context, findings:
 pub(super) fn check_nested(file: &Map<String, Value>, context: &Context, findings: &mut Findings) {
     let sources = sources(file);
     let writable: HashSet<&str> = sources.iter().filter(|source| source.writable).map(|s| s.path.as_str()).collect();
-    let ours = [&context.guest_dir, &context.broker_dir].map(|path| path.to_str().and_then(comparable));
-    for source in sources.iter().filter(|source| !ours.iter().flatten().any(|path| *path == source.path)) {
+    let ours = ours::sources(&context.mounts);
+    for source in sources.iter().filter(|source| !ours.contains(&source.path)) {
         let mut parents = source.path.match_indices('/').map(|(at, _)| &source.path[..at.max(1)]);
         if let Some(parent) = parents.find(|parent| *parent != source.path && writable.contains(parent)) {
             findings.need(Grant::EngineFull, &source.origin);
@@ -204,22 +201,12 @@ fn settle(origin: &str, mount: &mut Map<String, Value>, context: &Context, findi
     }
     let source = text::of(mount.get("source")).unwrap_or_default();
     if let Some(rest) = paths::in_guest_services(&source) {
-        let target = text::of(mount.get("target")).unwrap_or_default();
-        return rewrite(mount, &guest_source(&rest, &target, context));
+        return ours::settle_guest(origin, mount, &rest, context, findings);
     }
-    if !is_inside(&source, &context.files_dir) {
-        need_path(origin, &source, context, findings);
+    match is_inside(&source, &context.files_dir) {
+        true => ours::reach(origin, &source, context, findings),
+        false => need_path(origin, &source, context, findings),
     }
-}
-
-/// What a source in Docker Desktop's shared directory is here. There each extension has a directory in it; here only
-/// its own is to be had, and everything else is taken to be a name inside that.
-fn guest_source(rest: &str, target: &str, context: &Context) -> String {
-    let own = context.project.strip_suffix("-desktop-extension").unwrap_or(&context.project);
-    let inner = paths::below(rest, own).unwrap_or(rest);
-    let whole = inner.is_empty() || absolute(target).as_deref() == Some(GUEST_TARGET);
-    let guest = context.guest_dir.to_string_lossy();
-    if whole { guest.into_owned() } else { format!("{guest}/{inner}") }
 }
 
 /// Records what a place on the host needs.
@@ -241,46 +228,11 @@ fn need_path(origin: &str, source: &str, context: &Context, findings: &mut Findi
     findings.need(Grant::EngineBind(path), origin);
 }
 
-/// Adds the guest and the broker directory.
-fn add_ours(field: &str, mounts: &mut Vec<Value>, tmpfs: Option<&Value>, context: &Context, findings: &mut Findings) {
-    let guest = context.guest_dir.to_string_lossy().into_owned();
-    let broker = context.broker_dir.to_string_lossy().into_owned();
-    let targets: HashSet<String> = mounts
-        .iter()
-        .filter_map(|mount| text::of(mount.get("target")))
-        .chain(tmpfs_targets(tmpfs))
-        .filter_map(|target| comparable(&target))
-        .collect();
-    if targets.contains(BROKER_TARGET) {
-        findings.problems.push(format!("{field}.volumes: mounts something at {BROKER_TARGET}, which is the broker's"));
-    }
-    if !targets.contains(GUEST_TARGET) {
-        mounts.push(bind(&guest, GUEST_TARGET, false));
-    } else if !mounts.iter().any(|mount| text::of(mount.get("source")).as_deref() == Some(guest.as_str())) {
-        findings.warnings.push(format!(
-            "{field}.volumes: mounts something else at {GUEST_TARGET}; a socket there cannot be reached"
-        ));
-    }
-    mounts.push(bind(&broker, BROKER_TARGET, true));
-}
-
-fn tmpfs_targets(tmpfs: Option<&Value>) -> Vec<String> {
+pub(super) fn tmpfs_targets(tmpfs: Option<&Value>) -> Vec<String> {
     let one = |value: &Value| text::of(Some(value)).map(|text| text.split(':').next().unwrap_or_default().to_owned());
     match tmpfs {
         Some(Value::Array(all)) => all.iter().filter_map(one).collect(),
         Some(value) => one(value).into_iter().collect(),
         None => Vec::new(),
     }
-}
-
-fn bind(source: &str, target: &str, read_only: bool) -> Value {
-    let mut mount = json!({"type": "bind", "source": text::escaped(source), "target": target});
-    if read_only {
-        mount["read_only"] = json!(true);
-    }
-    mount
-}
-
-fn rewrite(mount: &mut Map<String, Value>, source: &str) {
-    mount.insert("source".into(), text::escaped(source));
 }

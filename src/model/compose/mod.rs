@@ -10,6 +10,7 @@ mod binds;
 mod canonical;
 pub mod labels;
 mod needs;
+mod ours;
 mod paths;
 mod plan;
 #[cfg(test)]

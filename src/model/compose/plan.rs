@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{binds, labels, needs, refused, restart, text};
+use super::{binds, labels, needs, ours, refused, restart, text};
 use crate::model::{
     error::{Error, Reason, Result},
     grant::Need,
     grant::is_unprintable,
-    mounts::{EXTENSION_SOCKET, SOCKET_VARIABLE},
+    mounts::{EXTENSION_SOCKET, Mounts, SOCKET_VARIABLE},
     reference::Reference,
     signature::Key,
 };
@@ -31,10 +31,8 @@ pub struct Context {
     pub network_nonce: String,
     /// What signs the labels.
     pub key: Key,
-    /// The extension's guest directory on the engine's host, mounted at `/run/guest-services`.
-    pub guest_dir: PathBuf,
-    /// The broker's directory for it, mounted read-only at `/run/longshore`.
-    pub broker_dir: PathBuf,
+    /// What its containers have of the broker.
+    pub mounts: Mounts,
     /// The directory of the extracted compose file; what lies in it needs no grant.
     pub files_dir: PathBuf,
     /// The engine's socket on its host; `None` where the engine is remote.
@@ -107,6 +105,8 @@ pub struct ServicePlan {
 pub(super) struct Findings {
     pub(super) needs: Vec<Need>,
     pub(super) problems: Vec<String>,
+    /// What this engine cannot have, though another could: the field, and what to do.
+    pub(super) out_of_reach: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -126,7 +126,8 @@ impl Findings {
 /// Turns the output of `docker compose config --format json` into what is brought up.
 ///
 /// # Errors
-/// `COMPOSE_INVALID`, naming the fields, for what is refused.
+/// `COMPOSE_INVALID`, naming the fields, for what is refused; `COMPOSE_UNAVAILABLE` for what an engine that shares no
+/// directory with the broker cannot mount.
 pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
     let refuse = |why: String| Error::new(Reason::ComposeInvalid, context.extension.clone(), why);
     let mut findings = Findings::default();
@@ -156,6 +157,11 @@ pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
     if !findings.problems.is_empty() {
         return Err(refuse(findings.problems.join("; ")));
     }
+    if let Some((field, _)) = findings.out_of_reach.first() {
+        let all: Vec<String> = findings.out_of_reach.iter().map(|(field, why)| format!("{field}: {why}")).collect();
+        return Err(Error::new(Reason::ComposeUnavailable, field.clone(), all.join("; ")));
+    }
+    ours::add_volumes(&mut config, &context.mounts);
     Ok(Plan {
         images: images(&services),
         container_names: services.iter().filter_map(|service| service.container_name.clone()).collect(),
@@ -283,6 +289,8 @@ fn check_files(file: &Map<String, Value>, context: &Context, findings: &mut Find
             {
                 let why = refused::outside(&path).unwrap_or_else(|| format!("{path:?} is not beside the compose file"));
                 findings.problems.push(format!("{section}.{name}.file: {why}"));
+            } else if let Some(path) = text::of(entry.get("file")) {
+                ours::reach(&format!("{section}.{name}.file"), &path, context, findings);
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::model::{
     error::Reason,
     extension::ResourceKind,
     grant::Grant,
+    mounts::Mounts,
     signature::{Key, Mark},
 };
 
@@ -29,8 +30,10 @@ fn context() -> Context {
         nonce: "n0".into(),
         network_nonce: "n0".into(),
         key: key(),
-        guest_dir: "/data/longshore/org_name/guest".into(),
-        broker_dir: "/data/longshore/org_name/broker".into(),
+        mounts: Mounts::Shared {
+            guest_dir: "/data/longshore/org_name/guest".into(),
+            broker_dir: "/data/longshore/org_name/broker".into(),
+        },
         files_dir: "/data/longshore/org_name/3/vm".into(),
         engine_socket: Some("/home/u/engine.sock".into()),
         plugin_image: PluginImage { reference: "org/name:1".into(), id: Some(ID.into()) },
@@ -423,4 +426,52 @@ fn another_version_of_the_own_image_is_a_warning() {
     assert!(config("docker.io/org/name:1").services[0].runs_plugin_image);
     let other = config("org/name:stable-latest");
     assert!(!other.services[0].runs_plugin_image && other.warnings[0].contains("another version"));
+}
+
+/// On an engine that shares no directory with the broker.
+fn apart(fields: Value) -> crate::model::error::Result<Plan> {
+    let mounts = Mounts::Apart { guest: "the-guest".into(), shim: "the-$shim".into() };
+    let mut service = json!({"image": "x"});
+    service.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let file = json!({
+        "services": {"a": service},
+        "secrets": {"s": {"file": "/data/longshore/org_name/3/vm/s.txt"}},
+    });
+    let (mut file, secrets) = (file, fields.get("secrets").is_some());
+    if !secrets {
+        file.as_object_mut().unwrap().remove("secrets");
+    }
+    plan(file, &Context { mounts, engine_socket: None, ..context() })
+}
+
+#[test]
+fn volumes_stand_for_directories_that_are_not_shared() {
+    let plan = apart(bind("/run/guest-services/org_name", "/run/guest-services")).unwrap();
+    let volume = |key: &str, target: &str| json!({"type": "volume", "source": key, "target": target, "volume": {"nocopy": true}});
+    let mut shim = volume("dev.longshore.shim", "/run/longshore/bin");
+    shim["read_only"] = json!(true);
+    let guest = volume("dev.longshore.guest", "/run/guest-services");
+    let doors = json!({"type": "tmpfs", "target": "/run/longshore", "tmpfs": {"size": 1 << 20, "mode": 0o755}});
+    assert_eq!(plan.file["services"]["a"]["volumes"], json!([guest, doors, shim]));
+    assert_eq!(plan.file["volumes"]["dev.longshore.guest"], json!({"external": true, "name": "the-guest"}));
+    assert_eq!(plan.file["volumes"]["dev.longshore.shim"], json!({"external": true, "name": "the-$$shim"}));
+    assert!(plan.needs.is_empty() && plan.external_volumes.is_empty() && plan.volumes.is_empty(), "{plan:?}");
+    // The same where its author does not name it.
+    assert_eq!(apart(json!({})).unwrap().file["services"]["a"]["volumes"], json!([guest, doors, shim]));
+    // A place of the engine's machine is what it always is.
+    let plan = apart(bind("/srv/data", "/data")).unwrap();
+    assert_eq!(plan.needs[0].grant, Grant::EngineBind("/srv/data".into()));
+}
+
+#[test]
+fn what_the_engine_does_not_see_is_refused_by_name() {
+    for (fields, field, words) in [
+        (bind("/data/longshore/org_name/3/vm/conf/a.conf", "/a"), "services.a.volumes[0]", "./conf/a.conf lies beside"),
+        (bind("/run/guest-services/x.sock", "/x.sock"), "services.a.volumes[0]", "x.sock of /run/guest-services"),
+        (json!({"secrets": [{"source": "s"}]}), "secrets.s.file", "./s.txt lies beside"),
+    ] {
+        let error = apart(fields).unwrap_err();
+        assert_eq!((error.reason(), error.subject()), (Reason::ComposeUnavailable, field));
+        assert!(error.message().contains(words), "{error}");
+    }
 }
