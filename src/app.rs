@@ -1,9 +1,13 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
+#[cfg_attr(windows, path = "app/doctor/windows.rs")]
 pub mod doctor;
 mod log;
+#[cfg_attr(windows, path = "app/notify_windows.rs")]
 mod notify;
 mod opening;
+#[cfg_attr(windows, path = "app/process_windows.rs")]
+mod process;
 pub mod repair;
 mod spans;
 
@@ -13,8 +17,6 @@ use std::{
     process::ExitCode,
     sync::Arc,
 };
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use opening::{Data, Opening};
 
@@ -29,15 +31,13 @@ use crate::{
     tally::Spans,
 };
 
-/// Freed memory that is kept for the next pieces of bodies: to have it from the kernel anew costs more than to fill it.
-const KEPT_BYTES: libc::c_int = 4 << 20;
 /// How long the threads get to end when everything else has.
 const RUNTIME_END: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// `longshore serve`: runs until SIGTERM or SIGINT.
+/// `longshore serve`: runs until it is told to stop.
 pub fn main(args: &ServeArgs) -> ExitCode {
     let result = config::load(args).and_then(|config| {
-        keep_memory();
+        process::keep_memory();
         // One thread: a call passes many tasks, and handing it from thread to thread costs more than a second one gives.
         // What takes long, such as the store, has threads of its own.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -45,9 +45,9 @@ pub fn main(args: &ServeArgs) -> ExitCode {
             runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
         let result = runtime.block_on(async {
             let sender = log::start(&config)?;
-            let open_files = raise_descriptor_limit();
-            adopt_orphans();
-            let shutdown = stop_signal()?;
+            let open_files = process::raise_descriptor_limit();
+            process::adopt_orphans();
+            let shutdown = process::stop_signal()?;
             let spans = sender.as_ref().map(spans::Sender::counts).unwrap_or_default();
             let result = run(config, open_files, spans, shutdown).await;
             if let Some(sender) = sender {
@@ -129,7 +129,7 @@ fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
 /// Errors: CONFIG_INVALID, FILE_FAILED.
 fn engine_socket(engine: &EngineAddress, own: &Path) -> Result<(PathBuf, Option<Relay>)> {
     match engine {
-        EngineAddress::Unix(path) => Ok((path.clone(), None)),
+        EngineAddress::Unix(path) | EngineAddress::Pipe(path) => Ok((path.clone(), None)),
         elsewhere => {
             let relay = relay_to(elsewhere, own)?;
             Ok((relay.path().to_owned(), Some(relay)))
@@ -140,7 +140,7 @@ fn engine_socket(engine: &EngineAddress, own: &Path) -> Result<(PathBuf, Option<
 /// A socket that leads to an engine that is not on one. Errors: CONFIG_INVALID, FILE_FAILED.
 fn relay_to(engine: &EngineAddress, at: &Path) -> Result<Relay> {
     let far = match engine {
-        EngineAddress::Unix(_) => return Err(Error::bug("a relay to a socket")),
+        EngineAddress::Unix(_) | EngineAddress::Pipe(_) => return Err(Error::bug("a relay to a socket")),
         EngineAddress::Tcp { host, port, tls_dir: None } => Far::Tcp(host.clone(), *port),
         EngineAddress::Tcp { host, port, tls_dir: Some(dir) } => Far::Tls(Tls::new(host, *port, dir)?),
         EngineAddress::Ssh(SshAddress { host, user, port, path }) => {
@@ -153,45 +153,4 @@ fn relay_to(engine: &EngineAddress, at: &Path) -> Result<Relay> {
 /// What such a relay notes; nothing where there is none.
 fn trouble_of(relay: Option<&Relay>) -> Trouble {
     relay.map(|relay| relay.trouble().clone()).unwrap_or_default()
-}
-
-/// Completes at the first SIGTERM or SIGINT.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let listen = |kind| signal(kind).map_err(|e| Error::bug("cannot listen for signals").caused_by(e));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Makes this process the parent of programs that killed those that were to keep them.
-fn adopt_orphans() {
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::warn!(%error, "programs that kill their keeper cannot be held");
-    }
-}
-
-/// Has the C library keep freed memory, up to [`KEPT_BYTES`], and in one place for all threads.
-fn keep_memory() {
-    // SAFETY: these set numbers inside the C library, before there are other threads.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
-/// Raises the soft limit of open descriptors to the hard one and returns what it was, for the programs we run.
-fn raise_descriptor_limit() -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open descriptors stays as it is");
-    }
-    before.current
 }

@@ -34,7 +34,6 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::UnixStream,
     sync::{mpsc, watch},
     task::AbortHandle,
     time::{Instant, sleep},
@@ -44,6 +43,7 @@ use tonic::{Code, transport};
 use tonic_types::StatusExt;
 
 use crate::{
+    local,
     model::mounts::{EXTENSION_SOCKET, SOCKET_VARIABLE},
     pb::{self, register_request, register_response, registration_service_client::RegistrationServiceClient},
 };
@@ -353,7 +353,7 @@ async fn connect(socket: &Path) -> Result<transport::Channel, tonic::Status> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        async move { local::Stream::connect(path).await.map(TokioIo::new) }
     });
     let connected = transport::Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
     connected.map_err(|error| {

@@ -11,15 +11,18 @@ pub mod core;
 pub mod engine;
 pub mod exec;
 pub mod files;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod local;
 pub mod model;
 pub mod pb;
+#[cfg_attr(windows, path = "peer/windows.rs")]
 pub mod peer;
 pub mod proxy;
 mod random;
+#[cfg_attr(windows, path = "shim/windows/mod.rs")]
 pub mod shim;
 pub mod store;
 pub mod tally;

@@ -1,15 +1,26 @@
 //! Random names and secrets, from the kernel.
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 /// Fills `bytes`. The kernel's pool is ready long before a broker runs, so this neither blocks nor fails.
+#[cfg(unix)]
 fn fill(bytes: &mut [u8]) {
     let mut filled = 0;
     while filled < bytes.len() {
-        if let Ok(len) = getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+        if let Ok(len) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
             filled += len;
         }
     }
+}
+
+/// Fills `bytes`.
+#[cfg(windows)]
+fn fill(bytes: &mut [u8]) {
+    use windows_sys::Win32::Security::Cryptography::{BCRYPT_USE_SYSTEM_PREFERRED_RNG, BCryptGenRandom};
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    // SAFETY: no algorithm is named, as the flag has it, and that many bytes are there to be written.
+    let status =
+        unsafe { BCryptGenRandom(std::ptr::null_mut(), bytes.as_mut_ptr(), length, BCRYPT_USE_SYSTEM_PREFERRED_RNG) };
+    // Secrets are made of it: without it nothing may go on.
+    assert!(status == 0, "the system has no random numbers");
 }
 
 /// Random bytes.

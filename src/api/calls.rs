@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     future::Future,
-    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc,
@@ -15,12 +14,12 @@ use std::{
 };
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use rustix::process::{Resource, getrlimit};
 use tokio::{sync::Notify, time::Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use super::{
+    descriptors,
     reply::{Chunk, Reply, refusal, trailers},
     session::InSession,
     status,
@@ -131,8 +130,8 @@ impl Calls {
         if unseen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(1)).is_ok() {
             return Ok(());
         }
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let spare = limit.saturating_sub(open_descriptors(limit) + RESERVED_DESCRIPTORS);
+        let limit = descriptors::most();
+        let spare = limit.saturating_sub(descriptors::open(limit, RESERVED_DESCRIPTORS) + RESERVED_DESCRIPTORS);
         if spare > 0 {
             unseen.store((spare / CALL_DESCRIPTORS).min(MAX_CALLS_UNSEEN), Ordering::Relaxed);
             return Ok(());
@@ -172,20 +171,6 @@ impl Drop for Call {
     fn drop(&mut self) {
         if self.calls.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.calls.0.ended.notify_waiters();
-        }
-    }
-}
-
-/// How many descriptors this process has open.
-fn open_descriptors(limit: u64) -> u64 {
-    // Since Linux 6.2 the directory's size is their number.
-    match rustix::fs::stat("/proc/self/fd").map(|found| found.st_size.unsigned_abs()) {
-        Ok(count) if count > 0 => count,
-        // Before, it is known at least whether numbers near the limit are taken: new ones get the lowest.
-        _ => {
-            let near = i32::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(i32::MAX);
-            let taken = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), near);
-            taken.map_or(0, |fd| if fd.as_raw_fd() > near { near.unsigned_abs().into() } else { 0 })
         }
     }
 }

@@ -29,7 +29,7 @@ const BACKLOG: u32 = 1024;
 #[derive(Debug)]
 pub struct ControlSocket {
     /// Accepts clients.
-    pub listener: UnixListener,
+    pub listener: Listening,
     /// Where it is.
     path: PathBuf,
     /// What we bound there; `None` when systemd passed it.
@@ -61,6 +61,8 @@ impl Admitted {
         access.set(path)
     }
 }
+/// What clients are accepted from.
+pub type Listening = UnixListener;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -229,7 +231,7 @@ pub(super) fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
 
 /// Accepts the next client. Errors such as a lack of descriptors are waited out: retrying at once would spin
 /// (lessons 1.10).
-pub async fn accept(listener: &UnixListener) -> tokio::net::UnixStream {
+pub async fn accept(listener: &Listening) -> tokio::net::UnixStream {
     let mut pause = Duration::from_millis(5);
     loop {
         match listener.accept().await {

@@ -1,6 +1,7 @@
 //! The gRPC API on the control socket: who is calling, protobuf to domain and back, errors to statuses, and how it all
 //! stops.
 
+#[cfg(unix)]
 mod activation;
 #[cfg(not(any(test, feature = "fuzzing")))]
 mod authority;
@@ -11,6 +12,8 @@ mod calls;
 mod carry;
 mod convert;
 mod deadline;
+#[cfg_attr(windows, path = "descriptors_windows.rs")]
+mod descriptors;
 mod desks;
 mod event;
 mod exec;
@@ -18,6 +21,7 @@ mod extension;
 mod front;
 mod grant;
 mod heartbeat;
+#[cfg_attr(windows, path = "listener_windows.rs")]
 pub mod listener;
 mod messages;
 mod metrics;

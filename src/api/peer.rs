@@ -4,21 +4,18 @@
 //! socket neither may act as the user, though its user id may be the user's (design section 3).
 
 use std::{
-    os::fd::AsFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     core::Brokers,
+    local::Stream,
     model::error::{Error, Reason},
-    peer,
+    peer::{self, Other},
 };
 
 /// The process at the other end, and whether it may call.
@@ -34,18 +31,16 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Looks at a client that has just connected.
-    pub(super) fn of(stream: &UnixStream, brokers: &Brokers) -> Peer {
-        let Ok(credentials) = stream.peer_cred() else {
+    pub(super) fn of(stream: &Stream, brokers: &Brokers) -> Peer {
+        let Ok(Other { uid, groups, pid }) = peer::other(stream) else {
             return Peer { uid: u32::MAX, groups: None, owner: Err("the system does not say who is calling".into()) };
         };
-        let (uid, groups) = (credentials.uid(), peer::groups_of(stream.as_fd()).ok());
         let all: Vec<u32> =
             groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
-        let pid = credentials.pid().filter(|pid| *pid > 0);
         let owner = brokers.whose(uid, &all).map_err(Arc::from).and_then(|owner| {
             check_process(pid, |pid| brokers.is_extension_program(pid))?;
             // What was found out about that number is about the caller only if the caller still has it.
-            if peer::is_alive(stream.as_fd()) { Ok(owner) } else { Err("the calling process is gone".into()) }
+            if peer::is_there(stream) { Ok(owner) } else { Err("the calling process is gone".into()) }
         });
         Peer { uid, groups, owner }
     }
@@ -82,12 +77,12 @@ fn check_process(pid: Option<i32>, is_ours: impl Fn(i32) -> bool) -> Result<(), 
 
 /// A client's connection with what is known of its process.
 pub(super) struct PeerStream {
-    stream: UnixStream,
+    stream: Stream,
     peer: Peer,
 }
 
 impl PeerStream {
-    pub(super) fn new(stream: UnixStream, brokers: &Brokers) -> Self {
+    pub(super) fn new(stream: Stream, brokers: &Brokers) -> Self {
         let peer = Peer::of(&stream, brokers);
         PeerStream { stream, peer }
     }

@@ -28,6 +28,7 @@ use crate::{
         self, register_request, register_response,
         registration_service_server::{RegistrationService, RegistrationServiceServer},
     },
+    peer,
     peer::socket::Caller,
 };
 
@@ -69,7 +70,7 @@ impl ExtensionFront {
             let extension = arrival.extension.clone();
             Registrant { extension, caller }
         });
-        let uid = arrival.stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+        let uid = peer::uid_of(&arrival.stream);
         ExtensionDoor { front: self.clone(), registrant, uid }
     }
 }

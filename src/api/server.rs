@@ -11,7 +11,6 @@ use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixListener,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,7 +55,7 @@ const MAX_REFUSALS: usize = 16;
 const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves what comes to `listener` until `stop`, then until the last connection is closed.
-pub(super) async fn serve(listener: &UnixListener, desks: Arc<Desks>, stop: CancellationToken) {
+pub(super) async fn serve(listener: &listener::Listening, desks: Arc<Desks>, stop: CancellationToken) {
     let builder = settings(&CONTROL);
     let connections = TaskTracker::new();
     let mut turned = Turned::default();

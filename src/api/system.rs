@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 
-use super::status::status;
+use super::{descriptors, status::status};
 use crate::{
     core::Broker,
     pb::{self, system_service_server::SystemService},
+    user,
 };
 
 /// What this program was built for, in the words of images.
@@ -55,7 +56,7 @@ impl SystemService for System {
         Ok(Response::new(pb::GetInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: i64::from(std::process::id()),
-            uid: i64::from(rustix::process::geteuid().as_raw()),
+            uid: i64::from(user::own_uid()),
             is_for_several_users: self.0.behalf().is_one_of_several(),
             user_id: i64::from(self.0.behalf().uid()),
             socket: info.socket,
@@ -68,7 +69,7 @@ impl SystemService for System {
             limits: Some(pb::Limits {
                 max_body_bytes: i64::try_from(limits.exchange.max_body_bytes).unwrap_or(i64::MAX),
                 max_request_bytes: super::MAX_REQUEST_BYTES as i64,
-                max_descriptors: i64::try_from(info.max_descriptors).unwrap_or(i64::MAX),
+                max_descriptors: i64::try_from(descriptors::most()).unwrap_or(i64::MAX),
                 max_held_bytes: i64::try_from(limits.exchange.memory.most()).unwrap_or(i64::MAX),
                 connect_timeout: told(limits.exchange.connect),
                 head_timeout: limits.exchange.head.and_then(told),

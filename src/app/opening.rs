@@ -8,19 +8,20 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
+use super::process::{self, Needs};
 use crate::{
     config::{Config, System},
     core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::{Engine, Trouble},
-    exec::{Hub, HubOptions, SqueezeJournal, Visits},
+    exec::{Hub, Visits},
     files::{
-        layout::{ENGINE_SOCKET, Layout},
+        layout::{self, Layout},
         users::Users,
     },
     model::error::{Error, Reason, Result},
     proxy,
     store::{Store, repair_command},
-    user::User,
+    user::{self, User},
 };
 
 /// What all brokers of this process are made of.
@@ -64,7 +65,7 @@ impl Opening {
     /// The brokers, none of them opened yet.
     pub(super) fn brokers(self: Arc<Self>) -> Arc<Brokers> {
         let callers = match &self.config.system {
-            None => Callers::One(rustix::process::geteuid().as_raw()),
+            None => Callers::One(user::own_uid()),
             Some(System { allowed_users, allowed_groups, .. }) => {
                 Callers::Several { users: allowed_users.clone(), groups: allowed_groups.clone() }
             }
@@ -94,15 +95,9 @@ impl Opening {
         let engine = engine.known_as(self.config.engine.to_string()).behind(trouble);
         let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
         let (visits, visited) = Visits::new();
-        let hub = Hub::new(HubOptions {
-            max_open_files: self.open_files,
-            is_subreaper: is_subreaper(),
-            squeeze_journal: Some(squeeze_journal(&store, &run)),
-            engine_socket: Some(engine.socket().to_owned()),
-            run_as: behalf.run_as(),
-            visits: Some(visits),
-            ..HubOptions::default()
-        });
+        let open_files = self.open_files;
+        let needs = Needs { open_files, store: &store, engine: &engine, run: &run, run_as: behalf.run_as(), visits };
+        let hub = Hub::new(process::hub_options(needs));
         let broker = Broker::new(Parts {
             behalf,
             places: self.places.clone(),
@@ -158,15 +153,15 @@ impl Data {
     /// Where a socket leads to an engine that has none.
     pub(super) fn engine_socket(&self) -> PathBuf {
         match self {
-            Data::One(path, _) => path.join(ENGINE_SOCKET),
-            Data::Several(users) => users.path().join(ENGINE_SOCKET),
+            Data::One(path, _) => layout::engine_socket(path),
+            Data::Several(users) => layout::engine_socket(users.path()),
         }
     }
 
     /// Whose brokers are to be opened without being called.
     pub(super) fn known(&self) -> Result<Vec<u32>> {
         match self {
-            Data::One(..) => Ok(vec![rustix::process::geteuid().as_raw()]),
+            Data::One(..) => Ok(vec![user::own_uid()]),
             Data::Several(users) => users.known(),
         }
     }
@@ -192,24 +187,4 @@ fn limits(config: &Config) -> Limits {
         memory: proxy::Memory::of(MAX_HELD_BYTES),
     };
     Limits { exchange, ready_timeout: config.ready_timeout }
-}
-
-/// Squeezed process limits are written down in the store.
-fn squeeze_journal(store: &Store, run: &str) -> SqueezeJournal {
-    let (notes, settles, run) = (store.clone(), store.clone(), run.to_owned());
-    SqueezeJournal {
-        note: Box::new(move |container, limit| {
-            let (store, run) = (notes.clone(), run.clone());
-            Box::pin(async move { store.note_squeezed(container, limit, run).await })
-        }),
-        settle: Box::new(move |container| {
-            let store = settles.clone();
-            Box::pin(async move { store.settle_squeezed(container).await })
-        }),
-    }
-}
-
-/// Whether `app` had the kernel hand orphans to this process: not where a broker runs inside another program.
-fn is_subreaper() -> bool {
-    rustix::process::child_subreaper().is_ok_and(|set| set.is_some())
 }

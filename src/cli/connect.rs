@@ -1,14 +1,14 @@
 //! The connection to the broker.
 
-use std::{env, io, os::fd::AsRawFd as _, path::PathBuf, sync::Mutex};
+use std::{env, io, path::PathBuf, sync::Mutex};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Options, failure::Failure};
 use crate::{
     config,
+    local::Stream,
     pb::{
         backend_service_client::BackendServiceClient, event_service_client::EventServiceClient,
         exec_service_client::ExecServiceClient, extension_service_client::ExtensionServiceClient,
@@ -63,12 +63,13 @@ impl Broker {
     pub(super) async fn connect(options: &Options) -> Result<Self, Failure> {
         let (path, is_named) = socket_path(options);
         // Connected here rather than in the connector: its error would come back wrapped and without the path.
-        let stream = UnixStream::connect(&path).await.map_err(|error| Failure::no_broker(&path, &error))?;
-        // Where there is no private directory, the usual place may be one where another user can be first.
-        if !is_named && !belongs_to_us_or_root(&stream) {
+        let stream = Stream::connect(&path).await.map_err(|error| Failure::no_broker(&path, &error))?;
+        // Where there is no private directory, the usual place may be one where another user can be first; on Windows
+        // any place is.
+        if (!is_named || cfg!(windows)) && !belongs_to_us_or_root(&stream) {
             return Err(Failure::foreign_broker(&path));
         }
-        tracing::debug!(descriptor = stream.as_raw_fd(), path = %path.display(), "connected");
+        tracing::debug!(path = %path.display(), "connected");
         let once = Mutex::new(Some(stream));
         let connector = tower::service_fn(move |_| {
             let stream = once.lock().ok().and_then(|mut slot| slot.take());
@@ -82,7 +83,13 @@ impl Broker {
     }
 }
 
-fn belongs_to_us_or_root(stream: &UnixStream) -> bool {
+#[cfg(unix)]
+fn belongs_to_us_or_root(stream: &Stream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+#[cfg(windows)]
+fn belongs_to_us_or_root(stream: &Stream) -> bool {
+    crate::local::Security::is_own(stream).unwrap_or(false)
 }

@@ -1,9 +1,10 @@
 //! Where a command reads and writes: standard input, output and error, or buffers in tests.
 
-use std::{
-    io::{self, IsTerminal as _},
-    os::fd::AsFd,
-};
+use std::io::{self, IsTerminal as _};
+#[cfg(unix)]
+use std::os::fd::AsFd as AsStream;
+#[cfg(windows)]
+use std::os::windows::io::AsHandle as AsStream;
 
 use serde::Serialize;
 use tokio::{
@@ -162,8 +163,12 @@ fn json_line<T: Serialize>(value: &T) -> io::Result<String> {
 
 /// A descriptor of its own for a standard stream; none where that stream is closed. Blocking calls happen off the
 /// runtime's threads, so that a reader who stalls cannot keep Ctrl-C from being seen.
-fn file_of(stream: impl AsFd) -> Option<File> {
-    let own = stream.as_fd().try_clone_to_owned().ok()?;
+fn file_of(stream: impl AsStream) -> Option<File> {
+    #[cfg(unix)]
+    let stream = stream.as_fd();
+    #[cfg(windows)]
+    let stream = stream.as_handle();
+    let own = stream.try_clone_to_owned().ok()?;
     Some(File::from_std(std::fs::File::from(own)))
 }
 

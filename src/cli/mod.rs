@@ -12,9 +12,11 @@ mod console;
 pub mod doctor;
 mod failure;
 mod progress;
+#[cfg_attr(windows, path = "signals_windows.rs")]
 mod signals;
 mod source;
 mod table;
+#[cfg_attr(windows, path = "terminal_windows.rs")]
 mod terminal;
 #[cfg(test)]
 mod tests;

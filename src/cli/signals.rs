@@ -27,3 +27,18 @@ impl EndSignals {
         }
     }
 }
+
+/// Changes of the terminal's size.
+pub(super) struct SizeChanges(Signal);
+
+impl SizeChanges {
+    /// Listens from now on.
+    pub(super) fn listen() -> io::Result<Self> {
+        signal(SignalKind::window_change()).map(SizeChanges)
+    }
+
+    /// Waits for one.
+    pub(super) async fn next(&mut self) -> Option<()> {
+        self.0.recv().await
+    }
+}

@@ -1,7 +1,7 @@
 //! Where an extension comes from, as it is written on the command line.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ pub(super) fn read_source(text: &str, reference: Option<&str>, pull: Pull) -> Re
     use pb::source::Source;
     let source = match path_of(text) {
         Some(path) => {
-            let path = fs::canonicalize(&path).map_err(|error| Failure::of_file(&path, &error))?;
+            let path = whole(&path).map_err(|error| Failure::of_file(&path, &error))?;
             let (text, reference) = (utf8(&path)?, reference.unwrap_or_default().to_owned());
             match path.is_dir() {
                 true => Source::Directory(pb::DirectorySource { path: text, reference }),
@@ -70,9 +70,18 @@ impl Pull {
     }
 }
 
+/// The whole path of something that is there.
+fn whole(path: &Path) -> io::Result<PathBuf> {
+    #[cfg(unix)]
+    return fs::canonicalize(path);
+    // As people write it: the canonical form has a prefix that many programs do not take.
+    #[cfg(windows)]
+    fs::metadata(path).and_then(|_| std::path::absolute(path))
+}
+
 /// The path that `text` is, if it is one.
 fn path_of(text: &str) -> Option<PathBuf> {
-    if text.starts_with(['.', '/']) {
+    if text.starts_with(['.', '/']) || (cfg!(windows) && Path::new(text).is_absolute()) {
         return Some(PathBuf::from(text));
     }
     if let Some(rest) = text.strip_prefix("~/") {

@@ -2,18 +2,22 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use super::value::socket;
+use super::value::{pipe, socket};
 
 /// The port of an engine behind TLS, unless another is given.
 const TLS_PORT: u16 = 2376;
 /// The same without TLS.
 const PLAIN_PORT: u16 = 2375;
+/// An engine on a pipe, as it is written.
+const PIPE: &str = "npipe:////./pipe/docker_engine";
 
 /// Where the engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineAddress {
     /// A Unix socket.
     Unix(PathBuf),
+    /// A named pipe of Windows.
+    Pipe(PathBuf),
     /// TCP: without TLS on this machine only.
     Tcp {
         /// A name or an address.
@@ -45,6 +49,8 @@ pub struct SshAddress {
 pub(super) enum Written {
     /// `unix:///path`.
     Unix(PathBuf),
+    /// `npipe:////./pipe/name`.
+    Pipe(PathBuf),
     /// `tcp://host:port`.
     Tcp(String, Option<u16>),
     /// `ssh://user@host:port/path`.
@@ -58,6 +64,7 @@ impl Written {
     pub(super) fn meant(self, tls_dir: Option<PathBuf>) -> Result<EngineAddress, String> {
         match self {
             Written::Unix(path) => Ok(EngineAddress::Unix(path)),
+            Written::Pipe(name) => Ok(EngineAddress::Pipe(name)),
             Written::Ssh(address) => Ok(EngineAddress::Ssh(address)),
             Written::Context(name) => Err(format!("a docker context is called {name:?}, and cannot name another")),
             Written::Tcp(host, port) => {
@@ -76,7 +83,7 @@ impl Written {
     }
 }
 
-/// `unix:///path`, `tcp://host:port`, `ssh://user@host:port/path`, or `context:name`.
+/// `unix:///path`, or `npipe:////./pipe/name` on Windows, `tcp://host:port`, `ssh://user@host:port/path`, or `context:name`.
 pub(super) fn engine(text: &str) -> Result<Written, String> {
     if let Some(name) = text.strip_prefix("context:") {
         return match is_context(name) {
@@ -85,6 +92,12 @@ pub(super) fn engine(text: &str) -> Result<Written, String> {
         };
     }
     match text.split_once("://") {
+        Some(("unix", _)) if cfg!(windows) => Err(format!("{text:?}: on Windows an engine is written {PIPE}")),
+        Some(("npipe", _)) if !cfg!(windows) => Err(format!("{text:?}: there are named pipes on Windows alone")),
+        Some(("npipe", address)) => match pipe(&address.replace('/', r"\")) {
+            Ok(name) => Ok(Written::Pipe(name)),
+            Err(why) => Err(format!("{why}; an engine is written {PIPE}")),
+        },
         Some(("unix", address)) => match socket(address) {
             Ok(path) => Ok(Written::Unix(path)),
             Err(why) => Err(format!("{why}; an engine is written unix:///var/run/docker.sock")),
@@ -164,7 +177,7 @@ impl EngineAddress {
     /// Whether it names another machine, as far as that can be told: behind ssh always.
     pub fn is_elsewhere(&self) -> bool {
         match self {
-            EngineAddress::Unix(_) => false,
+            EngineAddress::Unix(_) | EngineAddress::Pipe(_) => false,
             EngineAddress::Tcp { host, .. } => !is_loopback(host),
             EngineAddress::Ssh(_) => true,
         }
@@ -180,6 +193,7 @@ impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EngineAddress::Unix(path) => write!(f, "unix://{}", path.display()),
+            EngineAddress::Pipe(name) => write!(f, "npipe://{}", name.display().to_string().replace('\\', "/")),
             EngineAddress::Tcp { host, port, .. } => write!(f, "tcp://{}:{port}", bracketed(host)),
             EngineAddress::Ssh(SshAddress { host, user, port, path }) => {
                 f.write_str("ssh://")?;

@@ -8,9 +8,15 @@ use std::{
 
 use super::{
     Config, Mistake, ServeArgs, context,
-    resolve::{Machine, SOCKET_NAME, SYSTEM_FILE, SYSTEM_RUNTIME_DIR, absolute, default_runtime_dir, resolve},
+    resolve::{
+        Machine, SOCKET_NAME, SYSTEM_FILE, SYSTEM_RUNTIME_DIR, absolute, default_runtime_dir, default_socket_in, home,
+        resolve,
+    },
 };
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    user,
+};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -40,16 +46,16 @@ pub fn load(args: &ServeArgs) -> Result<Config> {
 pub fn default_socket() -> PathBuf {
     let own = match load(&ServeArgs::default()) {
         Ok(config) => config.socket,
-        Err(_) => default_runtime_dir(&environment(), &this_machine()).join(SOCKET_NAME),
+        Err(_) => default_socket_in(&default_runtime_dir(&environment(), &this_machine())),
     };
     let of_machine = Path::new(SYSTEM_RUNTIME_DIR).join(SOCKET_NAME);
-    if !own.exists() && of_machine.exists() { of_machine } else { own }
+    if cfg!(unix) && !own.exists() && of_machine.exists() { of_machine } else { own }
 }
 
 fn this_machine() -> Machine<'static> {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     Machine {
-        uid: rustix::process::geteuid().as_raw(),
+        uid: user::own_uid(),
         temp_dir: std::env::temp_dir(),
         exists: &|path| path.exists(),
         passwd: text("/etc/passwd"),
@@ -77,7 +83,10 @@ fn read_file(args: &ServeArgs, env: &BTreeMap<String, String>) -> Result<Option<
         if is_system {
             return Some(PathBuf::from(SYSTEM_FILE));
         }
-        let below_home = || absolute(env, "HOME").map(|home| home.join(".config"));
+        if cfg!(windows) {
+            return absolute(env, "APPDATA").map(|dir| dir.join("longshore").join("config.toml"));
+        }
+        let below_home = || home(env).map(|home| home.join(".config"));
         absolute(env, "XDG_CONFIG_HOME").or_else(below_home).map(|dir| dir.join("longshore/config.toml"))
     };
     let (origin, path) = match asked {

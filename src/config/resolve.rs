@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::audit::Audit,
-    user::{group_id, user_id},
+    user::{HOME, group_id, user_id},
 };
 
 /// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
@@ -192,7 +192,10 @@ impl Sources<'_> {
         if !is_enabled {
             return None;
         }
-        if machine.uid != 0 {
+        if cfg!(windows) {
+            let text = "on Windows a broker works for the user that runs it alone; leave it out".into();
+            self.mistakes.push(Mistake { origin, text });
+        } else if machine.uid != 0 {
             let text = "only root can work for several users; leave it out, and the broker works for you".into();
             self.mistakes.push(Mistake { origin, text });
         }
@@ -220,7 +223,7 @@ impl Sources<'_> {
     }
 
     fn default_socket(&mut self, runtime_dir: &Path) -> PathBuf {
-        let socket = runtime_dir.join(SOCKET_NAME);
+        let socket = default_socket_in(runtime_dir);
         if let Err(text) = value::fits(socket.clone()) {
             let text = format!("{text}; give a shorter one with --socket");
             self.mistakes.push(Mistake { origin: "the control socket".into(), text });
@@ -229,11 +232,18 @@ impl Sources<'_> {
     }
 
     fn default_data_dir(&mut self) -> PathBuf {
-        let below_home = || absolute(self.env, "HOME").map(|home| home.join(".local/share"));
+        if cfg!(windows)
+            && let Some(data) = absolute(self.env, "LOCALAPPDATA")
+        {
+            return data.join("longshore");
+        }
+        let below_home = || home(self.env).map(|home| home.join(".local/share"));
         match absolute(self.env, "XDG_DATA_HOME").or_else(below_home) {
             Some(data) => data.join("longshore"),
             None => {
-                let text = "neither HOME nor XDG_DATA_HOME is set; give one with --data-dir".into();
+                let missing =
+                    if cfg!(windows) { "LOCALAPPDATA is not set" } else { "neither HOME nor XDG_DATA_HOME is set" };
+                let text = format!("{missing}; give one with --data-dir");
                 self.mistakes.push(Mistake { origin: "the data directory".into(), text });
                 PathBuf::new()
             }
@@ -293,7 +303,8 @@ fn meant(
     machine: &Machine<'_>,
 ) -> Result<EngineAddress, String> {
     let Written::Context(name) = written else { return written.meant(tls_dir) };
-    let config = dockers_config(env).ok_or("neither HOME nor DOCKER_CONFIG is set, so there are no docker contexts")?;
+    let config = dockers_config(env)
+        .ok_or("neither the home directory nor DOCKER_CONFIG is set, so there are no docker contexts")?;
     let Context { host, tls_dir: own } = (machine.context)(&config, &name)?;
     let meant = address::engine(&host).and_then(|written| written.meant(tls_dir.or(own)));
     meant.map_err(|why| format!("the docker context {name:?}: {why}"))
@@ -301,11 +312,19 @@ fn meant(
 
 /// Where Docker's own tools keep their configuration.
 fn dockers_config(env: &BTreeMap<String, String>) -> Option<PathBuf> {
-    absolute(env, "DOCKER_CONFIG").or_else(|| absolute(env, "HOME").map(|home| home.join(".docker")))
+    absolute(env, "DOCKER_CONFIG").or_else(|| home(env).map(|home| home.join(".docker")))
+}
+
+/// The user's own directory.
+pub(super) fn home(env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    absolute(env, HOME)
 }
 
 /// The first of the usual sockets that is there.
 fn default_engine(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> EngineAddress {
+    if cfg!(windows) {
+        return EngineAddress::Pipe(r"\\.\pipe\docker_engine".into());
+    }
     let usual = Path::new("/var/run/docker.sock");
     let runtime = absolute(env, "XDG_RUNTIME_DIR");
     let own = runtime.iter().flat_map(|dir| [dir.join("docker.sock"), dir.join("podman/podman.sock")]);
@@ -346,9 +365,17 @@ pub(super) fn absolute(env: &BTreeMap<String, String>, name: &str) -> Option<Pat
     env.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
+/// Where the control socket is when nothing else is said.
+pub(super) fn default_socket_in(runtime_dir: &Path) -> PathBuf {
+    if cfg!(windows) { PathBuf::from(r"\\.\pipe\longshore") } else { runtime_dir.join(SOCKET_NAME) }
+}
+
 pub(super) fn default_runtime_dir(env: &BTreeMap<String, String>, machine: &Machine<'_>) -> PathBuf {
     if let Some(dir) = absolute(env, "XDG_RUNTIME_DIR") {
         return dir.join("longshore");
+    }
+    if cfg!(windows) {
+        return machine.temp_dir.join("longshore");
     }
     if machine.uid == 0 {
         return PathBuf::from(SYSTEM_RUNTIME_DIR);

@@ -1,7 +1,6 @@
 //! Values as they are written: paths, durations, sizes. Each reader says what would be right.
 
 use std::{
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +10,10 @@ use crate::model::audit::Audit;
 
 /// Bytes of a Unix socket's path, without the NUL at its end.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Where pipes of this machine are.
+const PIPES: &str = r"\\.\pipe\";
+/// Longest name of a pipe.
+const MAX_PIPE_NAME_BYTES: usize = 256;
 /// Longest duration that makes sense anywhere.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest body that one answer carries.
@@ -32,14 +35,29 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path.to_owned()) } else { Err(format!("{text:?} is relative; give an absolute path")) }
 }
 
-/// The path of a socket.
+/// The path of a socket; on Windows it is the name of a pipe.
 pub(super) fn socket(text: &str) -> Result<PathBuf, String> {
-    path(text).and_then(fits)
+    if cfg!(windows) { pipe(text) } else { path(text).and_then(fits) }
+}
+
+/// The name of a pipe.
+pub(super) fn pipe(text: &str) -> Result<PathBuf, String> {
+    let name = text.get(..PIPES.len()).filter(|start| start.eq_ignore_ascii_case(PIPES)).map(|_| &text[PIPES.len()..]);
+    match name {
+        Some(name)
+            if !name.is_empty()
+                && !name.contains(['\\', '\0', char::REPLACEMENT_CHARACTER])
+                && text.len() <= MAX_PIPE_NAME_BYTES =>
+        {
+            Ok(PathBuf::from(text))
+        }
+        _ => Err(format!(r"{text:?} is no pipe's name; write one like \\.\pipe\longshore")),
+    }
 }
 
 /// Refuses a path that is too long for a socket's address.
 pub(super) fn fits(path: PathBuf) -> Result<PathBuf, String> {
-    let bytes = path.as_os_str().as_bytes().len();
+    let bytes = path.as_os_str().len();
     if bytes > MAX_SOCKET_PATH_BYTES {
         let shown = path.display();
         return Err(format!("{shown} is {bytes} bytes long; the path of a socket has at most {MAX_SOCKET_PATH_BYTES}"));

@@ -8,7 +8,7 @@ use crate::{
         error::{Error, Reason, Result},
         grant::{Decisions, Grant},
     },
-    user::User,
+    user::{self, HOME, User},
 };
 
 /// What of the broker's environment is nobody's in particular.
@@ -32,7 +32,7 @@ impl Behalf {
     /// Its uid.
     pub fn uid(&self) -> u32 {
         match self {
-            Behalf::Own => rustix::process::geteuid().as_raw(),
+            Behalf::Own => user::own_uid(),
             Behalf::OneOfSeveral { user, .. } => user.uid,
         }
     }
@@ -44,7 +44,7 @@ impl Behalf {
 
     /// Whether that user is another than the broker's own.
     pub fn acts_for_another(&self) -> bool {
-        self.uid() != rustix::process::geteuid().as_raw()
+        self.uid() != user::own_uid()
     }
 
     /// As whom its programs run, where that is not the broker's own user.
@@ -63,7 +63,7 @@ impl Behalf {
 
     /// Its home directory.
     pub(super) fn home(&self) -> PathBuf {
-        self.variable("HOME").unwrap_or_else(|| "/".into()).into()
+        self.variable(HOME).unwrap_or_else(|| "/".into()).into()
     }
 
     /// Notes the groups of a process of this user.

@@ -6,14 +6,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use tokio::{net::UnixStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{Behalf, Broker, leases::Route as Registered, start::BackendContainer};
 use crate::{
     engine::ContainerDetails,
     exec::{self, DialErrorKind, InContainer},
     files::guest::{DialError, GuestDir},
+    local::{self, Stream},
     model::{
         error::{Error, Reason, Result},
         extension::{BackendRecord, Installed},
@@ -143,7 +143,7 @@ impl Broker {
     }
 
     /// Connects to a socket in the guest directory: to that which was registered, else to that of the manifest.
-    async fn dial_containers(&self, installed: &Installed, registered: Option<&str>) -> Result<UnixStream> {
+    async fn dial_containers(&self, installed: &Installed, registered: Option<&str>) -> Result<Stream> {
         let id = &installed.id;
         let backend = running_backend(installed)?;
         let Some(socket) = registered.or(backend.socket.as_deref()) else {
@@ -177,13 +177,13 @@ impl Broker {
         installed: &Installed,
         backend: &BackendRecord,
         socket: &str,
-    ) -> Result<UnixStream> {
+    ) -> Result<Stream> {
         if self.is_apart() {
             return self.dial_within(installed, backend, socket).await;
         }
         let directory = self.layout.extension(&installed.id);
-        let failure = match GuestDir::open(&directory.guest())?.dial(socket) {
-            Ok(stream) => return UnixStream::from_std(stream).map_err(|e| unreachable(&installed.id, &e)),
+        let failure = match GuestDir::open(&directory.guest())?.connect(socket) {
+            Ok(stream) => return Ok(stream),
             Err(failure) => failure,
         };
         match failure {
@@ -195,7 +195,7 @@ impl Broker {
 
     /// Connects from within a container, where its root may what the broker's user may not. All containers of an
     /// extension share the directory, so it does not matter which of them made the socket.
-    async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<UnixStream> {
+    async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<Stream> {
         let container = self.running_container(installed, backend).await?;
         let broker_dir = self.layout.extension(&installed.id).broker();
         let (docker, way) = (self.engine.client()?, self.way(&broker_dir).await?);
@@ -274,7 +274,7 @@ impl Broker {
 }
 
 /// A connection to what speaks that.
-fn dialled(stream: UnixStream, speaks: Protocol) -> Dialled {
+fn dialled(stream: Stream, speaks: Protocol) -> Dialled {
     match speaks {
         Protocol::Http1 => Dialled::Http1(stream),
         Protocol::H2c | Protocol::Grpc => Dialled::Http2(stream),
@@ -312,14 +312,8 @@ pub(super) fn is_young(started_at: &str, grace: Duration) -> bool {
 }
 
 /// Connects to a socket that a process on the host has named, with its user's rights: it may name any.
-fn dial_on_host(behalf: &Behalf, id: &ExtensionId, path: &str) -> Result<UnixStream> {
-    let dialled = behalf.act(|| {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(socket)
-    });
-    dialled.and_then(|socket| UnixStream::from_std(socket.into())).map_err(|e| match e.kind() {
+fn dial_on_host(behalf: &Behalf, id: &ExtensionId, path: &str) -> Result<Stream> {
+    behalf.act(|| local::dial(path)).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             let message = format!("the process on the host that stands in for {id} does not listen on {path} yet");
             Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)

@@ -3,14 +3,12 @@
 use std::{
     collections::HashMap,
     ffi::OsStr,
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt,
+    fs,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -18,6 +16,7 @@ use super::{
 };
 use crate::{
     exec::{Program, Run, Target},
+    files::layout::{hand_over, is_program, make_dir},
     model::{
         audit::{self, Audit},
         docker,
@@ -27,10 +26,11 @@ use crate::{
         reference::ExtensionId,
     },
     store::AuditEntry,
+    user::HOME,
 };
 
 /// The name of the docker command line.
-const DOCKER: &str = "docker";
+const DOCKER: &str = if cfg!(windows) { "docker.exe" } else { "docker" };
 /// Where the docker command line keeps what it knows.
 const CONFIG: &str = "config.json";
 /// The field of it that names directories of plugins, such as Compose.
@@ -155,22 +155,22 @@ fn check_leading(request: &RunRequest) -> Result<()> {
 /// The program of that name in the directories of a PATH.
 fn find(path: &OsStr) -> Option<PathBuf> {
     let candidates = std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(DOCKER));
-    candidates.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok() && path.is_file())
+    candidates.into_iter().find(|path| is_program(path))
 }
 
 /// Where the user keeps plugins. Docker knows those of the machine by itself.
 fn plugin_dirs(behalf: &Behalf) -> Vec<PathBuf> {
     let own = behalf.variable("DOCKER_CONFIG").map(PathBuf::from);
-    let usual = behalf.variable("HOME").map(|home| Path::new(&home).join(".docker"));
+    let usual = behalf.variable(HOME).map(|home| Path::new(&home).join(".docker"));
     own.or(usual).map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
 }
 
 /// Makes the configuration, or brings the one there is up to date. The directory is the owner's, and what docker, or any
 /// other program of this user, has put there is looked at with this user's rights.
 fn prepare_config(directory: &Path, behalf: &Behalf) -> Result<()> {
-    let prepared = match DirBuilder::new().mode(0o700).create(directory) {
+    let prepared = match make_dir(directory, 0o700) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => std::os::unix::fs::lchown(directory, Some(behalf.uid()), None),
+        _ => hand_over(directory, behalf.uid()),
     };
     prepared.and_then(|()| behalf.act(|| write_config(directory, &plugin_dirs(behalf)))).map_err(|error| {
         let shown = directory.display().to_string();

@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::UnixStream,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Broker;
 use crate::{
+    local::Stream,
     model::{error::Result, reference::ExtensionId},
     peer::socket::{Caller, Socket},
 };
@@ -35,7 +33,7 @@ pub struct Arrival {
     /// Who it is, or why that cannot be told.
     pub caller: Result<Caller, &'static str>,
     /// The connection.
-    pub stream: UnixStream,
+    pub stream: Stream,
     /// Cancelled when the socket is closed for good.
     pub closed: CancellationToken,
     /// Dropped with the connection.
@@ -100,7 +98,7 @@ impl ExtensionSockets {
     }
 
     /// Receives somebody who came from a container by a tunnel. Where there is no place, or no socket, that is the end.
-    pub(super) async fn receive(&self, id: &ExtensionId, container: String, stream: UnixStream) {
+    pub(super) async fn receive(&self, id: &ExtensionId, container: String, stream: Stream) {
         let Some(Open { closed, places, .. }) = self.lock().get(id).cloned() else { return };
         if let Ok(place) = places.try_acquire_owned() {
             let (extension, caller) = (id.clone(), Ok(Caller::Container(container)));

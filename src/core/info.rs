@@ -26,8 +26,6 @@ pub struct Info {
     pub host_containment: (Containment, Option<String>),
     /// Number of installed extensions.
     pub extensions: usize,
-    /// Open descriptors that the broker may have.
-    pub max_descriptors: u64,
     /// When the broker started.
     pub started_at: SystemTime,
 }
@@ -46,15 +44,8 @@ impl Broker {
             Ok(compose) => ("compose", true, format!("version {}", compose.version())),
             Err(why) => ("compose", false, why.clone()),
         });
-        capabilities.push(match self.shares_files().await {
-            Ok(true) => ("engine.files", true, "containers and the broker share directories".to_owned()),
-            Ok(false) => {
-                let detail = "none are shared with the broker: volumes and a tunnel into each container stand for them, \
-                              and compose files cannot be run";
-                ("engine.files", false, detail.to_owned())
-            }
-            Err(why) => ("engine.files", false, why.to_string()),
-        });
+        let (shares, detail) = self.file_capability().await;
+        capabilities.push(("engine.files", shares, detail));
         capabilities.push((
             "grants.engine",
             false,
@@ -71,7 +62,6 @@ impl Broker {
             .into(),
         ));
         capabilities.sort_by_key(|(name, ..)| *name);
-        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         Ok(Info {
             socket: self.places.socket.display().to_string(),
             data_dir: self.layout.root().display().to_string(),
@@ -82,9 +72,22 @@ impl Broker {
             capabilities,
             host_containment: self.hub.host_containment(),
             extensions: self.store.extensions("", usize::MAX).await?.len(),
-            max_descriptors: descriptors.current.unwrap_or(u64::MAX),
             started_at: self.started_at,
         })
+    }
+
+    /// Whether containers share directories with the broker, and what follows.
+    async fn file_capability(&self) -> (bool, String) {
+        let detail = match self.shares_files().await {
+            Ok(true) => return (true, "containers and the broker share directories".to_owned()),
+            Ok(false) if cfg!(windows) => "containers share none with Windows: extensions with a backend are refused",
+            Ok(false) => {
+                "none are shared with the broker: volumes and a tunnel into each container stand for them, and compose \
+                 files cannot be run"
+            }
+            Err(why) => return (false, why.to_string()),
+        };
+        (false, detail.to_owned())
     }
 
     /// What depends on the helper that runs in containers.

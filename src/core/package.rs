@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +15,10 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::{Broker, InstallPhase, Report, fetched::Fetched};
 use crate::{
     engine::{Image, ImageReader, Loaded, Transfer},
-    files::unpack::{Limits, Placement, Top, Unpacker},
+    files::{
+        layout::readable,
+        unpack::{Limits, Placement, Top, Unpacker},
+    },
     model::{
         error::{Error, Reason, Result},
         reference::{ExtensionId, Reference},
@@ -182,10 +184,7 @@ impl Broker {
         // What is there already belongs to somebody; it is not taken away again.
         let before = self.engine.all_images().await?;
         let unreadable = |e: std::io::Error| Error::new(Reason::SourceUnreadable, &subject, format!("{subject}: {e}"));
-        // Opening a pipe would wait for its writer, a device may never end, and a terminal would become the broker's.
-        let mut options = std::fs::OpenOptions::new();
-        let options = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = self.behalf.act(|| options.open(path)).map_err(unreadable)?.into();
+        let file = self.behalf.act(|| readable().open(path)).map_err(unreadable)?.into();
         let loaded = self.engine.load(&subject, file, |transfer| report.transfer(transfer)).await?;
         let came = loaded.references.iter().map(Reference::to_string).chain(loaded.nameless.clone());
         self.note_fetched(fetched, came.filter(|name| !before.contains_key(name)).collect()).await?;

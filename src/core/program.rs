@@ -2,11 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use rustix::fs::{Access, access};
-
 use super::{Broker, audit::ALLOWED, call::running_backend, lifecycle::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
+    files::layout::is_program,
     model::{
         audit::{self, Audit},
         error::{Error, Reason, Result},
@@ -261,7 +260,7 @@ fn settle_name(request: &mut RunRequest) {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
-    let found = candidates.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok() && path.is_file());
+    let found = candidates.into_iter().find(|path| is_program(path));
     match found {
         Some(found) => request.argv[0] = found.display().to_string(),
         // Looked for where the machine keeps its programs, and not found there either.

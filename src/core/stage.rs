@@ -120,6 +120,10 @@ impl Broker {
         report.phase(InstallPhase::Staging, "");
         self.stage_files(package, &manifest, &mut staged).await?;
         staged.needs.extend(manifest.needs());
+        if cfg!(windows) && manifest.vm.is_some() && package.image.is_some() {
+            let message = "its backend runs in containers, which share no directory with a broker on Windows";
+            staged.failure.get_or_insert_with(|| Error::new(Reason::PlatformMismatch, "vm", message));
+        }
         match manifest.vm.as_ref().map(|vm| &vm.source) {
             None => {}
             Some(manifest::Source::Image(image)) => staged.backend = Some(BackendDraft::Image(image.clone())),

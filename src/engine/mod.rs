@@ -4,6 +4,7 @@
 //! matters are read by our own client ([`logs`]).
 
 mod answers;
+#[cfg_attr(windows, path = "arrival_windows.rs")]
 mod arrival;
 pub mod compose;
 mod containers;
@@ -36,7 +37,10 @@ pub use objects::{Network, Volume};
 pub use relay::{Far, Relay, Ssh, Tls, Trouble};
 pub use veil::Veil;
 
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local,
+    model::error::{Error, Reason, Result},
+};
 
 /// How long a control call may wait for its answer's head. Creating a container on a busy disk takes seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -86,7 +90,7 @@ impl Engine {
     /// makes for itself.
     pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
         let socket = socket.into();
-        let url = format!("unix://{}", socket.display());
+        let url = local::url(&socket);
         Engine {
             socket,
             url,
@@ -129,12 +133,11 @@ impl Engine {
 
     /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
     pub fn client(&self) -> Result<Docker> {
-        Docker::connect_with_unix(
-            &format!("unix://{}", self.socket.display()),
-            CALL_TIMEOUT.as_secs(),
-            API_DEFAULT_VERSION,
-        )
-        .map_err(|e| self.refused("", e))
+        #[cfg(unix)]
+        let connect = Docker::connect_with_unix;
+        #[cfg(windows)]
+        let connect = Docker::connect_with_named_pipe;
+        connect(&local::url(&self.socket), CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
     }
 
     /// What its images must be built for; asked once. Podman looks up the packages of its helpers each time that it says

@@ -7,10 +7,12 @@ use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::{CALL_TIMEOUT, Engine};
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local,
+    model::error::{Error, Reason, Result},
+};
 
 /// Longest answer that is read, in bytes: some ten thousand containers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -56,7 +58,7 @@ impl Engine {
     /// Errors: as [`Engine::raw`].
     pub(super) async fn ask(&self, subject: &str, mut request: Request<Full<Bytes>>) -> Result<Answer> {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("docker"));
-        let socket = UnixStream::connect(self.socket()).await.map_err(|error| self.away(subject, &error))?;
+        let socket = local::Stream::connect(self.socket()).await.map_err(|error| self.away(subject, &error))?;
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
         let (mut sender, connection) = shaken.map_err(|error| self.away(subject, &error))?;
         // Ends with the answer's body, or with its sender.

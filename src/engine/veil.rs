@@ -5,7 +5,6 @@
 use std::{
     convert::Infallible,
     io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,13 +18,13 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use super::Engine;
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::{self, Listener, Stream, place},
+    model::error::{Error, Reason, Result},
+};
 
 /// Longest list that is read; a thousand containers have about 2 MiB.
 const MAX_LIST_BYTES: usize = 64 << 20;
@@ -35,6 +34,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 /// A socket that shows the engine without some containers; it goes with the value.
 #[derive(Debug)]
 pub struct Veil {
+    directory: PathBuf,
     path: PathBuf,
     /// Ends with the value, and everything that it serves with it.
     _serving: JoinSet<()>,
@@ -47,7 +47,7 @@ impl Engine {
     pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let own = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let path = own.join("engine.sock");
+        let path = place(&own, "engine.sock");
         let failed = |error: io::Error| {
             let shown = path.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("cannot listen on {shown}: {error}")).caused_by(error)
@@ -57,30 +57,30 @@ impl Engine {
             // One that a run which was killed left.
             _ => {}
         }
-        std::fs::DirBuilder::new().mode(0o700).create(&own).map_err(failed)?;
-        let listener = UnixListener::bind(&path).map_err(failed)?;
+        local::make_private_dir(&own).map_err(failed)?;
+        let listener = Listener::bind(&path).map_err(failed)?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, self.socket().to_owned(), Arc::new(hidden)));
-        Ok(Veil { path, _serving: serving })
+        Ok(Veil { directory: own, path, _serving: serving })
     }
 }
 
 impl Veil {
     /// Its address, as DOCKER_HOST spells it.
     pub fn url(&self) -> String {
-        format!("unix://{}", self.path.display())
+        local::url(&self.path)
     }
 }
 
 impl Drop for Veil {
     fn drop(&mut self) {
-        let _ = self.path.parent().map(std::fs::remove_dir_all);
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
-async fn serve(listener: UnixListener, engine: PathBuf, hidden: Arc<Vec<String>>) {
+async fn serve(listener: Listener, engine: PathBuf, hidden: Arc<Vec<String>>) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok(stream) = listener.accept().await {
         let (engine, hidden) = (engine.clone(), hidden.clone());
         connections.spawn(async move {
             let service = service_fn(move |request| {
@@ -118,7 +118,7 @@ async fn ask(
     engine: &Path,
     request: Request<Incoming>,
 ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TokioIo::new(UnixStream::connect(engine).await?);
+    let stream = TokioIo::new(Stream::connect(engine).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
     // Ends with the response's body.
     tokio::spawn(connection);

@@ -25,13 +25,15 @@ use super::{
     terminal::Terminal,
 };
 use crate::shim::{
-    caller::Channel,
-    socket::{Delivery, Inbox},
+    caller::{Channel, Delivery, Inbox, Passed},
     wire::{Ended, MAX_ANSWER_BYTES, Message, StartReason},
 };
 
 /// Longer than a keeper goes on killing.
 const END_BOUND: Duration = Duration::from_secs(12);
+
+/// What a tree on this machine that is kept as a whole is kept by.
+const CAGE: Containment = if cfg!(windows) { Containment::Job } else { Containment::Cgroup };
 
 /// What never changes about an exec.
 #[derive(Debug, Clone)]
@@ -285,7 +287,7 @@ impl Execution {
         let cause = heard.cause?;
         let containment = match (self.place, heard.ended) {
             (Place::Engine, _) => Containment::Engine,
-            (_, Some(ended)) if ended.caged => Containment::Cgroup,
+            (_, Some(ended)) if ended.caged => CAGE,
             _ if heard.is_squeezed => Containment::PidsLimit,
             _ => Containment::Walk,
         };
@@ -497,7 +499,7 @@ impl Heard {
         self.exit.get_or_insert(Exit { outcome, oom });
     }
 
-    fn note_terminal(&mut self, outer: Option<std::os::fd::OwnedFd>) -> io::Result<()> {
+    fn note_terminal(&mut self, outer: Option<Passed>) -> io::Result<()> {
         match (self.terminal.take(), outer) {
             (Some(terminal), Some(outer)) => self.terminal = Some(terminal.open(outer)?),
             (Some(_), None) => return Err(io::Error::new(io::ErrorKind::NotFound, "it did not come")),

@@ -3,10 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +17,10 @@ use rustix::{
 use tokio::net::UnixStream;
 
 use super::{
+    dial::{DialError, DialErrorKind},
     execution::{Execution, Parts, Place},
+    ids::ExecIds,
+    limit::limit,
     living::Living,
     pipes::Pipes,
     program::Program,
@@ -30,7 +30,6 @@ use super::{
 };
 use crate::{
     model::error::{Error, Reason, Result},
-    random,
     shim::{
         caller::Channel,
         resident,
@@ -66,59 +65,6 @@ pub struct Link {
     living: Arc<Living>,
     ids: Arc<ExecIds>,
     null: OwnedFd,
-}
-
-/// Ids of execs: unique on this broker, and not those of its last run.
-#[derive(Debug)]
-pub(super) struct ExecIds {
-    boot: u64,
-    last: AtomicU64,
-}
-
-/// Why there is no connection to a socket in a container.
-#[derive(Debug)]
-pub struct DialError {
-    /// What sort.
-    pub kind: DialErrorKind,
-    /// What the system says.
-    pub message: String,
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialErrorKind {
-    /// Nothing of that name.
-    Missing,
-    /// A socket that nobody listens on.
-    Refused,
-    /// Not allowed.
-    Denied,
-    /// A link, a file, another mount: not a stream socket of that directory.
-    NotASocket,
-    /// It listens and does not accept.
-    Busy,
-    /// The shim is gone: the container stopped, or it was killed. A new link may work.
-    Gone,
-    /// Something else.
-    Other,
-}
-
-impl std::fmt::Display for DialError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for DialError {}
-
-impl ExecIds {
-    pub(super) fn new() -> Self {
-        ExecIds { boot: random::number(), last: AtomicU64::new(0) }
-    }
-
-    pub(super) fn next(&self) -> String {
-        format!("{:08x}-{}", self.boot as u32, self.last.fetch_add(1, Ordering::Relaxed) + 1)
-    }
 }
 
 impl Link {
@@ -268,11 +214,6 @@ impl From<ConnectReason> for DialErrorKind {
 fn gone(error: Error) -> DialError {
     let kind = if error.reason() == Reason::ShimUnavailable { DialErrorKind::Gone } else { DialErrorKind::Other };
     DialError { kind, message: error.to_string() }
-}
-
-/// What cannot be made for want of descriptors or memory.
-pub(super) fn limit(error: io::Error) -> Error {
-    Error::new(Reason::LimitReached, "", format!("descriptors or memory ran short: {error}")).caused_by(error)
 }
 
 /// What a shim in a container passed is used only if it is a connected stream socket between processes of this machine.

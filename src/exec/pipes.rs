@@ -2,6 +2,8 @@
 
 use std::{io, os::fd::OwnedFd};
 
+use tokio::net::unix::pipe;
+
 use super::{input::Input, output::Output, program::Stdin};
 
 /// Both sides.
@@ -40,5 +42,28 @@ impl Pipes {
             (Output::ended(), None)
         };
         Ok(Pipes { outputs: [out, err], input, far: FarEnds { stdin, stdout, stderr } })
+    }
+}
+
+/// A far end of a pipe that is read in this process.
+pub(super) type FarReader = pipe::Receiver;
+/// One that is written to in this process.
+pub(super) type FarWriter = pipe::Sender;
+
+/// The far ends where no program has them but this process.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) stdin: Option<FarReader>,
+    pub(super) outputs: [Option<FarWriter>; 2],
+}
+
+impl FarEnds {
+    /// Has the runtime see to them.
+    pub(super) fn watched(self) -> io::Result<Ends> {
+        let output = pipe::Sender::from_owned_fd;
+        Ok(Ends {
+            stdin: self.stdin.map(pipe::Receiver::from_owned_fd).transpose()?,
+            outputs: [Some(output(self.stdout)?), self.stderr.map(output).transpose()?],
+        })
     }
 }

@@ -166,8 +166,8 @@ pub struct Exit {
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It exited with this code, 0 to 255.
-    Code(u8),
+    /// It exited with this code: 0 to 255, and on Windows any.
+    Code(i32),
     /// It exited with this code, or a signal with this number less 128 ended it. Only where the engine alone ran it,
     /// which cannot tell, and the code is above 128.
     CodeOrSignal(u8),
@@ -255,6 +255,8 @@ pub enum Containment {
     Walk,
     /// The same, and a cgroup of its own, killed in one go where walking is not enough.
     Cgroup,
+    /// A Job Object of Windows, which no process leaves and which is ended in one go.
+    Job,
     /// The same as `Walk`, and the process limit of its container, which was squeezed until the tree was gone.
     PidsLimit,
     /// None: only the engine knows the program.
@@ -285,6 +287,7 @@ impl Containment {
         match self {
             Containment::Walk => "WALK",
             Containment::Cgroup => "CGROUP",
+            Containment::Job => "JOB",
             Containment::PidsLimit => "PIDS_LIMIT",
             Containment::Engine => "ENGINE",
         }
@@ -383,7 +386,7 @@ impl Program {
         if self.argv.iter().any(|arg| arg.contains('\0')) {
             return Err(Error::new(Reason::ArgvInvalid, "argv", "an argument must not hold NUL"));
         }
-        if self.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/') || cwd.contains('\0')) {
+        if self.cwd.as_ref().is_some_and(|cwd| !std::path::Path::new(cwd).is_absolute() || cwd.contains('\0')) {
             return Err(Error::new(Reason::RequestInvalid, "cwd", "cwd must be an absolute path without NUL"));
         }
         let wrong =

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::shim::wire::StartReason;
 
-/// A terminal hands on what was written to it a little later; an end is told when nothing came for that long.
+/// A terminal hands on what was written to it a little later, and so does a pipe on Windows; an end is told when nothing
+/// came for that long.
 const SETTLING: Duration = Duration::from_millis(20);
 /// What a terminal can hold, in bytes.
 const TERMINAL_BYTES: u64 = 128 << 10;
@@ -89,7 +90,7 @@ impl Run {
             Reading { drain: program.drain_timeout, idle: program.limits.idle, max_bytes: program.limits.output_bytes };
         let exec_id = execution.info.id.clone();
         let mut run = Run::ended(exec_id, End::NotYet, reading);
-        run.settling = execution.info.tty.then(|| Silence::new(SETTLING));
+        run.settling = (execution.info.tty || cfg!(windows)).then(|| Silence::new(SETTLING));
         run.outputs = outputs;
         run.execution = Some(execution);
         run

@@ -1,21 +1,17 @@
 //! The directories of one extension and of its generations.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use cap_std::{ambient_authority, fs::Dir};
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    io::Errno,
-};
 use sha2::{Digest, Sha256};
 
 use super::{
-    layout::{SHORT, failed, names, private_file, set_mode},
+    layout::{SHORT, failed, names},
+    private::{link, make_dir, private_file, rename_new, set_mode, share_tree},
     remove::{self, Leftovers},
     unpack::{Placement, Unpacker},
 };
@@ -61,7 +57,7 @@ impl ExtensionDir {
         let hidden = self.is_shared.then(|| (self.root.join("hidden"), 0o700));
         let own = [(self.guest(), 0o777), (self.broker(), 0o755), (self.root.join("generations"), passage)];
         for (path, mode) in std::iter::once((self.root.clone(), passage)).chain(hidden).chain(own) {
-            match DirBuilder::new().mode(mode).create(&path) {
+            match make_dir(&path, mode) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(failed("create", &path, error));
                 }
@@ -69,7 +65,7 @@ impl ExtensionDir {
             }
         }
         match self.short_broker() {
-            Some(short) => match std::os::unix::fs::symlink(self.broker(), &short) {
+            Some(short) => match link(&self.broker(), &short) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", &short, error)),
                 _ => Ok(()),
             },
@@ -192,7 +188,7 @@ impl GenerationDir {
     /// moved out of their reach.
     fn share(&self) -> Result<()> {
         let hidden = self.hidden();
-        match DirBuilder::new().mode(0o700).create(&hidden) {
+        match make_dir(&hidden, 0o700) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", &hidden, error)),
             _ => set_mode(&hidden, 0o700)?,
         }
@@ -250,8 +246,8 @@ impl Staging {
         match rename_new(&self.files.root, &target.root) {
             Ok(()) => self.promoted = true,
             // Somebody mounted a disk over `extensions`.
-            Err(Errno::XDEV) => self.copy_to(extension, &target, number)?,
-            Err(error) => return Err(failed("create", &target.root, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_to(extension, &target, number)?,
+            Err(error) => return Err(failed("create", &target.root, error)),
         }
         Ok(target)
     }
@@ -261,7 +257,7 @@ impl Staging {
         let root = extension.root.join("generations").join(format!(".{number}.partial"));
         let partial = GenerationDir { root, is_shared: extension.is_shared };
         remove::remove(&partial.root)?;
-        DirBuilder::new().mode(0o700).create(&partial.root).map_err(|error| failed("create", &partial.root, error))?;
+        make_dir(&partial.root, 0o700).map_err(|error| failed("create", &partial.root, error))?;
         Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;
         if extension.is_shared {
             partial.share()?;
@@ -278,28 +274,4 @@ impl Drop for Staging {
             tracing::warn!(%left, "staged files stay until the next start");
         }
     }
-}
-
-/// Gives group and others what the owner may, but for writing. Nobody else has the tree yet.
-fn share_tree(path: &Path) -> io::Result<()> {
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
-    if found.is_symlink() {
-        return Ok(());
-    }
-    let own = found.permissions().mode() & 0o700;
-    let shared = own & 0o500;
-    fs::set_permissions(path, fs::Permissions::from_mode(own | shared >> 3 | shared >> 6))?;
-    if found.is_dir() {
-        for entry in fs::read_dir(path)? {
-            share_tree(&entry?.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }

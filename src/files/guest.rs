@@ -18,7 +18,10 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::Stream,
+    model::error::{Error, Reason, Result},
+};
 
 /// An open guest directory.
 #[derive(Debug)]
@@ -131,6 +134,14 @@ impl GuestDir {
             Err(Errno::NOENT) => Err(DialError::Other(io::Error::other("/proc is not mounted"))),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same, for the runtime that this runs in.
+    ///
+    /// # Errors
+    /// See [`DialError`]; nothing was sent.
+    pub fn connect(&self, name: &str) -> Result<Stream, DialError> {
+        Stream::from_std(self.dial(name)?).map_err(DialError::Other)
     }
 
     /// Removes the socket `name` so that a backend that is about to start can bind it; anything but a socket stays.

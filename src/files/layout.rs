@@ -18,37 +18,30 @@
 //! directory of its own there, 0700: a container's root may leave programs in it that make root of whoever runs them.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::{
-    fs::{FlockOperation, OFlags, flock},
-    io::Errno,
-    process::geteuid,
-};
-
+pub use super::private::{check_owner, hand_over, holder_of, is_program, make_dir, readable};
 use super::{
     extension::{ExtensionDir, Staging},
+    private::{admit, close_to_others, make_private, private_file, set_mode},
     remove,
 };
 use crate::{
+    local,
     model::{
         error::{Error, Reason, Result},
         reference::ExtensionId,
         signature::{KEY_BYTES, Key},
     },
-    user::access::Access,
 };
 
 /// Where in a user's directory short ways lead to what has long names: an address holds 107 bytes.
 pub(super) const SHORT: &str = "s";
-/// The name of a socket in it that leads to an engine that has none.
-pub const ENGINE_SOCKET: &str = "engine.sock";
 
 /// The data directory, held for this process alone as long as the value lives.
 #[derive(Debug)]
@@ -77,8 +70,7 @@ impl Layout {
     /// Those of [`Layout::open`]; `FILE_FAILED` also where the disk keeps no access control lists.
     pub fn open_for(data: &Path, uid: u32) -> Result<Layout> {
         let layout = Layout::open_as(data, true)?;
-        let access = Access { owner: 7, users: vec![(uid, 1)], ..Access::default() };
-        access.set(data).map_err(|error| failed("let its user into", data, error))?;
+        admit(data, uid).map_err(|error| failed("let its user into", data, error))?;
         Ok(layout)
     }
 
@@ -88,11 +80,7 @@ impl Layout {
         // What another broker holds is not touched.
         let lock = lock(&data.join("lock"))?;
         // Grants and audit in it are nobody else's to read.
-        let mode = fs::metadata(data).map_err(|error| failed("open", data, error))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            fs::set_permissions(data, fs::Permissions::from_mode(mode & 0o700))
-                .map_err(|error| failed("set the mode of", data, error))?;
-        }
+        close_to_others(data)?;
         let layout = Layout { root: data.to_owned(), is_shared, _lock: lock, staged: AtomicU64::new(0) };
         for (name, mode) in
             [("extensions", layout.passage()), ("staging", 0o700), ("docker-config", 0o700), (SHORT, layout.passage())]
@@ -121,7 +109,7 @@ impl Layout {
 
     /// Where a socket leads to an engine that has none.
     pub fn engine_socket(&self) -> PathBuf {
-        self.root.join(ENGINE_SOCKET)
+        engine_socket(&self.root)
     }
 
     /// The database.
@@ -212,7 +200,7 @@ impl Layout {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let name = format!("{nanos:x}-{}", self.staged.fetch_add(1, Ordering::Relaxed));
         let root = self.root.join("staging").join(name);
-        DirBuilder::new().mode(0o700).create(&root).map_err(|error| failed("create", &root, error))?;
+        make_dir(&root, 0o700).map_err(|error| failed("create", &root, error))?;
         Ok(Staging::at(root))
     }
 
@@ -240,6 +228,11 @@ pub fn extensions_of(data: &Path) -> Result<Vec<(String, ExtensionDir)>> {
     extensions_in(data, false)
 }
 
+/// Where in a data directory a socket leads to an engine that has none.
+pub fn engine_socket(data: &Path) -> PathBuf {
+    local::place(data, "engine.sock")
+}
+
 fn extensions_in(data: &Path, is_shared: bool) -> Result<Vec<(String, ExtensionDir)>> {
     let root = data.join("extensions");
     let at = |name: String| (name.clone(), ExtensionDir::at(root.join(name), is_shared));
@@ -248,80 +241,17 @@ fn extensions_in(data: &Path, is_shared: bool) -> Result<Vec<(String, ExtensionD
     Ok(found)
 }
 
-/// The process that holds a data directory, as the kernel lists locks; asks for none.
-pub fn holder_of(data: &Path) -> Option<i32> {
-    let inode = fs::metadata(data.join("lock")).ok()?.ino();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().filter_map(|line| flock_of(line, inode)).find(|pid| {
-        // Inodes of other disks have the same numbers.
-        let of = format!("/proc/{pid}/comm");
-        fs::read_to_string(of).is_ok_and(|name| name.trim_end() == "longshore")
-    })
-}
-
-/// The process of a line such as `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`, where it is about that inode.
-fn flock_of(line: &str, inode: u64) -> Option<i32> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else { return None };
-    let (_, found) = place.rsplit_once(':')?;
-    (found.parse() == Ok(inode)).then(|| pid.parse().ok())?
-}
-
-/// Makes a directory that only its owner may look into; one that is there stays as it is.
-pub(super) fn make_private(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("create", path, error))
-}
-
-/// Whether a directory may hold the broker's data.
-///
-/// # Errors
-/// `CONFIG_INVALID` for one of another user or one that others may write to; `FILE_FAILED`.
-pub fn check_owner(path: &Path) -> Result<()> {
-    let found = fs::metadata(path).map_err(|error| failed("open", path, error))?;
-    let (shown, own) = (path.display().to_string(), geteuid().as_raw());
-    let refused = |why: String| Err(Error::new(Reason::ConfigInvalid, shown.clone(), why));
-    if !found.is_dir() {
-        return refused(format!("data directory {shown:?} is not a directory"));
-    }
-    if found.uid() != own {
-        let why = format!("data directory {shown:?} belongs to uid {}, the broker runs as uid {own}", found.uid());
-        return refused(format!("{why}; name another with --data-dir"));
-    }
-    if found.mode() & 0o022 != 0 {
-        let mode = found.mode() & 0o777;
-        return refused(format!("data directory {shown:?} can be written by others (mode {mode:o}); chmod it to 700"));
-    }
-    Ok(())
-}
-
 pub(super) fn lock(path: &Path) -> Result<File> {
     let file = private_file(path).map_err(|error| failed("open", path, error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => {
+        Err(TryLockError::WouldBlock) => {
             let shown = path.parent().unwrap_or(path).display().to_string();
             let text = format!("another broker uses the data directory {shown:?}; stop it or name another directory");
             Err(Error::new(Reason::AlreadyRunning, shown, text))
         }
-        Err(error) => Err(failed("lock", path, error.into())),
+        Err(TryLockError::Error(error)) => Err(failed("lock", path, error)),
     }
-}
-
-/// Opens a file for writing, without following a link; it is emptied, and made 0600 if it is new.
-pub(super) fn private_file(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(flags).open(path)
-}
-
-/// By descriptor, so that a link in the way is refused instead of followed.
-pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::DIRECTORY).bits()).unwrap_or_default();
-    fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .and_then(|dir| dir.set_permissions(fs::Permissions::from_mode(mode)))
-        .map_err(|error| failed("set the mode of", path, error))
 }
 
 /// Names of the directories in a directory; none if it does not exist.
@@ -345,7 +275,7 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -362,8 +292,8 @@ mod tests {
         assert_eq!(Layout::open(&data).unwrap_err().reason(), Reason::AlreadyRunning);
         let locks =
             format!("1: FLOCK  ADVISORY  WRITE 7 08:01:{} 0 EOF", fs::metadata(data.join("lock")).unwrap().ino());
-        assert_eq!(flock_of(&locks, fs::metadata(data.join("lock")).unwrap().ino()), Some(7));
-        assert_eq!(flock_of(&locks, 1), None);
+        assert_eq!(super::super::private::flock_of(&locks, fs::metadata(data.join("lock")).unwrap().ino()), Some(7));
+        assert_eq!(super::super::private::flock_of(&locks, 1), None);
         // This process holds it, and is no broker.
         assert_eq!(holder_of(&data), None);
         fs::create_dir_all(data.join("staging/old/deep")).unwrap();
@@ -393,7 +323,7 @@ mod tests {
         }
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Layout::open(temp.path()).unwrap();
-        if geteuid().is_root() {
+        if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(temp.path(), Some(12_345), None).unwrap();
             assert!(Layout::open(temp.path()).unwrap_err().message().contains("12345"));
         }

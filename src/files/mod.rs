@@ -3,21 +3,29 @@
 //! directory, one component at a time, and no symbolic link is followed.
 
 pub mod extension;
+#[cfg_attr(windows, path = "windows/guest.rs")]
 pub mod guest;
 pub mod layout;
+#[cfg_attr(windows, path = "windows/remove.rs")]
 pub mod remove;
 pub mod unpack;
 pub mod users;
 
+#[cfg_attr(windows, path = "windows/copy.rs")]
 mod copy;
+#[cfg(unix)]
 mod links;
 mod meter;
 mod name;
+#[cfg(unix)]
 mod open;
+#[cfg_attr(windows, path = "windows/private.rs")]
+mod private;
+#[cfg_attr(windows, path = "windows/tree.rs")]
 mod tree;
 
 /// Runs something as a plain user: as `uid` on a thread of its own if the test runs as root, else as it is.
-#[cfg(test)]
+#[cfg(all(test, unix))]
 fn as_plain_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     use rustix::{process::Uid, process::geteuid, thread::set_thread_res_uid};
     std::thread::scope(|scope| {

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -41,7 +40,7 @@ pub(super) fn checked(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
             b"" | b"." => continue,
             b".." => return refuse("a name may not hold `..`"),
             long if long.len() > MAX_COMPONENT_BYTES => return refuse("a file name is longer than 255 bytes"),
-            name => path.push(OsStr::from_bytes(name)),
+            name => path.push(os_name(name).ok_or_else(|| refused(raw, "the name is no text"))?),
         }
         depth += 1;
     }
@@ -49,6 +48,18 @@ pub(super) fn checked(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
         return refuse(&format!("{depth} directories deep; at most {} are taken", limits.max_depth));
     }
     Ok(path)
+}
+
+/// Bytes as a name of this system; `None` where they are none.
+#[cfg(unix)]
+pub(super) fn os_name(bytes: &[u8]) -> Option<&OsStr> {
+    Some(std::os::unix::ffi::OsStrExt::from_bytes(bytes))
+}
+
+/// Bytes as a name of this system; `None` where they are none.
+#[cfg(windows)]
+pub(super) fn os_name(bytes: &[u8]) -> Option<&OsStr> {
+    std::str::from_utf8(bytes).ok().map(OsStr::new)
 }
 
 /// Maps names of an archive to paths below the destination.
@@ -72,9 +83,11 @@ impl<'a> Placer<'a> {
         let top = self.top.get_or_insert_with(|| name.iter().next().map(PathBuf::from).unwrap_or_default());
         let Ok(rest) = name.strip_prefix(&*top) else {
             let why = format!("lies beside {top:?}; the archive must have one top entry");
-            return Err(refused(name.as_os_str().as_bytes(), &why));
+            return Err(refused(name.as_os_str().as_encoded_bytes(), &why));
         };
-        Ok((self.base().join(rest), rest.as_os_str().is_empty()))
+        let is_top = rest.as_os_str().is_empty();
+        // Joined with nothing, it would end in a separator.
+        Ok((if is_top { self.base().to_owned() } else { self.base().join(rest) }, is_top))
     }
 
     /// Where a name that a hard link gives leads, if inside what is taken.

@@ -6,7 +6,6 @@
 
 use std::{
     io::{self, Read},
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +16,7 @@ use tar::{Archive, Entry, EntryType};
 use super::{
     copy,
     meter::Metered,
-    name::{Placer, checked, refused},
+    name::{Placer, checked, os_name, refused},
     tree::{Tree, unreadable},
 };
 use crate::{
@@ -267,7 +266,10 @@ impl<'a> Run<'a> {
                 return self.item(raw, Item::File(mode, size, entry));
             }
             EntryType::Directory => Item::Dir(mode),
-            EntryType::Symlink => Item::Symlink(PathBuf::from(std::ffi::OsStr::from_bytes(&link_name(entry, raw)?))),
+            EntryType::Symlink => {
+                let target = link_name(entry, raw)?;
+                Item::Symlink(os_name(&target).ok_or_else(|| refused(raw, "its target is no text"))?.into())
+            }
             EntryType::Link => Item::Hardlink(link_name(entry, raw)?),
             other => return Err(refused(raw, special(other))),
         };

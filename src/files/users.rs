@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::layout::{Layout, check_owner, lock, make_private, names, set_mode};
+use super::{
+    layout::{Layout, check_owner, lock, names},
+    private::{make_private, set_mode},
+};
 use crate::model::error::Result;
 
 /// Others pass through to what they know the name of.

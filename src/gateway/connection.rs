@@ -2,14 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        UnixStream,
-        unix::{ReadHalf, WriteHalf},
-    },
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{
     Gateway, Made,
@@ -19,7 +12,10 @@ use super::{
     reply::Reply,
     tunnel,
 };
-use crate::model::extension::ResourceKind;
+use crate::{
+    local::{ReadHalf, Stream, WriteHalf},
+    model::extension::ResourceKind,
+};
 
 /// How long a client may say nothing at first.
 const FIRST_BOUND: Duration = Duration::from_secs(60);
@@ -48,14 +44,14 @@ enum Then {
 /// A connection.
 pub(super) struct Connection {
     gateway: Arc<Gateway>,
-    client: UnixStream,
-    engine: Option<UnixStream>,
+    client: Stream,
+    engine: Option<Stream>,
     up: Flow,
     down: Flow,
 }
 
 impl Connection {
-    pub(super) fn new(gateway: Arc<Gateway>, client: UnixStream) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, client: Stream) -> Self {
         Connection { gateway, client, engine: None, up: Flow::default(), down: Flow::default() }
     }
 
@@ -121,13 +117,13 @@ impl Connection {
     }
 
     /// A connection to the engine: the one there is, if it still is one.
-    async fn engine(&mut self) -> Result<UnixStream, Reply> {
-        let usable = |engine: &UnixStream| matches!(engine.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    async fn engine(&mut self) -> Result<Stream, Reply> {
+        let usable = |engine: &Stream| matches!(engine.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
         if let Some(engine) = self.engine.take().filter(|engine| self.down.is_empty() && usable(engine)) {
             return Ok(engine);
         }
         self.down = Flow::default();
-        let dialled = timeout(CONNECT_BOUND, UnixStream::connect(&self.gateway.engine)).await;
+        let dialled = timeout(CONNECT_BOUND, Stream::connect(&self.gateway.engine)).await;
         dialled.map_err(|_| Reply::engine_away("it accepts no connection"))?.map_err(Reply::engine_away)
     }
 
@@ -268,7 +264,7 @@ struct Asked {
     data: Vec<u8>,
 }
 
-async fn ask(engine: &mut UnixStream, request: &[u8], method: &str) -> Result<Asked, String> {
+async fn ask(engine: &mut Stream, request: &[u8], method: &str) -> Result<Asked, String> {
     let (read, mut write) = engine.split();
     write.write_all(request).await.map_err(|error| error.to_string())?;
     let mut down = Flow::default();

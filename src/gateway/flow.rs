@@ -4,15 +4,13 @@
 use std::{cell::RefCell, io};
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::AsyncWriteExt,
-    net::unix::{ReadHalf, WriteHalf},
-};
+use tokio::io::AsyncWriteExt;
 
 use super::{
     chunked::Chunked,
     head::{Framing, Refusal, end_of},
 };
+use crate::local::{ReadHalf, WriteHalf};
 
 /// How much is read at a time of a body, in bytes: a socket's queue holds about this much.
 const READ_BYTES: usize = 128 << 10;

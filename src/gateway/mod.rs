@@ -26,10 +26,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{net::UnixStream, sync::Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    local::Stream,
     model::error::Result,
     peer::socket::{Caller, Socket},
 };
@@ -143,7 +144,7 @@ impl Gateways {
     }
 
     /// Receives somebody who came from a container by another way than the socket.
-    pub fn receive(&self, extension: &str, container: String, client: UnixStream) {
+    pub fn receive(&self, extension: &str, container: String, client: Stream) {
         if let Some(gateway) = lock(&self.open).get(extension) {
             receive(gateway, &self.tasks, client, Ok(Caller::Container(container)));
         }
@@ -189,7 +190,7 @@ impl Gateway {
     }
 
     /// Serves a client that has just connected, or tells it why not.
-    async fn serve(self: Arc<Self>, client: UnixStream, caller: Result<Caller, &'static str>) {
+    async fn serve(self: Arc<Self>, client: Stream, caller: Result<Caller, &'static str>) {
         let admitted = match caller {
             Ok(caller) => (self.rules.admit)(caller).await.map_err(Reply::from),
             Err(why) => Err(Reply::new(403, why)),
@@ -221,7 +222,7 @@ async fn accept(gateway: Arc<Gateway>, tasks: TaskTracker) {
     }
 }
 
-fn receive(gateway: &Arc<Gateway>, tasks: &TaskTracker, client: UnixStream, caller: Result<Caller, &'static str>) {
+fn receive(gateway: &Arc<Gateway>, tasks: &TaskTracker, client: Stream, caller: Result<Caller, &'static str>) {
     let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
         let message = format!("{} has {MAX_CONNECTIONS} connections already", gateway.extension);
         let _ = client.try_write(&Reply::new(503, message).to_bytes(false));

@@ -1,15 +1,13 @@
 //! Raw bytes both ways, for streams that a request has taken over: attach, exec, sessions.
 
-use std::os::fd::AsFd;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::{io::AsyncWriteExt, net::UnixStream};
+use tokio::io::AsyncWriteExt;
 
 use super::flow::{Body, Flow};
+use crate::local::{Stream, is_gone};
 
 /// Carries bytes until both directions have ended, or one side is gone. Each end that one side tells is told to the
 /// other.
-pub(super) async fn run(client: &mut UnixStream, engine: &mut UnixStream, up: &mut Flow, down: &mut Flow) {
+pub(super) async fn run(client: &mut Stream, engine: &mut Stream, up: &mut Flow, down: &mut Flow) {
     let (mut up_ended, mut down_ended) = (false, false);
     while !(up_ended && down_ended) {
         let (client_read, mut client_write) = client.split();
@@ -39,11 +37,4 @@ pub(super) async fn run(client: &mut UnixStream, engine: &mut UnixStream, up: &m
             return;
         }
     }
-}
-
-/// Whether the other side has closed both directions.
-fn is_gone(stream: &UnixStream) -> bool {
-    let mut polled = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::OUT)];
-    let ready = poll(&mut polled, Some(&Timespec::default()));
-    ready.is_ok_and(|count| count > 0) && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }

@@ -6,18 +6,52 @@ pub mod socket;
 use std::{
     collections::BTreeSet,
     fs, io, mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+use tokio::net::UnixStream;
 
 /// `SO_PEERPIDFD` of Linux 6.5.
 const SO_PEERPIDFD: libc::c_int = 77;
 /// Flag of a process that is ending, in the ninth field of `/proc/<pid>/stat`.
 const PF_EXITING: u64 = 0x4;
+
+/// The process at the other end of a socket.
+#[derive(Debug)]
+pub struct Other {
+    /// Its user.
+    pub uid: u32,
+    /// Its group, and its other groups, where the system says them.
+    pub groups: Option<(u32, Vec<u32>)>,
+    /// Its number, where it has one here.
+    pub pid: Option<i32>,
+}
+
+/// The process at the other end.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn other(stream: &UnixStream) -> io::Result<Other> {
+    let credentials = stream.peer_cred()?;
+    let pid = credentials.pid().filter(|pid| *pid > 0);
+    Ok(Other { uid: credentials.uid(), groups: groups_of(stream.as_fd()).ok(), pid })
+}
+
+/// Whether the process that connected still lives, so that its number has not gone to another. True where the kernel
+/// cannot tell (before Linux 6.5).
+pub fn is_there(stream: &UnixStream) -> bool {
+    is_alive(stream.as_fd())
+}
+
+/// The user at the other end, by its number; one that nobody has where that is not known.
+pub fn uid_of(stream: &UnixStream) -> u32 {
+    stream.peer_cred().map_or(u32::MAX, |peer| peer.uid())
+}
 
 /// Whether a process lives in a container that we do not live in, by its cgroups (v1 and v2). `None` where it is gone,
 /// ending, or cannot be looked at.

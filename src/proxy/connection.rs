@@ -13,11 +13,11 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::{io::AsyncWrite, net::UnixStream, time::Sleep};
+use tokio::{io::AsyncWrite, time::Sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::progress::Progress;
+use crate::local::{self, Stream};
 
 /// How much is read at first.
 const FIRST_READ_BYTES: usize = 8 << 10;
@@ -30,7 +30,7 @@ const MAX_SLICES: usize = 16;
 /// A stream, what was read from it and not taken yet, and what is to be written.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: UnixStream,
+    stream: Stream,
     /// What the backend sent; whoever reads takes from its beginning.
     pub(super) received: BytesMut,
     /// What goes to the backend, in order.
@@ -44,7 +44,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// On a fresh stream.
-    pub(super) fn new(stream: UnixStream, progress: Progress) -> Connection {
+    pub(super) fn new(stream: Stream, progress: Progress) -> Connection {
         Connection {
             stream,
             received: BytesMut::new(),
@@ -140,7 +140,7 @@ impl Connection {
 
     /// Whether the other end is closed for both directions, not only for what it sends: nobody is left to send to.
     pub(super) fn is_gone(&self) -> bool {
-        is_gone(&self.stream)
+        local::is_gone(&self.stream)
     }
 
     /// Whether the backend sends no more; that it takes no more either is seen by [`Connection::is_gone`] alone.
@@ -157,7 +157,7 @@ impl Connection {
     /// Whether the backend has neither closed nor sent what nobody asked for. The system is asked: what the runtime
     /// knows of the socket may be older.
     pub(super) fn is_silent(&self) -> bool {
-        events(&self.stream, PollFlags::IN | PollFlags::RDHUP).is_some_and(|events| events.is_empty())
+        local::is_silent(&self.stream)
     }
 
     /// Lets go of memory that is of no use while nothing is asked.
@@ -166,19 +166,7 @@ impl Connection {
     }
 
     /// The bare stream of a backend that switched protocols, what it has sent since, and how far the request came.
-    pub(super) fn into_stream(self) -> (UnixStream, Bytes, Progress) {
+    pub(super) fn into_stream(self) -> (Stream, Bytes, Progress) {
         (self.stream, self.received.freeze(), self.progress)
     }
-}
-
-/// Whether the other end is closed for both directions.
-pub(super) fn is_gone(stream: &UnixStream) -> bool {
-    events(stream, PollFlags::OUT).is_some_and(|events| events.contains(PollFlags::HUP))
-}
-
-/// What the system says of a stream now; `None` where it does not.
-fn events(stream: &UnixStream, wanted: PollFlags) -> Option<PollFlags> {
-    let mut polled = [PollFd::new(stream, wanted)];
-    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?;
-    Some(polled[0].revents())
 }

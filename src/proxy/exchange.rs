@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Head, HeaderLine, HttpLanes, Limits, Pool, RequestHead,
@@ -21,7 +21,7 @@ use super::{
     tunnel::Tunnel,
     upload::Upload,
 };
-use crate::model::error::Result;
+use crate::{local::Stream, model::error::Result};
 
 /// How a backend is reached.
 pub struct Route<'a, D> {
@@ -39,9 +39,9 @@ pub struct Route<'a, D> {
 #[derive(Debug)]
 pub enum Dialled {
     /// HTTP/1.1.
-    Http1(UnixStream),
+    Http1(Stream),
     /// HTTP/2 with prior knowledge.
-    Http2(UnixStream),
+    Http2(Stream),
 }
 
 /// A piece of an answer.

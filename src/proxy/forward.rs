@@ -12,7 +12,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::UnixStream;
 
 use super::{
     GrpcLanes,
@@ -21,7 +20,7 @@ use super::{
         SEND_BUFFER_BYTES, Speaker, before_head, enter,
     },
 };
-use crate::model::error::Result;
+use crate::{local::Stream, model::error::Result};
 
 /// The body of a call that is carried.
 pub type CarriedBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -51,7 +50,7 @@ pub async fn forward<D, F>(
 ) -> Result<http::Response<Answer>>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Stream>>,
 {
     loop {
         let (mut lane, place, is_used) = enter(backend, lanes, &dial, connect).await?;

@@ -14,7 +14,7 @@ use h2::{
     client::{Builder, Connection, ResponseFuture, SendRequest},
 };
 use http::HeaderMap;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Dialled, Head, HeaderLine, Limits, Part, RequestHead, Route, Source, Tunnelled,
@@ -31,7 +31,10 @@ use super::{
     response::{Asked, Unreadable},
     upload::{Length, Piece, Upload, is_announced},
 };
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::Stream,
+    model::error::{Error, Reason, Result},
+};
 
 /// How often a request is sent that a backend refuses to look at.
 const MAX_ATTEMPTS: usize = 3;
@@ -45,7 +48,7 @@ pub(super) enum Way {
     /// A connection that is open already.
     Used(Lane<Requests>, Place),
     /// A stream that was just made.
-    Fresh(UnixStream),
+    Fresh(Stream),
 }
 
 /// An exchange under way.

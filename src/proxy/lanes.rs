@@ -22,13 +22,15 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
     sync::{Mutex as AsyncMutex, Notify},
     time::{sleep, timeout},
 };
 
 use super::{failure, progress::Progress, traffic::Traffic, wire::Wire};
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::Stream,
+    model::error::{Error, Reason, Result},
+};
 
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
 const MAX_CALLS: usize = 128;
@@ -178,7 +180,7 @@ pub(super) async fn enter<S: Speaker, D, F>(
 ) -> Result<(Lane<S>, Place, bool)>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Stream>>,
 {
     if let Some((lane, place)) = lanes.take() {
         return Ok((lane, place, true));
@@ -195,7 +197,7 @@ async fn enter_new<S: Speaker, D, F>(
 ) -> Result<(Lane<S>, Place, bool)>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Stream>>,
 {
     let _opening = timeout(connect, lanes.opening.lock())
         .await
@@ -210,11 +212,7 @@ where
 }
 
 /// A place on a connection that is made of a fresh stream, or on one that others made meanwhile.
-pub(super) async fn enter_by<S: Speaker>(
-    backend: &str,
-    lanes: &Lanes<S>,
-    stream: UnixStream,
-) -> Result<(Lane<S>, Place)> {
+pub(super) async fn enter_by<S: Speaker>(backend: &str, lanes: &Lanes<S>, stream: Stream) -> Result<(Lane<S>, Place)> {
     let _opening = lanes.opening.lock().await;
     if let Some(taken) = lanes.take() {
         return Ok(taken);
@@ -228,7 +226,7 @@ pub(super) async fn enter_by<S: Speaker>(
 async fn open<S: Speaker, D, F>(backend: &str, traffic: &Arc<Traffic>, dial: &D, connect: Duration) -> Result<Lane<S>>
 where
     D: Fn() -> F,
-    F: Future<Output = Result<UnixStream>>,
+    F: Future<Output = Result<Stream>>,
 {
     let progress = Progress::default();
     let dialled = timeout(connect, dial()).await.map_err(|_| failure::too_slow(backend, connect, &progress))?;
@@ -236,7 +234,7 @@ where
 }
 
 /// Makes a lane of a stream.
-async fn start<S: Speaker>(backend: &str, traffic: &Arc<Traffic>, stream: UnixStream) -> Result<Lane<S>> {
+async fn start<S: Speaker>(backend: &str, traffic: &Arc<Traffic>, stream: Stream) -> Result<Lane<S>> {
     let load = Arc::new(Load { most: AtomicUsize::new(MAX_CALLS), ..Load::default() });
     let stream = Listening { wire: Wire::new(stream, Arc::clone(traffic)), load: Arc::clone(&load), heard: false };
     let (sender, driver) =
@@ -363,7 +361,7 @@ impl Drop for Place {
 
 /// A stream whose first bytes are looked at: they tell a backend that does not speak HTTP/2.
 pub struct Listening {
-    wire: Wire<UnixStream>,
+    wire: Wire<Stream>,
     load: Arc<Load>,
     heard: bool,
 }

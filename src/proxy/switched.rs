@@ -11,7 +11,6 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::AsyncWrite,
-    net::UnixStream,
     time::{Sleep, sleep},
 };
 use tokio_util::io::poll_read_buf;
@@ -19,10 +18,12 @@ use tokio_util::io::poll_read_buf;
 use super::{
     Source, Tunnelled,
     clock::Watch,
-    connection::is_gone,
     upload::{MAX_EMPTY, Piece},
 };
-use crate::model::error::Result;
+use crate::{
+    local::{Stream, is_gone},
+    model::error::Result,
+};
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -31,7 +32,7 @@ const LOOKOUT: Duration = Duration::from_millis(250);
 
 /// A stream to a backend whose one direction is fed from a [`Source`] while the other is read.
 pub(super) struct Switched {
-    stream: UnixStream,
+    stream: Stream,
     /// What the backend sent behind its head.
     ahead: Bytes,
     buffer: BytesMut,
@@ -53,7 +54,7 @@ enum Sending {
 
 impl Switched {
     /// Over a stream; `ahead` is what was read from it already.
-    pub(super) fn new(stream: UnixStream, ahead: Bytes, watch: Watch) -> Switched {
+    pub(super) fn new(stream: Stream, ahead: Bytes, watch: Watch) -> Switched {
         Switched {
             stream,
             ahead,

@@ -9,10 +9,13 @@ use std::{
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use super::{
-    socket::{self, Delivery, Inbox},
-    watch::watch,
-};
+pub use super::socket::{Delivery, Inbox};
+use super::{socket, watch::watch};
+
+/// What can come with a message.
+pub type Passed = OwnedFd;
+/// What keeps a waiter from missing what comes.
+pub type Guard<'a> = AsyncFdReadyGuard<'a, OwnedFd>;
 
 /// A channel. Closing it, and half-closing it by [`Channel::kill`], ends what it was opened for.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Channel {
 
     /// Waits until something may be there to read. It is to be read before this is dropped with
     /// [`AsyncFdReadyGuard::clear_ready`].
-    pub async fn readable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    pub async fn readable(&self) -> io::Result<Guard<'_>> {
         self.socket.readable().await
     }
 
@@ -95,4 +98,14 @@ impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.get_ref().as_fd()
     }
+}
+
+/// Two ends of a channel within this process.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn pair() -> io::Result<(Channel, Channel)> {
+    let (near, far) = socket::pair()?;
+    Ok((Channel::new(near)?, Channel::new(far)?))
 }

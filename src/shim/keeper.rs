@@ -203,6 +203,6 @@ impl Watch for Keeper<'_> {
 fn end_of(status: WaitStatus) -> End {
     match status.terminating_signal() {
         Some(number) => End::Signal { number, core_dumped: libc::WCOREDUMP(status.as_raw()) },
-        None => End::Code(u8::try_from(status.exit_status().unwrap_or_default()).unwrap_or_default()),
+        None => End::Code(status.exit_status().unwrap_or_default()),
     }
 }

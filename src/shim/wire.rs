@@ -138,8 +138,8 @@ pub struct Ended {
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It exited with this code, 0 to 255.
-    Code(u8),
+    /// It exited with this code: on the wire 0 to 255; on Windows, where there is no wire, any.
+    Code(i32),
     /// It exited with this code, or a signal with this number less 128 ended it: an engine cannot tell.
     CodeOrSignal(u8),
     /// A signal ended it.
@@ -298,7 +298,7 @@ impl Writer {
 
     fn end(&mut self, end: End) -> &mut Self {
         match end {
-            End::Code(code) => self.tag(1).tag(code),
+            End::Code(code) => self.tag(1).tag(u8::try_from(code).unwrap_or(u8::MAX)),
             End::Signal { number, core_dumped } => self.tag(2).u32(number.cast_unsigned()).flag(core_dumped),
             End::CodeOrSignal(code) => self.tag(3).tag(code),
         }
@@ -411,7 +411,7 @@ impl<'a> Reader<'a> {
 
     fn end(&mut self) -> Result<End, WireError> {
         Ok(match self.tag()? {
-            1 => End::Code(self.tag()?),
+            1 => End::Code(self.tag()?.into()),
             2 => End::Signal { number: self.i32()?, core_dumped: self.flag()? },
             3 => End::CodeOrSignal(self.tag()?),
             tag => return Err(WireError::UnknownTag(tag)),
@@ -473,7 +473,7 @@ mod tests {
 
     fn ends() -> impl Strategy<Value = End> {
         prop_oneof![
-            any::<u8>().prop_map(End::Code),
+            any::<u8>().prop_map(|code| End::Code(code.into())),
             any::<u8>().prop_map(End::CodeOrSignal),
             (any::<i32>(), any::<bool>()).prop_map(|(number, core_dumped)| End::Signal { number, core_dumped }),
         ]

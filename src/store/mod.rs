@@ -13,6 +13,8 @@ mod journal;
 mod known;
 mod ledger;
 mod leftovers;
+#[cfg_attr(windows, path = "private_windows.rs")]
+mod private;
 #[cfg(test)]
 mod property_tests;
 mod schema;
@@ -21,8 +23,7 @@ mod schema_tests;
 mod squeezed;
 
 use std::{
-    fmt, fs,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fmt,
     path::Path,
     sync::{Arc, OnceLock},
     thread,
@@ -72,7 +73,7 @@ impl Store {
     /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_NEWER, STORE_UNWRITABLE.
     pub fn open(path: &Path) -> Result<Store> {
         check_writable(path)?;
-        close_to_others(path).map_err(|error| {
+        private::close_to_others(path).map_err(|error| {
             let message = format!("{}: setting its mode: {error}", path.display());
             Error::new(Reason::StoreUnwritable, path.display().to_string(), message).caused_by(error)
         })?;
@@ -192,12 +193,6 @@ impl fmt::Debug for Store {
 /// Now, in milliseconds since 1970.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Grants and audit are nobody else's to read, whoever gets as far as the file. What SQLite keeps beside it has its mode.
-fn close_to_others(path: &Path) -> std::io::Result<()> {
-    let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    made.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
 /// Looks before SQLite does: that would lay files beside a database which it may not write, with the same rights, and these

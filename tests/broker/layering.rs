@@ -37,7 +37,7 @@ fn picture() -> Vec<Module> {
 /// A library, and the modules or files that may name it.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // exec starts the shim in a container with it.
-    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs"]),
+    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs", "exec/windows/hub.rs"]),
     ("tonic", &["api", "backend.rs", "cli", "client", "pb.rs"]),
     ("tonic_types", &["api", "backend.rs", "cli", "client"]),
     ("tonic_health", &["api"]),

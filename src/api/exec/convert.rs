@@ -132,7 +132,7 @@ fn output_stream(stream: OutputStream) -> pb::OutputStream {
 fn exited(exit: Exit) -> pb::Exited {
     use pb::exited::Outcome as Told;
     let outcome = match exit.outcome {
-        Outcome::Code(code) => Told::Code(i32::from(code)),
+        Outcome::Code(code) => Told::Code(code),
         Outcome::CodeOrSignal(code) => Told::CodeOrSignal(i32::from(code)),
         Outcome::Signal { number, name, core_dumped } => Told::Signal(pb::SignalDeath { number, name, core_dumped }),
         Outcome::StartFailure { reason, message } => {

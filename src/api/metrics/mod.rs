@@ -1,5 +1,6 @@
 //! Metrics on a Unix socket of their own: HTTP/1.1, `GET /metrics`, the text form of Prometheus (OpenMetrics 1.0).
 
+#[cfg_attr(windows, path = "process_windows.rs")]
 mod process;
 mod text;
 

@@ -69,7 +69,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
 /// What may be wrong on the way to an engine that is not at a socket.
 fn how_to_reach(engine: &EngineAddress) -> &'static str {
     match engine {
-        EngineAddress::Unix(_) | EngineAddress::Tcp { tls_dir: None, .. } => START,
+        EngineAddress::Unix(_) | EngineAddress::Pipe(_) | EngineAddress::Tcp { tls_dir: None, .. } => START,
         EngineAddress::Tcp { .. } => "see that it listens there with TLS, and that the certificates are each other's",
         EngineAddress::Ssh(_) => {
             "see that ssh gets there without a question, as you: ssh -o BatchMode=yes HOST docker version"

@@ -2,6 +2,7 @@
 
 mod audit;
 mod call;
+#[cfg(unix)]
 mod dev;
 mod enable;
 mod events;
@@ -68,6 +69,7 @@ pub enum ClientCommand {
     /// Show what extensions did with what they were granted
     Audit(audit::Audit),
     /// Let a local process stand in for an extension's backend
+    #[cfg(unix)]
     Dev(dev::Dev),
     /// Show versions, engine, capabilities and limits of the broker
     Info(info::Info),
@@ -89,6 +91,7 @@ impl ClientCommand {
             ClientCommand::Exec(exec) => exec.extension.clone(),
             ClientCommand::Logs(logs) => logs.extension.clone(),
             ClientCommand::Grants(grants) => grants.extension.clone(),
+            #[cfg(unix)]
             ClientCommand::Dev(dev) => dev.extension.clone(),
             ClientCommand::Audit(audit) => audit.extension.clone().unwrap_or_default(),
             ClientCommand::Ps(ps) => ps.extension.clone().unwrap_or_default(),
@@ -117,7 +120,10 @@ impl ClientCommand {
 
     /// Whether the command sees to Ctrl-C itself.
     pub(super) fn ends_itself(&self) -> bool {
-        matches!(self, ClientCommand::Dev(_))
+        #[cfg(unix)]
+        return matches!(self, ClientCommand::Dev(_));
+        #[cfg(windows)]
+        false
     }
 
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
@@ -140,6 +146,7 @@ impl ClientCommand {
             ClientCommand::Logs(logs) => logs.run(console, options).await,
             ClientCommand::Grants(grants) => grants.run(console, options).await,
             ClientCommand::Audit(audit) => audit.run(console, options).await,
+            #[cfg(unix)]
             ClientCommand::Dev(dev) => dev.run(console, options).await,
             ClientCommand::Info(info) => info.run(console, options).await,
             ClientCommand::Version(version) => version.run(console, options).await,

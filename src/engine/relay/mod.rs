@@ -10,15 +10,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::{fs::Mode, io::Errno};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::TcpStream,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::{Listener, Stream},
+    model::error::{Error, Reason, Result},
+};
 
 mod ssh;
 mod tls;
@@ -68,12 +70,7 @@ impl Relay {
             let message = format!("cannot open a way to the engine at {shown}: {error}");
             Error::new(Reason::FileFailed, shown, message).caused_by(error)
         };
-        match rustix::fs::unlink(path) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        rustix::fs::chmod(path, Mode::from_raw_mode(0o600)).map_err(|error| failed(error.into()))?;
+        let listener = Listener::bind(path).map_err(failed)?;
         let trouble = Trouble::default();
         let accepting = tokio::spawn(accept(listener, Arc::new(far), trouble.clone()));
         Ok(Relay { path: path.to_owned(), trouble, accepting })
@@ -108,10 +105,10 @@ impl Trouble {
     }
 }
 
-async fn accept(listener: UnixListener, far: Arc<Far>, trouble: Trouble) {
+async fn accept(listener: Listener, far: Arc<Far>, trouble: Trouble) {
     loop {
         match listener.accept().await {
-            Ok((client, _)) => {
+            Ok(client) => {
                 let (far, trouble) = (Arc::clone(&far), trouble.clone());
                 tokio::spawn(async move { carry(client, &far, &trouble).await });
             }
@@ -125,7 +122,7 @@ async fn accept(listener: UnixListener, far: Arc<Far>, trouble: Trouble) {
 
 /// Carries one connection, each way until its end. An engine that cannot be reached is one that hangs up; before that it is
 /// noted why.
-async fn carry(mut client: UnixStream, far: &Far, trouble: &Trouble) {
+async fn carry(mut client: Stream, far: &Far, trouble: &Trouble) {
     let carried = match far {
         Far::Tcp(host, port) => match connect(host, *port).await {
             Ok(engine) => both_ways(&mut client, engine, trouble).await.map_err(|error| error.to_string()),
@@ -150,7 +147,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     connected.map_err(|error| format!("port {port} of {host}: {error}"))
 }
 
-async fn both_ways<S>(client: &mut UnixStream, engine: S, trouble: &Trouble) -> io::Result<()>
+async fn both_ways<S>(client: &mut Stream, engine: S, trouble: &Trouble) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -13,13 +13,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    net::UnixStream,
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::Semaphore,
     time::timeout,
 };
 
 use super::{Trouble, both_ways};
+use crate::local::Stream;
 
 /// How many connections there are at most: each is a program here and two there.
 const MAX_CONNECTIONS: usize = 64;
@@ -52,7 +52,7 @@ impl Ssh {
     }
 
     /// Carries one connection, each way until its end.
-    pub(super) async fn carry(&self, client: &mut UnixStream, trouble: &Trouble) -> Result<(), String> {
+    pub(super) async fn carry(&self, client: &mut Stream, trouble: &Trouble) -> Result<(), String> {
         let noted = |why: String| {
             trouble.set(Some(why.clone()));
             why

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::Path, sync::Arc};
 
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -12,7 +12,10 @@ use tokio_rustls::{
 };
 
 use super::{CONNECT_BOUND, Trouble, both_ways, connect};
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local::Stream,
+    model::error::{Error, Reason, Result},
+};
 
 /// An engine's address, whom it is believed, and who we are there.
 #[derive(Clone)]
@@ -67,7 +70,7 @@ impl Tls {
     }
 
     /// Carries one connection, each way until its end.
-    pub(super) async fn carry(&self, client: &mut UnixStream, trouble: &Trouble) -> Result<(), String> {
+    pub(super) async fn carry(&self, client: &mut Stream, trouble: &Trouble) -> Result<(), String> {
         let noted = |why: String| {
             trouble.set(Some(why.clone()));
             why

@@ -11,9 +11,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    local,
+    model::error::{Error, Reason, Result},
+};
 
 /// The version of the API where the engine does not say its own; every engine of today has it.
 const DEFAULT_VERSION: &str = "1.41";
@@ -128,7 +131,7 @@ impl Client {
 }
 
 async fn open(socket: &Path) -> Result<SendRequest<Full<Bytes>>> {
-    let stream = UnixStream::connect(socket).await.map_err(away)?;
+    let stream = local::Stream::connect(socket).await.map_err(away)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(away)?;
     // Ends with the sender, or when the stream is handed over.
     tokio::spawn(async move {

@@ -2,14 +2,12 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::io::{Errno, read, write};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split, unix::AsyncFd},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, copy, split},
     time::sleep,
 };
 
@@ -17,10 +15,12 @@ use super::{
     client::{Client, ExecState, Stream},
     frames::Frames,
 };
-use crate::shim::{
-    caller::Channel,
-    socket::Inbox,
-    wire::{End, Ended, MAX_REQUEST_BYTES, Message, StartReason},
+use crate::{
+    exec::pipes::{Ends, FarReader, FarWriter},
+    shim::{
+        caller::{Channel, Inbox},
+        wire::{End, Ended, MAX_REQUEST_BYTES, Message, StartReason},
+    },
 };
 
 /// How often the engine is asked whether the program ended: what it left running keeps the stream open.
@@ -33,13 +33,6 @@ const END_BOUND: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 << 10;
 /// Above this, a code may be a signal.
 const SIGNAL_BASE: i64 = 128;
-
-/// The far ends of a run's pipes.
-#[derive(Debug)]
-pub(super) struct Ends {
-    pub(super) stdin: Option<AsyncFd<OwnedFd>>,
-    pub(super) outputs: [Option<AsyncFd<OwnedFd>>; 2],
-}
 
 /// Stands between the engine and a run.
 #[derive(Debug)]
@@ -147,7 +140,7 @@ impl Keeper {
                     Some((columns, rows)) => self.client.resize(&self.exec, columns, rows).await,
                     None => return Over::Unwanted,
                 },
-                written = write_some(&ends.outputs, &mut pending), if pending.is_some() => {
+                written = write_some(&mut ends.outputs, &mut pending), if pending.is_some() => {
                     if written.is_err() {
                         return Over::Unwanted;
                     }
@@ -200,54 +193,29 @@ fn room(frames: &mut Frames) -> &mut BytesMut {
 }
 
 /// Writes as much of a piece as fits. Fails when nobody reads it.
-async fn write_some(outputs: &[Option<AsyncFd<OwnedFd>>; 2], pending: &mut Option<(usize, Bytes)>) -> io::Result<()> {
+async fn write_some(outputs: &mut [Option<FarWriter>; 2], pending: &mut Option<(usize, Bytes)>) -> io::Result<()> {
     let Some((which, data)) = pending else { return Ok(()) };
-    let Some(pipe) = outputs.get(*which).and_then(Option::as_ref) else {
-        *pending = None;
-        return Ok(());
-    };
-    loop {
-        let mut ready = pipe.writable().await?;
-        match write(pipe.get_ref(), data) {
-            Ok(len) => {
-                data.advance(len);
-                if data.is_empty() {
-                    *pending = None;
-                }
-                return Ok(());
-            }
-            Err(Errno::AGAIN) => ready.clear_ready(),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+    if let Some(pipe) = outputs.get_mut(*which).and_then(Option::as_mut) {
+        let written = pipe.write(data).await?;
+        data.advance(written);
+        if !data.is_empty() {
+            return Ok(());
         }
     }
+    *pending = None;
+    Ok(())
 }
 
 /// Carries what is typed, and its end.
-async fn type_in(stdin: AsyncFd<OwnedFd>, mut to: WriteHalf<Stream>) {
-    let mut bytes = vec![0; READ_BYTES];
-    loop {
-        let Ok(mut ready) = stdin.readable().await else { return };
-        match read(stdin.get_ref(), &mut bytes[..]) {
-            Ok(0) => {
-                let _ = to.shutdown().await;
-                return;
-            }
-            Ok(len) => {
-                if to.write_all(&bytes[..len]).await.is_err() {
-                    return;
-                }
-            }
-            Err(Errno::AGAIN) => ready.clear_ready(),
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
+async fn type_in(mut stdin: FarReader, mut to: WriteHalf<Stream>) {
+    if copy(&mut stdin, &mut to).await.is_ok() {
+        let _ = to.shutdown().await;
     }
 }
 
 fn end_of(code: i64) -> End {
     let low = u8::try_from(code.rem_euclid(256)).unwrap_or_default();
-    if code > SIGNAL_BASE { End::CodeOrSignal(low) } else { End::Code(low) }
+    if code > SIGNAL_BASE { End::CodeOrSignal(low) } else { End::Code(low.into()) }
 }
 
 fn text(frames: &mut Frames) -> String {

@@ -8,22 +8,23 @@ pub(super) mod client;
 pub(super) mod frames;
 mod keeper;
 
-use std::{os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use serde_json::json;
 
 use self::{client::Client, keeper::Keeper};
 use super::{
     execution::{Execution, Parts, Place},
-    link::{ExecIds, limit},
+    ids::ExecIds,
+    limit::limit,
     living::Living,
-    pipes::{FarEnds, Pipes},
+    pipes::Pipes,
     program::{Program, Stdin},
     run::Run,
 };
 use crate::{
     model::error::{Error, Reason, Result},
-    shim::{caller::Channel, socket, watch::watch},
+    shim::caller,
 };
 
 /// Gives a container a process limit by Podman's own API: of Docker's, Podman 4 has no `update`. 0 is none.
@@ -59,16 +60,13 @@ pub(super) async fn run(order: Order<'_>, program: &Program, living: &Arc<Living
     let mut client = Client::connect(order.socket).await?;
     let exec = create(&mut client, order, program).await?;
     let Pipes { outputs, input, far } = Pipes::open(program.stdin, program.tty.is_none()).map_err(limit)?;
-    let (near, far_socket) = socket::pair().map_err(limit)?;
-    let channel = Channel::new(near).map_err(limit)?;
-    let keeper_channel = Channel::new(far_socket).map_err(limit)?;
+    let (channel, keeper_channel) = caller::pair().map_err(limit)?;
     let stream = client.attach(&exec, program.tty.is_some()).await?;
     if let Some(size) = program.tty {
         client.resize(&exec, size.columns, size.rows).await;
     }
     let info = program.info(ids.next(), Some(order.container.to_owned()), true);
-    let FarEnds { stdin, stdout, stderr } = far;
-    let keeper = Keeper::new(client, exec, keeper_channel, ends(stdin, stdout, stderr)?);
+    let keeper = Keeper::new(client, exec, keeper_channel, far.watched().map_err(limit)?);
     tokio::spawn(keeper.keep(stream));
     let parts =
         Parts { info, place: Place::Engine, channel, input, terminal: None, squeeze: None, grace: program.grace };
@@ -93,17 +91,4 @@ async fn create(client: &mut Client, order: Order<'_>, program: &Program) -> Res
     let created = client.post(&format!("/containers/{}/exec", order.container), &body, order.container).await?;
     let id = created.get("Id").and_then(|id| id.as_str()).map(ToOwned::to_owned);
     id.ok_or_else(|| Error::new(Reason::EngineRefused, order.container, "the engine made an exec without an id"))
-}
-
-/// The pipes' far ends, none of which may block here.
-fn ends(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: Option<OwnedFd>) -> Result<keeper::Ends> {
-    let open = |fd: OwnedFd| {
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        watch(fd)
-    };
-    let open = |fd: OwnedFd| open(fd).map_err(limit);
-    Ok(keeper::Ends {
-        stdin: stdin.map(open).transpose()?,
-        outputs: [Some(open(stdout)?), stderr.map(open).transpose()?],
-    })
 }

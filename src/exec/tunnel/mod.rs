@@ -42,6 +42,7 @@ use crate::{
     },
 };
 
+pub use crate::shim::tunnel::Door;
 pub use visit::{Visit, Visits};
 
 /// A tunnel to dig.
@@ -82,7 +83,7 @@ async fn open<S>(stream: S, container: &str, visits: Option<&Visits>) -> Result<
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let failed = |error: io::Error| Failure::Engine(super::link::limit(error));
+    let failed = |error: io::Error| Failure::Engine(super::limit::limit(error));
     let said = Said::default();
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(STREAM_BYTES).initial_connection_window_size(TUNNEL_BYTES);

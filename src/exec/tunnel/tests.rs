@@ -17,7 +17,11 @@ use tokio::{
 
 use super::*;
 use crate::{
-    exec::link::{DialErrorKind, ExecIds, Link, Target},
+    exec::{
+        DialErrorKind,
+        ids::ExecIds,
+        link::{Link, Target},
+    },
     shim::{
         tunnel::Purpose,
         wire::{MAX_REQUEST_BYTES, Message},

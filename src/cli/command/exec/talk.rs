@@ -7,7 +7,6 @@ use futures_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 use tonic::Streaming;
@@ -15,7 +14,11 @@ use tonic::Streaming;
 use super::end::End;
 use crate::{
     cli::{
-        connect::Broker, console::Console, failure::Failure, signals::EndSignals, terminal::Terminal,
+        connect::Broker,
+        console::Console,
+        failure::Failure,
+        signals::{EndSignals, SizeChanges},
+        terminal::Terminal,
         view::exec::event_json,
     },
     pb::{self, exec_request::Message, exec_response::Event},
@@ -43,7 +46,7 @@ impl Talk {
         let Talk { start, input, terminal } = self;
         let is_typed_at = terminal.is_some() && input.is_some();
         // Both from before it has a size, so that no change and no end is missed.
-        let sizes = terminal.as_ref().map(|_| signal(SignalKind::window_change())).transpose()?;
+        let sizes = terminal.as_ref().map(|_| SizeChanges::listen()).transpose()?;
         let mut signals = terminal.as_ref().map(|_| EndSignals::listen()).transpose()?;
         let look = terminal.as_ref().map(Terminal::try_clone).transpose()?;
         let (begin, begun) = oneshot::channel();
@@ -127,10 +130,10 @@ fn pieces(input: Option<Input>) -> impl Stream<Item = Message> + Send {
 }
 
 /// The sizes of the terminal, each time that it has changed.
-fn resizes(terminal: Option<(Terminal, Signal)>) -> impl Stream<Item = Message> + Send {
+fn resizes(terminal: Option<(Terminal, SizeChanges)>) -> impl Stream<Item = Message> + Send {
     stream::unfold(terminal, |terminal| async move {
         let (terminal, mut changes) = terminal?;
-        changes.recv().await?;
+        changes.next().await?;
         Some((Message::Resize(terminal.size()), Some((terminal, changes))))
     })
 }

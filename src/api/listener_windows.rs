@@ -1,0 +1,82 @@
+//! The control socket: a named pipe of this user's own (design section 3).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    local::{Listener, Stream},
+    model::error::{Error, Reason, Result},
+};
+
+/// What clients are accepted from.
+pub type Listening = Listener;
+
+/// Who but the broker's user may connect: nobody, as a broker works for its own user alone here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// The group of the socket.
+    pub group: Option<u32>,
+    /// Single users.
+    pub users: Vec<u32>,
+    /// Other groups.
+    pub groups: Vec<u32>,
+}
+
+/// The control socket, listening. It goes with the value.
+#[derive(Debug)]
+pub struct ControlSocket {
+    /// Accepts clients.
+    pub listener: Listening,
+    name: PathBuf,
+}
+
+impl ControlSocket {
+    /// Makes the pipe: the first of its name, so that no other process answers in our place, and for this user alone.
+    ///
+    /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
+    pub fn open(name: &Path, admitted: Option<&Admitted>) -> Result<Self> {
+        Self::bind(name, "--socket", admitted)
+    }
+
+    /// The same for a pipe that another argument chooses.
+    ///
+    /// Errors: those of [`ControlSocket::open`].
+    pub fn bind(name: &Path, argument: &str, _admitted: Option<&Admitted>) -> Result<Self> {
+        let shown = name.display().to_string();
+        let listener = Listener::bind(name).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                let message = format!(
+                    "a process listens on {shown} already, perhaps another user's broker; choose another pipe with \
+                     {argument}"
+                );
+                Error::new(Reason::AlreadyRunning, shown.clone(), message)
+            }
+            _ => Error::new(Reason::FileFailed, shown.clone(), format!("{shown}: making the pipe: {error}"))
+                .caused_by(error),
+        })?;
+        Ok(ControlSocket { listener, name: name.to_owned() })
+    }
+
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.name
+    }
+}
+
+/// Accepts the next client. Errors are waited out.
+pub async fn accept(listener: &Listening) -> Stream {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! All programs: on the host each in a job of its own, in containers by the engine alone.
+
+use std::{path::Path, sync::Arc};
+
+use bollard::Docker;
+
+use super::{
+    engine,
+    execution::{ExecInfo, ExecView},
+    handle::ExecHandle,
+    ids::ExecIds,
+    link::Link,
+    living::{ExecCounts, ExecFilter, Left, Life, Living},
+    program::{Cause, Containment, Program},
+    run::Run,
+    tunnel::Visits,
+};
+use crate::model::error::{Error, Reason, Result};
+
+/// What a hub needs to know.
+#[derive(Debug, Default)]
+pub struct HubOptions {
+    /// Where those would be handed that come to the doors of tunnels.
+    pub visits: Option<Visits>,
+}
+
+/// All programs. Dropped, it ends what it runs.
+#[derive(Debug)]
+pub struct Hub {
+    living: Arc<Living>,
+    ids: Arc<ExecIds>,
+    host: Arc<Link>,
+    _visits: Option<Visits>,
+}
+
+/// A container to run programs in.
+#[derive(Debug, Clone, Copy)]
+pub struct InContainer<'a> {
+    /// The engine.
+    pub docker: &'a Docker,
+    /// The engine's pipe.
+    pub socket: &'a Path,
+    /// The container's full id.
+    pub container: &'a str,
+    /// As whom, as the engine takes it; `None` is the container's own user.
+    pub user: Option<&'a str>,
+    /// How it would be reached.
+    pub way: Way<'a>,
+}
+
+/// How a shim in a container would be reached.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// By a directory that it shares with the broker.
+    Shared(&'a Path),
+    /// By a tunnel.
+    Apart,
+}
+
+impl Hub {
+    /// A hub that runs nothing yet.
+    pub fn new(options: HubOptions) -> Self {
+        let (living, ids) = (Arc::<Living>::default(), Arc::new(ExecIds::new()));
+        let host = Arc::new(Link::new(living.clone(), ids.clone()));
+        Hub { host, living, ids, _visits: options.visits }
+    }
+
+    /// The way to programs on the host.
+    ///
+    /// # Errors
+    ///
+    /// None here.
+    pub fn host(&self) -> Result<Arc<Link>> {
+        Ok(self.host.clone())
+    }
+
+    /// What holds programs on the host together.
+    pub fn host_containment(&self) -> (Containment, Option<String>) {
+        (Containment::Job, None)
+    }
+
+    /// The link to a shim in a container, which cannot be there.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE`.
+    #[expect(clippy::unused_async, reason = "as where there is one")]
+    pub async fn container(&self, _place: InContainer<'_>) -> Result<Arc<Link>> {
+        self.runs_in_containers().map(|()| self.host.clone())
+    }
+
+    /// Runs a program in a container, by the engine alone, which [`crate::exec::ExecInfo::engine_only`] says.
+    ///
+    /// # Errors
+    ///
+    /// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`,
+    /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
+    pub async fn run_in_container(&self, place: InContainer<'_>, program: &Program) -> Result<Run> {
+        let order = engine::Order { socket: place.socket, container: place.container, user: place.user };
+        engine::run(order, program, &self.living, &self.ids).await
+    }
+
+    /// Puts nothing into an extension's broker directory.
+    ///
+    /// # Errors
+    ///
+    /// None here.
+    #[expect(clippy::unused_async, reason = "as where there is a shim")]
+    pub async fn prepare(&self, _broker_dir: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Has `listener` told of every exec that comes or is gone from now on. It must neither wait nor ask for execs.
+    pub fn listen(&self, listener: impl Fn(&ExecInfo, Life<'_>) + Send + Sync + 'static) {
+        self.living.listen(listener);
+    }
+
+    /// The execs that live, the oldest first.
+    pub fn execs(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
+        self.living.list(filter)
+    }
+
+    /// How many execs there were and are.
+    pub fn counts(&self) -> ExecCounts {
+        self.living.counts()
+    }
+
+    /// A living exec by its id.
+    pub fn find(&self, exec_id: &str) -> Option<ExecHandle> {
+        self.living.find(exec_id).map(ExecHandle)
+    }
+
+    /// Ends every program of a session, and what its programs left running, all at once, and waits until they are gone.
+    pub async fn end_session(&self, session: &str) -> Left {
+        self.living.end(ExecFilter::Session(session), Cause::SessionEnded).await
+    }
+
+    /// The same for every program of an extension.
+    pub async fn end_all_of(&self, extension: &str) -> Left {
+        self.living.end(ExecFilter::Owner(extension), Cause::OwnerEnded).await
+    }
+
+    /// Ends every program.
+    pub async fn shutdown(&self) -> Left {
+        self.living.end(ExecFilter::All, Cause::BrokerStopping).await
+    }
+
+    /// The binary that would be the shim.
+    pub fn shim(&self) -> &Path {
+        Path::new("")
+    }
+
+    /// Whether the shim can run in containers at all.
+    ///
+    /// # Errors
+    ///
+    /// `SHIM_UNAVAILABLE`: it needs the kernel that containers run on.
+    pub fn runs_in_containers(&self) -> Result<()> {
+        let message = "the helper is a Linux program, and this broker runs on Windows";
+        Err(Error::new(Reason::ShimUnavailable, "", message))
+    }
+
+    /// Whether a process is a program that we run on the host, or was started by one.
+    pub fn is_descendant(&self, pid: i32) -> bool {
+        self.host.keeps(pid.cast_unsigned())
+    }
+}

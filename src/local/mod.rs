@@ -1,0 +1,15 @@
+//! Streams between processes of this machine: Unix sockets and, on Windows, named pipes.
+
+#[cfg_attr(windows, path = "pipe_listener.rs")]
+mod listener;
+#[cfg(windows)]
+mod security;
+#[cfg_attr(windows, path = "pipe.rs")]
+mod socket;
+
+pub use listener::{Listener, make_private_dir, place, url};
+#[cfg(windows)]
+pub use security::Security;
+pub use socket::{ReadHalf, Stream, WriteHalf, dial, is_gone, is_silent};
+#[cfg(windows)]
+pub(crate) use socket::{create, open};
