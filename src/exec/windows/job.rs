@@ -21,7 +21,10 @@ use windows_sys::Win32::{
             JobObjectBasicAccountingInformation, JobObjectExtendedLimitInformation, QueryInformationJobObject,
             SetInformationJobObject, TerminateJobObject,
         },
-        Threading::{OpenProcess, OpenThread, PROCESS_QUERY_LIMITED_INFORMATION, ResumeThread, THREAD_SUSPEND_RESUME},
+        Threading::{
+            OpenProcess, OpenThread, PROCESS_QUERY_INFORMATION, PROCESS_QUERY_LIMITED_INFORMATION, ResumeThread,
+            THREAD_SUSPEND_RESUME,
+        },
     },
 };
 
@@ -86,17 +89,22 @@ impl Job {
 
     /// Whether the process of that number is in it; `None` where that process is gone or cannot be looked at.
     pub(super) fn has(&self, pid: u32) -> Option<bool> {
-        // SAFETY: the handle that is returned is ours.
-        let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
-        if process.is_null() {
-            return None;
-        }
-        // SAFETY: it was just opened, and nothing else closes it.
-        let process = unsafe { OwnedHandle::from_raw_handle(process) };
-        let mut is_in = 0;
-        // SAFETY: both handles are open; only `is_in` is written to.
-        done(unsafe { IsProcessInJob(process.as_raw_handle(), self.0.as_raw_handle(), &mut is_in) }).ok()?;
-        Some(is_in != 0)
+        // The first is enough on Windows, also for processes of more rights than ours; Wine wants the second.
+        [PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_QUERY_INFORMATION].into_iter().find_map(|access| {
+            // SAFETY: the handle that is returned is ours.
+            let process = unsafe { OpenProcess(access, 0, pid) };
+            if process.is_null() {
+                return None;
+            }
+            // SAFETY: it was just opened, and nothing else closes it.
+            let process = unsafe { OwnedHandle::from_raw_handle(process) };
+            let mut is_in = 0;
+            // SAFETY: both handles are open; only `is_in` is written to.
+            done(unsafe { IsProcessInJob(process.as_raw_handle(), self.0.as_raw_handle(), &mut is_in) })
+                .inspect_err(|error| tracing::debug!(pid, %error, "a process is not told by its job"))
+                .ok()
+                .map(|()| is_in != 0)
+        })
     }
 }
 
