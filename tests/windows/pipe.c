@@ -1,4 +1,4 @@
-// Looks at a named pipe as a stranger would: `pipe NAME look|hold`.
+// Looks at a named pipe as a stranger would: `pipe NAME look|hold`. `pipe stay` only lives.
 #include <stdio.h>
 #include <string.h>
 #include <windows.h>
@@ -6,6 +6,11 @@
 #include <sddl.h>
 
 int main(int count, char **arguments) {
+	if (count == 2) {
+		printf("there\n");
+		fflush(stdout);
+		Sleep(INFINITE);
+	}
 	if (count < 3) return 2;
 	const char *name = arguments[1], *what = arguments[2];
 	HANDLE pipe = CreateFileA(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING, 0, NULL);

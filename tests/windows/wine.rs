@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -23,6 +24,17 @@ pub(crate) struct Place {
     prefix: PathBuf,
     /// The name of the extension's program without its ending: no other test's processes have it.
     tool: String,
+    /// Has Wine's own services live on. Whoever comes first starts them, and they hold its output open for as long.
+    stays: Option<Child>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(mut stays) = self.stays.take() {
+            stays.kill().unwrap();
+            stays.wait().unwrap();
+        }
+    }
 }
 
 /// A broker under Wine.
@@ -64,7 +76,12 @@ impl Place {
             gcc.arg("-o").arg(at.join(program)).arg(root.join("tests/windows").join(source)).arg("-ladvapi32");
             assert!(gcc.status().unwrap().success(), "{source}");
         }
-        Some(Place { directory, prefix: windows.join("prefix"), tool })
+        let mut place = Place { directory, prefix: windows.join("prefix"), tool, stays: None };
+        let mut stays =
+            place.start("pipe.exe", &["stay"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        stays.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        place.stays = Some(stays);
+        Some(place)
     }
 
     /// A path of this machine as Wine has it.
