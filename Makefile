@@ -13,7 +13,7 @@ ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_broug
 PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
+.PHONY: help build windows deb demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,8 +30,13 @@ demo: ## show the broker at work, from nothing to a call
 setup: ## install and start what the tests need (needs root or sudo the first time)
 	tests/setup/engine.sh
 	tests/setup/clients.sh
+	tests/setup/windows.sh
 
-test: setup ## run all tests, in parallel, against a real Docker engine and real clients
+windows: ## build the broker for Windows (installs what that needs)
+	tests/setup/windows.sh
+	cat $(TARGET)/windows/missing 2>/dev/null || cargo build --target x86_64-pc-windows-gnu --bin longshore
+
+test: setup windows ## run all tests, in parallel, against a real Docker engine and real clients
 	cargo $(RUN)
 
 test-engines: test-docker-26 test-podman ## run what depends on the engine on Docker 26 and on Podman (needs root)

@@ -43,7 +43,7 @@ mod pidfd;
 mod pipes;
 mod program;
 mod run;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod run_tests;
 #[cfg_attr(windows, path = "windows/signal.rs")]
 mod signal;

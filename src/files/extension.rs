@@ -262,7 +262,7 @@ impl Staging {
         if extension.is_shared {
             partial.share()?;
         }
-        rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error.into()))
+        rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error))
     }
 }
 

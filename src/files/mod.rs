@@ -25,7 +25,7 @@ mod private;
 mod tree;
 
 /// Runs something as a plain user: as `uid` on a thread of its own if the test runs as root, else as it is.
-#[cfg(all(test, unix))]
+#[cfg(test)]
 fn as_plain_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     use rustix::{process::Uid, process::geteuid, thread::set_thread_res_uid};
     std::thread::scope(|scope| {
