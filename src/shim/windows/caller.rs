@@ -60,7 +60,6 @@ pub struct Guard(());
 
 impl Guard {
     /// Nothing has to be cleared: what was read is no longer there.
-    #[expect(clippy::unused_self, reason = "as with a descriptor's readiness")]
     pub fn clear_ready(&mut self) {}
 }
 
