@@ -1,4 +1,4 @@
-# UNTESTED: Longshore does not run on Windows yet. A sketch of how a task at logon would start it as the user: a service
+# UNTESTED. A sketch of how a task at logon would start the broker as the user: a service
 # of the system would not have the user's rights on the engine.
 param(
     [string]$Program = "$env:ProgramFiles\Longshore\longshore.exe",
