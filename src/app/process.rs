@@ -57,7 +57,7 @@ fn squeeze_journal(store: &Store, run: &str) -> SqueezeJournal {
     }
 }
 
-/// Whether [`adopt_orphans`] was called: not where a broker runs inside another program.
+/// Whether `app` had the kernel hand orphans to this process: not where a broker runs inside another program.
 fn is_subreaper() -> bool {
     rustix::process::child_subreaper().is_ok_and(|set| set.is_some())
 }

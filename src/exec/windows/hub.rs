@@ -106,7 +106,7 @@ impl Hub {
     ///
     /// None here.
     #[expect(clippy::unused_async, reason = "as where there is a shim")]
-    pub async fn prepare(&self, _broker_dir: &Path) -> Result<()> {
+    pub async fn place_copy(&self, _broker_dir: &Path) -> Result<()> {
         Ok(())
     }
 
