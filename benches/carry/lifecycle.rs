@@ -98,7 +98,7 @@ async fn install_pages(socket: &Path, home: &Path) -> Outcome<()> {
 /// A broker that has answered a call, and how many milliseconds after its start.
 async fn started(home: &Path) -> Outcome<(Process, f64)> {
     let begun = Instant::now();
-    let (process, socket) = peers::serve(home, Path::new("/nonexistent"))?;
+    let (process, socket) = peers::serve(home, Path::new("/nonexistent"), &[])?;
     let mut system = SystemServiceClient::with_origin(load::line(&socket, true).await?, load::origin());
     system.get_info(pb::GetInfoRequest::default()).await?;
     Ok((process, begun.elapsed().as_secs_f64() * 1e3))

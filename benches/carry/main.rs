@@ -19,6 +19,7 @@ mod runs;
 mod samples;
 mod settings;
 mod site;
+mod tunnel;
 
 use std::{env, error::Error, path::Path};
 
@@ -91,6 +92,9 @@ async fn run_programs(samples: &mut Samples, settings: &Settings, directory: &Pa
         }
         if settings.wants("start") {
             told(&format!("starts, round {round}"), lifecycle::starts(samples, directory, round)).await?;
+        }
+        if settings.wants("tunnel") {
+            told(&format!("a tunnel, round {round}"), tunnel::all(samples, settings, directory, round)).await?;
         }
         let Some(site) = &site else { continue };
         if settings.wants("install") {

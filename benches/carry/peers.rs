@@ -195,7 +195,7 @@ impl Broker {
     pub(crate) async fn start(directory: &Path, name: &str, backend: &Path) -> Outcome<Broker> {
         let home = directory.join(name);
         fs::create_dir(&home)?;
-        let (process, socket) = serve(&home, Path::new("/nonexistent"))?;
+        let (process, socket) = serve(&home, Path::new("/nonexistent"), &[])?;
         let channel = channel(&socket).await?;
         install_page(channel.clone(), &home, EXTENSION).await?;
         let socket_of_backend = backend.display().to_string();
@@ -220,12 +220,12 @@ pub(crate) fn binary() -> PathBuf {
 }
 
 /// Starts a broker with its directories in `home`, for the engine at that socket.
-pub(crate) fn serve(home: &Path, engine: &Path) -> Outcome<(Process, PathBuf)> {
+pub(crate) fn serve(home: &Path, engine: &Path, args: &[&str]) -> Outcome<(Process, PathBuf)> {
     let socket = home.join("run/longshore.sock");
     let mut command = Command::new(binary());
     command.arg("serve").arg("--socket").arg(&socket).arg("--data-dir").arg(home.join("data"));
     command.arg("--runtime-dir").arg(home.join("run")).args(["--log", "warn"]);
-    command.arg("--engine").arg(format!("unix://{}", engine.display()));
+    command.arg("--engine").arg(format!("unix://{}", engine.display())).args(args);
     command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", home);
     let process = Process::start(command, &home.join("log"), std::slice::from_ref(&socket))?;
     Ok((process, socket))

@@ -38,6 +38,14 @@ const CONTAINERS: &Columns = &[
     ("the first since the container started, ms", "container first ms"),
     ("output, MiB/s", "container stdout MiB/s"),
 ];
+const WITHIN: &Columns = &[
+    ("p50 of a call, µs", "within p50 us"),
+    ("calls/s, 64 in flight", "within rps"),
+    ("download, MiB/s", "within down MiB/s"),
+    ("upload, MiB/s", "within up MiB/s"),
+    ("`/bin/true`, p50, µs", "within exec p50 us"),
+    ("output, MiB/s", "within stdout MiB/s"),
+];
 const MANY: &Columns =
     &[("all started, ms", "many started ms"), ("all ended, ms", "many ended ms"), ("memory for each, KiB", "many KiB")];
 const INSTALLS: &Columns = &[("install, ms", "install ms"), ("uninstall, ms", "uninstall ms")];
@@ -56,6 +64,7 @@ pub(crate) fn tables(samples: &Samples, settings: &Settings, machine: &str) -> S
     table(&mut text, "Program on the host", PROGRAMS, &started, samples);
     table(&mut text, &format!("{COUNT} programs at once"), MANY, &["tokio", "Longshore"], samples);
     table(&mut text, "Program in a container", CONTAINERS, &["docker exec", "bollard", "Longshore"], samples);
+    table(&mut text, "Into a container by", WITHIN, &["a shared directory", "the tunnel"], samples);
     table(&mut text, "Engine API", ENGINE, &["the engine's own socket", "Longshore"], samples);
     table(&mut text, "An extension with a container", INSTALLS, &["docker", "Longshore"], samples);
     table(&mut text, "List of 1,000 containers", LISTS, &["the engine's own list", "Longshore"], samples);

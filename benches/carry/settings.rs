@@ -16,7 +16,7 @@ pub(crate) struct Settings {
     /// `BENCH_STREAMS`: how many idle streams. Default: 10000.
     pub(crate) streams: usize,
     /// `BENCH_PARTS`: those of `http`, `body`, `clients`, `grpc`, `memory`, `exec`, `many`, `start`, `install`,
-    /// `container`, `gateway`, `list` that are wanted. Default: all.
+    /// `tunnel`, `container`, `gateway`, `list` that are wanted. Default: all.
     parts: String,
     /// `BENCH_CONTENDERS`: those that are wanted, by name. Default: all.
     contenders: String,

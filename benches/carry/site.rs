@@ -24,6 +24,12 @@ pub(crate) const ENGINE: &str = "/var/run/docker.sock";
 const COMMAND: &str = r#"CMD ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 86400 & wait $!; done"]"#;
 const MANIFEST: &str = r#"{"icon": "icon.svg", "ui": {"dashboard-tab": {"title": "Bench", "root": "ui", "src": "index.html"}},
     "vm": {"image": "${DESKTOP_PLUGIN_IMAGE}"}}"#;
+/// The same with the bench's backend, which ends with its input.
+const SERVING_COMMAND: &str =
+    r#"CMD ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 86400 | /bench backend /run/guest-services & wait"]"#;
+const SERVING_MANIFEST: &str = r#"{"icon": "icon.svg",
+    "ui": {"dashboard-tab": {"title": "Bench", "root": "ui", "src": "index.html"}},
+    "vm": {"image": "${DESKTOP_PLUGIN_IMAGE}", "exposes": {"socket": "backend-http.sock"}}}"#;
 
 /// A broker and its extension.
 pub(crate) struct Site {
@@ -39,14 +45,22 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Makes the image, starts the broker and installs.
+    /// An extension whose container only sleeps.
     pub(crate) async fn start(directory: &Path) -> Outcome<Site> {
-        let home = directory.join("e");
+        Site::make(directory.join("e"), format!("longshore-bench/{}", process::id()), "auto", false).await
+    }
+
+    /// The extension that calls go to, whose container has the backend; the broker takes the engine's files for that.
+    pub(crate) async fn serving(home: PathBuf, files: &str) -> Outcome<Site> {
+        Site::make(home, load::EXTENSION.to_owned(), files, true).await
+    }
+
+    /// Makes the image, starts the broker and installs.
+    async fn make(home: PathBuf, extension: String, files: &str, serves: bool) -> Outcome<Site> {
         fs::create_dir(&home)?;
-        let (process, socket) = serve(&home, Path::new(ENGINE))?;
-        let extension = format!("longshore-bench/{}", process::id());
+        let (process, socket) = serve(&home, Path::new(ENGINE), &["--engine-files", files])?;
         let mut site = Site { _process: process, home, socket, extension, container: String::new() };
-        make_image(&site.reference())?;
+        make_image(&site.reference(), serves)?;
         let line = load::line(&site.socket, true).await?;
         install(line.clone(), site.reference()).await?;
         let mut grants = GrantServiceClient::with_origin(line, load::origin());
@@ -142,14 +156,17 @@ fn missing(error: std::io::Error) -> String {
     format!("docker does not start ({error}); run tests/setup/engine.sh")
 }
 
-/// An extension of Debian's static busybox and nothing else.
-fn make_image(reference: &str) -> Outcome<()> {
+/// An extension of Debian's static busybox, and of this program where it serves.
+fn make_image(reference: &str, serves: bool) -> Outcome<()> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let busybox = fs::read(busybox.ok_or("there is no busybox; run tests/setup/engine.sh")?)?;
     let mut archive = tar::Builder::new(Vec::new());
-    let files: [(&str, &[u8], u32); 4] = [
+    let (manifest, command) = if serves { (SERVING_MANIFEST, SERVING_COMMAND) } else { (MANIFEST, COMMAND) };
+    let bench = if serves { fs::read(std::env::current_exe()?)? } else { Vec::new() };
+    let files: [(&str, &[u8], u32); 5] = [
         ("bin/busybox", &busybox, 0o755),
-        ("metadata.json", MANIFEST.as_bytes(), 0o644),
+        ("bench", &bench, 0o755),
+        ("metadata.json", manifest.as_bytes(), 0o644),
         ("ui/index.html", b"<h1>bench</h1>", 0o644),
         ("icon.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 0o644),
     ];
@@ -166,7 +183,7 @@ fn make_image(reference: &str) -> Outcome<()> {
         header.set_mode(0o777);
         archive.append_link(&mut header, format!("bin/{name}"), "busybox")?;
     }
-    let mut args = vec!["import".to_owned(), "--change".into(), COMMAND.into()];
+    let mut args = vec!["import".to_owned(), "--change".into(), command.into()];
     for (name, value) in [
         ("org.opencontainers.image.title", "Bench"),
         ("org.opencontainers.image.description", "A bench"),
@@ -177,7 +194,7 @@ fn make_image(reference: &str) -> Outcome<()> {
     }
     args.extend(["-".into(), reference.into()]);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let mut command = command(&args);
+    let mut command = self::command(&args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(missing)?;
     child.stdin.take().ok_or("docker has no input")?.write_all(&archive.into_inner()?)?;

@@ -154,6 +154,7 @@ async fn an_engine_behind_tls_is_used() {
 struct Sshd {
     place: TempDir,
     server: Child,
+    port: u16,
 }
 
 impl Sshd {
@@ -174,11 +175,7 @@ impl Sshd {
             at("authorized")
         );
         fs::write(at("sshd_config"), server).unwrap();
-        // The server wants it; its own units make it elsewhere.
-        fs::create_dir_all("/run/sshd").unwrap();
-        let mut sshd = Command::new("/usr/sbin/sshd");
-        sshd.args(["-D", "-e", "-f", &at("sshd_config")]).stderr(fs::File::create(at("log")).unwrap());
-        let server = sshd.stdin(Stdio::null()).spawn().unwrap();
+        let server = Sshd::serve(place.path());
         let known = fs::read_to_string(at("host.pub")).unwrap();
         fs::write(at("known"), format!("[127.0.0.1]:{port} {known}")).unwrap();
         let host = |name: &str, key: &str, known: &str| {
@@ -195,9 +192,38 @@ impl Sshd {
         fs::create_dir(place.path().join("bin")).unwrap();
         fs::write(at("bin/ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", at("config"))).unwrap();
         fs::set_permissions(at("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        let sshd = Sshd { place, server };
-        eventually(async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+        let sshd = Sshd { place, server, port };
+        sshd.listens().await;
         sshd
+    }
+
+    fn serve(place: &Path) -> Child {
+        // The server wants it; its own units make it elsewhere.
+        fs::create_dir_all("/run/sshd").unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(place.join("log")).unwrap();
+        let mut sshd = Command::new("/usr/sbin/sshd");
+        sshd.args(["-D", "-e", "-f"]).arg(place.join("sshd_config")).stderr(log);
+        sshd.stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    async fn listens(&self) {
+        eventually(async || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()).await;
+    }
+
+    /// It goes, and every connection with it.
+    fn go(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        for client in self.clients() {
+            let pid = rustix::process::Pid::from_raw(client).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// It comes again where it was.
+    async fn come(&mut self) {
+        self.server = Sshd::serve(self.place.path());
+        self.listens().await;
     }
 
     fn path(&self) -> String {
@@ -206,11 +232,20 @@ impl Sshd {
 
     /// How many connections there are, by the programs that serve them.
     fn connections(&self) -> usize {
-        let config = self.place.path().join("config").display().to_string();
-        let all = Command::new("ps").args(["-eo", "args"]).output().unwrap();
-        let all = String::from_utf8_lossy(&all.stdout).into_owned();
-        all.lines().filter(|line| line.contains("/usr/bin/ssh -F") && line.contains(&config)).count()
+        self.clients().len()
     }
+
+    fn clients(&self) -> Vec<i32> {
+        programs(&["/usr/bin/ssh -F", &self.place.path().join("config").display().to_string()])
+    }
+}
+
+/// The processes whose command lines hold all of these words.
+fn programs(words: &[&str]) -> Vec<i32> {
+    let all = Command::new("ps").args(["-eo", "pid,args"]).output().unwrap();
+    let all = String::from_utf8_lossy(&all.stdout).into_owned();
+    let found = all.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+    found.map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect()
 }
 
 impl Drop for Sshd {
@@ -226,7 +261,7 @@ impl Drop for Sshd {
 
 #[tokio::test]
 async fn an_engine_behind_ssh_is_used() {
-    let sshd = Sshd::start().await;
+    let mut sshd = Sshd::start().await;
     let env = vec![("PATH".to_owned(), sshd.path())];
     let url = "ssh://box/var/run/docker.sock";
     let options = BrokerOptions { engine_url: Some(url.into()), env, ..BrokerOptions::default() };
@@ -241,6 +276,45 @@ async fn an_engine_behind_ssh_is_used() {
     }
     eventually(async || (sshd.connections() < 8).then_some(())).await;
 
+    // What happens there is told as it happens, also when it was away.
+    is_told(&stage).await;
+    sshd.go();
+    eventually(async || (!engine_of(&stage.broker).await.reachable).then_some(())).await;
+    sshd.come().await;
+    eventually(async || engine_of(&stage.broker).await.reachable.then_some(())).await;
+    eventually(async || stage.broker.get(&id, "/hello").await.ok()).await;
+    is_told(&stage).await;
+    is_said(&sshd, &stage.broker);
+
+    // It is killed, and leaves none.
+    stage.broker.kill();
+    eventually(async || (sshd.connections() == 0).then_some(())).await;
+    stage.broker.restart().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(engine_of(&stage.broker).await.reachable);
+}
+
+/// A container that somebody stops by hand is seen within moments, by the engine's events.
+async fn is_told(stage: &Stage) {
+    let container = stage.container("service");
+    let state = async |wanted| {
+        let begun = std::time::Instant::now();
+        eventually(async || {
+            let found = stage.broker.extension(&stage.id()).await.unwrap();
+            ((found.state() == pb::ExtensionState::Ready) == wanted).then_some(())
+        })
+        .await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    };
+    state(true).await;
+    stage.broker.engine().docker(&["stop", "-t", "0", &container]);
+    state(false).await;
+    stage.broker.engine().docker(&["start", &container]);
+    state(true).await;
+}
+
+/// What is wrong on the way is said.
+fn is_said(sshd: &Sshd, broker: &Broker) {
     let path = sshd.path();
     let env = [("PATH", path.as_str())];
     for (url, why) in [
@@ -250,14 +324,36 @@ async fn an_engine_behind_ssh_is_used() {
         ("ssh://box:1", "Connection refused"),
         ("ssh://box/nonexistent.sock", "nonexistent.sock"),
     ] {
-        let said = diagnosis(&stage.broker, &["--engine", url], &env);
+        let said = diagnosis(broker, &["--engine", url], &env);
         assert!(said.contains(why), "{url}: {said}");
     }
+}
 
-    // It is killed, and leaves none.
-    stage.broker.kill();
-    eventually(async || (sshd.connections() == 0).then_some(())).await;
-    stage.broker.restart().await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(engine_of(&stage.broker).await.reachable);
+/// More who want the engine than there may be connections wait until one ends.
+#[tokio::test]
+async fn there_are_so_many_connections_by_ssh_and_no_more() {
+    const MOST: usize = 64;
+    let place = tempfile::tempdir().unwrap();
+    let ssh = place.path().join("ssh");
+    // It says nothing until its input ends.
+    fs::write(&ssh, format!("#!/bin/sh\nexec /bin/busybox cat - {}\n", place.path().display())).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", place.path().display());
+    let env = vec![("PATH".to_owned(), path)];
+    let options = BrokerOptions { engine_url: Some("ssh://nobody".into()), env, ..BrokerOptions::default() };
+    let broker = Broker::start_with(options).await;
+    let count = || programs(&["busybox cat -", &place.path().display().to_string()]).len();
+    let way = broker.data_dir().join("engine.sock");
+    let mut callers = Vec::new();
+    for _ in 0..MOST + 6 {
+        callers.push(tokio::net::UnixStream::connect(&way).await.unwrap());
+    }
+    eventually(async || (count() == MOST).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(count(), MOST);
+    // Those who go make room for those who wait.
+    callers.drain(..MOST);
+    eventually(async || (count() < MOST && count() >= 6).then_some(())).await;
+    drop(callers);
+    eventually(async || (count() < 6).then_some(())).await;
 }

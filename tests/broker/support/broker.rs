@@ -51,6 +51,29 @@ pub(crate) struct BrokerOptions {
     pub(crate) env: Vec<(String, String)>,
 }
 
+impl BrokerOptions {
+    /// Whether it takes its engine for one elsewhere.
+    fn is_apart(&self) -> bool {
+        let is_far = self.engine_url.as_ref().is_some_and(|url| url.starts_with("ssh:"));
+        is_far || self.args.iter().any(|arg| arg == "--engine-files=apart")
+    }
+}
+
+/// The program without what debuggers want of it, which is most: it is put into a volume for each engine elsewhere.
+fn stripped() -> PathBuf {
+    let whole = Path::new(env!("CARGO_BIN_EXE_longshore"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("longshore-stripped");
+    let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    if modified(&target) < modified(whole) {
+        // Whoever is last of the tests that run at once puts the same in place.
+        let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let partial = scratch.path().join("program");
+        assert!(Command::new("strip").arg("-o").arg(&partial).arg(whole).status().unwrap().success());
+        fs::rename(partial, &target).unwrap();
+    }
+    target
+}
+
 /// A running broker; killed and its directories removed when dropped.
 pub(crate) struct Broker {
     directory: TempDir,
@@ -83,8 +106,8 @@ impl Broker {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // The plain user may not be able to reach the place that the tests were built in.
         // By another process: a child of a test beside this one could keep a descriptor of ours, and the file busy.
-        let copied =
-            Command::new("cp").arg(env!("CARGO_BIN_EXE_longshore")).arg(directory.path().join("longshore")).status();
+        let program = if options.is_apart() { stripped() } else { env!("CARGO_BIN_EXE_longshore").into() };
+        let copied = Command::new("cp").arg(program).arg(directory.path().join("longshore")).status();
         assert!(copied.unwrap().success());
         let home = directory.path().join("home");
         fs::create_dir(&home).unwrap();
@@ -278,7 +301,7 @@ impl Broker {
 
     /// Whether it takes its engine for one elsewhere.
     pub(crate) fn is_apart(&self) -> bool {
-        self.options.args.iter().any(|arg| arg == "--engine-files=apart")
+        self.options.is_apart()
     }
 
     /// Its engine.
