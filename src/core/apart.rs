@@ -172,6 +172,7 @@ impl Broker {
     /// Removes the volume with the shim where no container uses it any more.
     pub(super) async fn remove_unused_shims(&self) -> Result<()> {
         let mut has_shim = self.apart.has_shim.lock().await;
+        self.engine.filled().await;
         for volume in self.engine.volumes().await? {
             if self.engine.is_own(&volume.labels, SHIM) && self.engine.remove_volume(&volume.name).await? {
                 *has_shim = false;

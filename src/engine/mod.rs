@@ -24,7 +24,7 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder};
 use futures_util::StreamExt;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 
 pub use arrival::Arrival;
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
@@ -59,6 +59,8 @@ pub struct Engine {
     /// Whether pulls use the logins of the user that this process runs as.
     uses_logins: bool,
     platform: Arc<OnceCell<Platform>>,
+    /// Held for reading while a volume is filled.
+    filling: Arc<RwLock<()>>,
 }
 
 /// What an engine's images must be built for.
@@ -98,6 +100,7 @@ impl Engine {
             mark: temporary::Mark::new(broker, run),
             uses_logins: true,
             platform: Arc::default(),
+            filling: Arc::default(),
         }
     }
 

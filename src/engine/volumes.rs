@@ -65,7 +65,28 @@ impl Engine {
     /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE.
     pub async fn open_volume(&self, volume: &str) -> Result<()> {
         let archive = [entry("./", tar::EntryType::Directory, 0o777, 0)?, END.to_vec()].concat();
-        self.through_filler(volume, async |filler| self.put(filler, volume, Cursor::new(archive)).await).await
+        let (engine, volume) = (self.clone(), volume.to_owned());
+        self.to_the_end(async move {
+            engine.through_filler(&volume, async |filler| engine.put(filler, &volume, Cursor::new(archive)).await).await
+        })
+        .await
+    }
+
+    /// Completes when no volume is being filled.
+    pub async fn filled(&self) {
+        drop(self.filling.write().await);
+    }
+
+    /// Does what fills a volume whether or not somebody waits for it: broken off it would leave a container, and that holds
+    /// the volume.
+    async fn to_the_end(&self, work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+        let filling = self.filling.clone().read_owned().await;
+        let ends = tokio::spawn(async move {
+            let done = work.await;
+            drop(filling);
+            done
+        });
+        ends.await.map_err(|error| Error::bug("filling a volume broke off").caused_by(error))?
     }
 
     /// Has a volume hold a program, executable for everybody, in the place of another one. What has this `digest` there
@@ -77,17 +98,20 @@ impl Engine {
             let shown = program.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("{shown} cannot be read: {error}")).caused_by(error)
         };
-        self.through_filler(volume, async |filler| {
-            if self.holds(filler, digest).await {
-                return Ok(());
-            }
-            let file = tokio::fs::File::open(program).await.map_err(failed)?;
-            let len = file.metadata().await.map_err(failed)?.len();
-            let rest = usize::try_from(len.next_multiple_of(BLOCK_BYTES) - len).unwrap_or_default();
-            // What is broken off is nothing in whole.
-            let head = [text(DIGEST_NAME, "")?, entry(name, tar::EntryType::Regular, 0o755, len)?].concat();
-            let tail = [vec![0; rest], text(DIGEST_NAME, digest)?, END.to_vec()].concat();
-            self.put(filler, volume, Cursor::new(head).chain(file.take(len)).chain(Cursor::new(tail))).await
+        let file = tokio::fs::File::open(program).await.map_err(failed)?;
+        let len = file.metadata().await.map_err(failed)?.len();
+        let rest = usize::try_from(len.next_multiple_of(BLOCK_BYTES) - len).unwrap_or_default();
+        // What is broken off is nothing in whole.
+        let head = [text(DIGEST_NAME, "")?, entry(name, tar::EntryType::Regular, 0o755, len)?].concat();
+        let tail = [vec![0; rest], text(DIGEST_NAME, digest)?, END.to_vec()].concat();
+        let archive = Cursor::new(head).chain(file.take(len)).chain(Cursor::new(tail));
+        let (engine, volume, digest) = (self.clone(), volume.to_owned(), digest.to_owned());
+        self.to_the_end(async move {
+            let fill = async |filler: &str| match engine.holds(filler, &digest).await {
+                true => Ok(()),
+                false => engine.put(filler, &volume, archive).await,
+            };
+            engine.through_filler(&volume, fill).await
         })
         .await
     }

@@ -137,7 +137,9 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
     shim(" && rm shim && echo another > shim && echo another > digest");
     broker.restart().await;
     echoes(&broker, &id).await;
-    assert_ne!(shim(""), put);
+    // It is of the same size and time. Of the same inode it may be, too: a disk gives numbers anew.
+    let looks = |line: &str| line.split_once(' ').unwrap().1.to_owned();
+    assert_eq!(looks(&shim("")), looks(&put));
 
     // A socket that was left does not keep it from starting.
     at.docker(&["kill", &container]);
