@@ -237,6 +237,7 @@ mod tests {
             assert_eq!(meant(text, tls_dir).as_deref(), Ok(told));
         }
         for (wrong, why) in [
+            ("npipe:////./pipe/docker_engine", "on Windows alone"),
             ("tcp://1.2.3.4:2375", "--engine-tls-dir"),
             ("tcp://engine:2375", "--engine-tls-dir"),
             ("tcp://127.0.0.1:0", "tcp://host"),

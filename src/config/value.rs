@@ -217,6 +217,17 @@ mod tests {
         assert!(log_filter(" ").is_err());
     }
 
+    #[test]
+    fn pipes_are_named_below_the_root_of_all() {
+        for name in [r"\\.\pipe\docker_engine", r"\\.\PIPE\long shore"] {
+            assert_eq!(pipe(name), Ok(name.into()));
+        }
+        let long = format!(r"\\.\pipe\{}", "x".repeat(300));
+        for wrong in [r"\\.\pipe\", r"\\.\pipe\a\b", r"\\there\pipe\a", r"\\.\pip\u{e9}\a", "/run/x.sock", "", &long] {
+            assert!(pipe(wrong).unwrap_err().contains(r"write one like \\.\pipe\longshore"), "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,40}") {

@@ -62,6 +62,23 @@ pub(super) fn os_name(bytes: &[u8]) -> Option<&OsStr> {
     std::str::from_utf8(bytes).ok().map(OsStr::new)
 }
 
+/// Whether Windows has a file of that name: others mean a drive, a stream of a file or a device there, or lose their end.
+#[cfg(any(windows, test))]
+pub(super) fn is_one_on_windows(name: &str) -> bool {
+    /// Whatever follows a dot.
+    const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let is_port = ["com", "lpt"]
+        .iter()
+        .any(|port| stem.strip_prefix(port).is_some_and(|number| number.chars().count() == 1 && number != "0"));
+    !(name.contains(['<', '>', ':', '"', '|', '?', '*', '\\', '/'])
+        || name.chars().any(char::is_control)
+        || name.ends_with(['.', ' '])
+        || name.is_empty()
+        || DEVICES.contains(&stem.as_str())
+        || is_port)
+}
+
 /// Maps names of an archive to paths below the destination.
 #[derive(Debug)]
 pub(super) struct Placer<'a> {
@@ -113,6 +130,37 @@ impl<'a> Placer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_means_something_else_on_windows_is_no_name_there() {
+        for name in ["a", "a.b", ".env", "console", "com", "com0", "com10", "nulls.txt", "Grüße", "a b"] {
+            assert!(is_one_on_windows(name), "{name}");
+        }
+        for name in [
+            "",
+            "CON",
+            "nul",
+            "NUL.txt",
+            "aux .x",
+            "Com1",
+            "lpt9.log",
+            "com\u{b9}",
+            "CONIN$",
+            "a.",
+            "a ",
+            "..",
+            "c:",
+            "a:b",
+            r"..\a",
+            "a/b",
+            "a?",
+            "a*",
+            "a\n",
+            "a\"",
+        ] {
+            assert!(!is_one_on_windows(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn names_that_leave_are_refused() {

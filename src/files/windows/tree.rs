@@ -12,7 +12,7 @@ use std::{
 use cap_std::fs::Dir;
 
 use super::{
-    name::refused,
+    name::{is_one_on_windows, refused},
     unpack::{Limits, Report, Top},
 };
 use crate::model::error::{Error, Reason, Result};
@@ -21,8 +21,6 @@ use crate::model::error::{Error, Reason, Result};
 const MAX_WARNINGS: usize = 100;
 /// Bytes of names and targets of links that are kept in memory until the end.
 const MAX_LINK_BYTES: usize = 32 << 20;
-/// Names that mean devices, whatever follows a dot.
-const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// The tree.
 pub(super) struct Tree<'a> {
@@ -181,22 +179,12 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Refuses what is a name elsewhere and means something else here: a drive, a stream of a file, a device.
+/// Refuses what is a name elsewhere and means something else here.
 fn check(path: &Path) -> Result<()> {
     for component in path.components() {
-        let Component::Normal(name) = component else { return Err(wrong(path)) };
-        let name = name.to_string_lossy();
-        let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
-        let is_port = ["com", "lpt"]
-            .iter()
-            .any(|port| stem.strip_prefix(port).is_some_and(|number| number.chars().count() == 1 && number != "0"));
-        if name.contains(['<', '>', ':', '"', '|', '?', '*', '\\'])
-            || name.chars().any(char::is_control)
-            || name.ends_with(['.', ' '])
-            || DEVICES.contains(&stem.as_str())
-            || is_port
-        {
-            return Err(wrong(path));
+        match component {
+            Component::Normal(name) if name.to_str().is_some_and(is_one_on_windows) => {}
+            _ => return Err(wrong(path)),
         }
     }
     Ok(())
