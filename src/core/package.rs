@@ -351,7 +351,7 @@ impl Package {
             }
             Files::Image(reader) => {
                 let read = async {
-                    let archive = match reader.archive(&path.to_string_lossy()).await {
+                    let archive = match reader.archive(&in_image(&path)).await {
                         Err(error) if error.reason() == Reason::ResourceNotFound => return Ok(None),
                         other => other?,
                     };
@@ -406,6 +406,12 @@ pub(super) struct Extracted {
     pub(super) is_dir: bool,
     /// What was left out.
     pub(super) warnings: Vec<String>,
+}
+
+/// A path as an image has it, whatever this system puts between names.
+fn in_image(path: &Path) -> String {
+    let names = path.iter().map(|name| name.to_string_lossy()).filter(|name| !name.starts_with(['/', '\\']));
+    format!("/{}", names.collect::<Vec<_>>().join("/"))
 }
 
 /// `path` seen from `base`, without `.` and `..`, never above the root.

@@ -10,7 +10,9 @@ mod wine;
 
 use std::{
     io::{Read, Write},
-    process::{Output, Stdio},
+    net::{Shutdown, TcpListener},
+    os::unix::net::UnixStream,
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -134,4 +136,75 @@ fn a_killed_broker_takes_its_programs_along() {
     let broker = Broker::start(&place);
     let (code, out, err) = said(&broker.cli(&["ls", "--json"]));
     assert!(code == 0 && out.contains(&id), "{out}{err}");
+}
+
+#[test]
+fn the_engine_is_reached_on_its_pipe() {
+    let Some(place) = Place::make() else { return };
+    let port = engine_on_tcp();
+    let pipe = format!(r"\\.\pipe\longshore-test-engine-{}", place.tool);
+    let mut engine = place.start("engine.exe", &[&pipe, &port.to_string()]);
+    let mut engine = Ends(engine.stdout(Stdio::piped()).spawn().unwrap());
+    engine.0.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    let address = format!("npipe://{}", pipe.replace('\\', "/"));
+    let broker = Broker::start_with(&place, &["--engine", &address]);
+    let (code, out, err) = said(&broker.cli(&["info"]));
+    assert!(code == 0 && out.contains(docker(&["version", "--format", "{{.Server.Version}}"]).trim()), "{out}{err}");
+
+    // An image comes that way, its program runs, and the extension goes.
+    let (image, root) = (format!("longshore-test/{}:1", place.tool), place.lay_extension());
+    let archive = root.with_extension("tar");
+    let packed = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    assert!(packed.success());
+    let labels = "LABEL org.opencontainers.image.title=Test com.docker.desktop.extension.api.version=0.3.4";
+    docker(&["import", "--change", labels, archive.to_str().unwrap(), &image]);
+    broker.install_from(&[&image]);
+    let (id, _) = image.split_once(':').unwrap();
+    let ran = broker.start_cli(&["exec", "--host", id, "tool", "exit", "42"]).status().unwrap();
+    assert_eq!(ran.code(), Some(42));
+    let (code, out, err) = said(&broker.cli(&["rm", id]));
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = said(&broker.cli(&["ls", "--quiet"]));
+    assert_eq!((code, &*out), (0, ""), "{err}");
+    // It was there before, so it stays.
+    docker(&["rmi", &image]);
+}
+
+/// Goes with the test, however that ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the docker command line says on this machine.
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A port that leads to the machine's engine, for as long as the test's process lives.
+fn engine_on_tcp() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let engine = UnixStream::connect("/var/run/docker.sock").unwrap();
+            let (from, to) = (client.try_clone().unwrap(), engine.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut &from, &mut &to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut &engine, &mut &client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
 }

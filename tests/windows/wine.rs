@@ -23,7 +23,7 @@ pub(crate) struct Place {
     directory: TempDir,
     prefix: PathBuf,
     /// The name of the extension's program without its ending: no other test's processes have it.
-    tool: String,
+    pub(crate) tool: String,
     /// Has Wine's own services live on. Whoever comes first starts them, and they hold its output open for as long.
     stays: Option<Child>,
 }
@@ -71,9 +71,11 @@ impl Place {
         fs::copy(built, at.join("longshore.exe")).unwrap();
         fs::copy(windows.join("bcryptprimitives.dll"), at.join("bcryptprimitives.dll")).unwrap();
         let tool = format!("tool{}", std::process::id());
-        for (source, program) in [("tool.c", format!("{tool}.exe")), ("pipe.c", "pipe.exe".into())] {
+        let programs = [("tool.c", &*format!("{tool}.exe")), ("pipe.c", "pipe.exe"), ("engine.c", "engine.exe")];
+        for (source, program) in programs {
             let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
-            gcc.arg("-o").arg(at.join(program)).arg(root.join("tests/windows").join(source)).arg("-ladvapi32");
+            gcc.arg("-o").arg(at.join(program)).arg(root.join("tests/windows").join(source));
+            gcc.args(["-ladvapi32", "-lws2_32"]);
             assert!(gcc.status().unwrap().success(), "{source}");
         }
         let mut place = Place { directory, prefix: windows.join("prefix"), tool, stays: None };
@@ -106,6 +108,20 @@ impl Place {
         self.start(program, arguments).output().unwrap()
     }
 
+    /// Lays an extension with that program into a directory, which this machine has under the path that is told.
+    pub(crate) fn lay_extension(&self) -> PathBuf {
+        let root = self.directory.path().join("extension");
+        for directory in ["ui", "host"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(root.join("metadata.json"), MANIFEST.replace("NAME", &self.tool)).unwrap();
+        fs::write(root.join("ui/index.html"), "<h1>hello</h1>").unwrap();
+        fs::write(root.join("icon.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>").unwrap();
+        let tool = format!("{}.exe", self.tool);
+        fs::copy(self.directory.path().join(&tool), root.join("host").join(&tool)).unwrap();
+        root
+    }
+
     /// How many processes of the extension's program run.
     fn count(&self) -> usize {
         let name = format!("{}.exe", self.tool);
@@ -131,10 +147,16 @@ impl Place {
 impl<'a> Broker<'a> {
     /// Starts one and waits until it answers.
     pub(crate) fn start(place: &'a Place) -> Self {
+        Broker::start_with(place, &[])
+    }
+
+    /// The same with options of its own.
+    pub(crate) fn start_with(place: &'a Place, options: &[&str]) -> Self {
         let pipe = format!(r"\\.\pipe\longshore-test-{}", place.tool);
         let log = fs::File::create(place.directory.path().join("log")).unwrap();
         let data = place.data();
         let mut process = place.start("longshore.exe", &["serve", "--socket", &pipe, "--data-dir", &data]);
+        process.args(options);
         let process = process.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let broker = Broker { place, pipe, process, ended: false };
         let begun = Instant::now();
@@ -165,19 +187,15 @@ impl<'a> Broker<'a> {
 
     /// Installs an extension that has a program for this system, and tells its id.
     pub(crate) fn install(&self) -> String {
-        let root = self.place.directory.path().join("extension");
-        for directory in ["ui", "host"] {
-            fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        fs::write(root.join("metadata.json"), MANIFEST.replace("NAME", &self.place.tool)).unwrap();
-        fs::write(root.join("ui/index.html"), "<h1>hello</h1>").unwrap();
-        fs::write(root.join("icon.svg"), "<svg xmlns='http://www.w3.org/2000/svg'/>").unwrap();
-        let tool = format!("{}.exe", self.place.tool);
-        fs::copy(self.place.directory.path().join(&tool), root.join("host").join(&tool)).unwrap();
-        let output =
-            self.cli(&["install", &self.place.path("extension"), "--as", "longshore-test/windows:1", "--trust"]);
+        self.place.lay_extension();
+        let id = "longshore-test/windows".to_owned();
+        self.install_from(&[&self.place.path("extension"), "--as", &format!("{id}:1")]);
+        id
+    }
+
+    pub(crate) fn install_from(&self, source: &[&str]) {
+        let output = self.cli(&[&["install", "--trust"], source].concat());
         assert!(output.status.success(), "{}{}{}", text(&output.stdout), text(&output.stderr), self.log());
-        "longshore-test/windows".to_owned()
     }
 
     /// Has it end as its user would: what Wine makes of this signal is Ctrl-C. The code that it ends with.
