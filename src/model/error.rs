@@ -105,7 +105,7 @@ reasons! {
     SourceUnreadable = "SOURCE_UNREADABLE" => Invalid;
     /// `metadata.json` is missing or wrong; the message names the field.
     ManifestInvalid = "MANIFEST_INVALID" => Invalid;
-    /// The image is built for another operating system or processor.
+    /// The image is built for another operating system or processor; or it has a backend, and the broker runs on Windows.
     PlatformMismatch = "PLATFORM_MISMATCH" => State;
     /// The image holds a file that may not be copied out of it.
     UnsafeFile = "UNSAFE_FILE" => Invalid;
@@ -113,7 +113,7 @@ reasons! {
     ComposeInvalid = "COMPOSE_INVALID" => Invalid;
     /// Compose or the engine could not bring the services up.
     ComposeFailed = "COMPOSE_FAILED" => State;
-    /// No usable Compose v2 was found.
+    /// No usable Compose v2 was found, or the engine shares no directory with the broker and the compose file mounts what lies beside it (`subject` is the field).
     ComposeUnavailable = "COMPOSE_UNAVAILABLE" => State;
     /// Containers, networks or volumes of somebody else carry the extension's project name.
     ProjectNameTaken = "PROJECT_NAME_TAKEN" => Exists;
