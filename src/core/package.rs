@@ -351,7 +351,7 @@ impl Package {
             }
             Files::Image(reader) => {
                 let read = async {
-                    let archive = match reader.archive(&in_image(&path)).await {
+                    let archive = match reader.archive(&in_image(path)).await {
                         Err(error) if error.reason() == Reason::ResourceNotFound => return Ok(None),
                         other => other?,
                     };
