@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     execution::{ExecInfo, ExecView, Execution},
-    input::InputClosed,
+    input_closed::InputClosed,
     program::{Cause, Termination, WindowSize},
 };
 

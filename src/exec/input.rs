@@ -10,24 +10,13 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
+use super::input_closed::InputClosed;
 use crate::shim::watch::watch;
 
 /// From this much on, what is written at once makes the pipe larger, in bytes.
 const LARGE_BYTES: usize = 64 << 10;
 /// The pipe of a program that is given much, in bytes.
 const PIPE_BYTES: usize = 1 << 20;
-
-/// That nothing more can be written: the program closed its input or ended, or it was closed from this side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InputClosed;
-
-impl std::fmt::Display for InputClosed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the program's standard input is closed")
-    }
-}
-
-impl std::error::Error for InputClosed {}
 
 /// The write end.
 #[derive(Debug)]

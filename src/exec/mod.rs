@@ -22,6 +22,7 @@ mod idle;
 mod ids;
 #[cfg_attr(windows, path = "windows/input.rs")]
 mod input;
+mod input_closed;
 #[cfg(windows)]
 #[path = "windows/job.rs"]
 mod job;
@@ -63,7 +64,7 @@ pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
 pub use hub::{Hub, HubOptions, InContainer, Way};
-pub use input::InputClosed;
+pub use input_closed::InputClosed;
 pub use link::Link;
 pub use living::{ExecCounts, ExecFilter, Left, Life};
 pub use program::{

@@ -2,9 +2,7 @@
 //! system entered, depth does not matter, and what cannot be removed is listed instead of stopping the rest.
 
 use std::{
-    error::Error as StdError,
     ffi::{CString, OsStr, OsString},
-    fmt, io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -17,8 +15,8 @@ use rustix::{
     io::Errno,
 };
 
+pub use super::leftovers::Leftovers;
 use super::open::open_dir;
-use crate::model::error::{Error, Reason};
 
 /// Directories open at a time; what lies deeper is moved up first.
 const MAX_OPEN: usize = 64;
@@ -27,40 +25,12 @@ const MAX_LISTED: usize = 100;
 /// Times a directory is read anew if something appears in it while it is removed.
 const MAX_ROUNDS: usize = 3;
 
-/// What could not be removed, mostly because a container's root owns it and the broker runs as a plain user.
-#[derive(Debug, Default)]
-pub struct Leftovers {
-    /// Paths and why, the first hundred.
-    pub listed: Vec<(PathBuf, io::Error)>,
-    /// How many there are in all.
-    pub total: u64,
-}
-
 impl Leftovers {
     fn add(&mut self, path: PathBuf, error: Errno) {
         self.total += 1;
         if self.listed.len() < MAX_LISTED {
             self.listed.push((path, error.into()));
         }
-    }
-}
-
-impl fmt::Display for Leftovers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files could not be removed", self.total)?;
-        match self.listed.first() {
-            Some((path, error)) => write!(f, ", the first is {:?}: {error}", path.display().to_string()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl StdError for Leftovers {}
-
-impl From<Leftovers> for Error {
-    fn from(left: Leftovers) -> Self {
-        let subject = left.listed.first().map(|(path, _)| path.display().to_string()).unwrap_or_default();
-        Error::new(Reason::FileFailed, subject, left.to_string()).caused_by(left)
     }
 }
 
@@ -277,6 +247,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::model::error::{Error, Reason};
 
     #[test]
     fn links_are_removed_and_not_followed() {
