@@ -6,6 +6,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod core;
 pub mod engine;

@@ -6,25 +6,22 @@ use std::{io, path::Path};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, OnceCell};
 
-use super::{Broker, ownership::EXTENSION_LABEL, package::blocking};
+use super::{Broker, blocking::blocking, ledger::entry};
 use crate::{
     engine::Volume,
     exec::Way,
     model::{
-        compose::labels::SIGNATURE,
         error::{Error, Reason, Result},
-        extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
-        mounts::Mounts,
+        extension::{Installed, LedgerEntry, Maker, ResourceKind},
+        labels,
+        mounts::{Mounts, SHIM_NAME},
         reference::ExtensionId,
         signature::Mark,
     },
-    store::now_ms,
 };
 
 /// What the volume with the shim is made for.
 const SHIM: &str = "shim";
-/// The shim's name in it.
-const SHIM_NAME: &str = "shim";
 /// How much of the shim's digest is kept beside it, in bytes.
 const DIGEST_BYTES: usize = 16;
 /// How much of the broker's own name stands in the names of its volumes.
@@ -95,7 +92,9 @@ impl Broker {
             if self.make_volume(guest, installed.id.as_str(), &there).await? {
                 self.engine.open_volume(guest).await?;
             }
-            self.store.record(vec![guest_entry(&installed.id, guest)]).await?;
+            let entry = entry(&installed.id, 0, Maker::Broker, ResourceKind::Volume, guest, guest);
+            // It goes with the extension.
+            self.store.record(vec![LedgerEntry { keep: false, ..entry }]).await?;
             self.have_shim(&there, &mut *self.apart.has_shim.lock().await).await?;
         }
         Ok(mounts)
@@ -151,7 +150,7 @@ impl Broker {
     async fn make_volume(&self, name: &str, extension: &str, there: &[Volume]) -> Result<bool> {
         let mark = Mark { kind: ResourceKind::Volume, extension, generation: 0, name, nonce: "" };
         if let Some(volume) = there.iter().find(|volume| volume.name == name) {
-            let signature = volume.labels.get(SIGNATURE);
+            let signature = volume.labels.get(labels::SIGNATURE);
             return match signature.is_some_and(|signature| self.key.verifies(&mark, signature)) {
                 true => Ok(false),
                 false => {
@@ -162,9 +161,9 @@ impl Broker {
         }
         let mut labels = self.engine.own_labels(SHIM);
         if !extension.is_empty() {
-            labels = [(EXTENSION_LABEL.to_owned(), extension.to_owned())].into();
+            labels = [(labels::EXTENSION.to_owned(), extension.to_owned())].into();
         }
-        labels.insert(SIGNATURE.into(), self.key.sign(&mark));
+        labels.insert(labels::SIGNATURE.into(), self.key.sign(&mark));
         self.engine.create_volume(name, labels).await?;
         Ok(true)
     }
@@ -179,22 +178,6 @@ impl Broker {
             }
         }
         Ok(())
-    }
-}
-
-/// The line of the ledger for a guest volume, which goes with the extension.
-fn guest_entry(id: &ExtensionId, name: &str) -> LedgerEntry {
-    LedgerEntry {
-        kind: ResourceKind::Volume,
-        id: name.to_owned(),
-        name: name.to_owned(),
-        extension: id.to_string(),
-        generation: 0,
-        service: String::new(),
-        keep: false,
-        source: OwnerSource::Created,
-        maker: Maker::Broker,
-        first_seen_ms: now_ms(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Behalf, Broker, leases::Route as Registered, start::BackendContainer};
+use super::{Behalf, Broker, container::BackendContainer, leases::Route as Registered};
 use crate::{
     engine::ContainerDetails,
     exec::{self, DialErrorKind, InContainer},

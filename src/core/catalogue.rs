@@ -9,9 +9,12 @@ use std::{
 
 use super::{ownership::Owner, ring::Ring};
 use crate::{
-    engine::{Container, Network, Volume},
+    engine::{Container, Engine, Network, Volume},
     exec::ExecInfo,
-    model::extension::{OwnerSource, ResourceKind},
+    model::{
+        error::Result,
+        extension::{OwnerSource, ResourceKind},
+    },
 };
 
 /// Changes that are held for those who read slowly or come back.
@@ -190,6 +193,21 @@ impl Catalogue {
     fn tell(&self, key: Key, object: Object, is_gone: bool) {
         self.changes.push(|number| Changed { number, key, object, is_gone });
     }
+}
+
+/// Asks the engine for its objects. Errors: ENGINE_UNAVAILABLE.
+pub(super) async fn objects(engine: &Engine, wanted: impl Fn(ResourceKind) -> bool) -> Result<Vec<(Key, Object)>> {
+    let mut objects: Vec<(Key, Object)> = Vec::new();
+    if wanted(ResourceKind::Container) {
+        objects.extend(engine.containers(&[]).await?.into_iter().map(Into::into));
+    }
+    if wanted(ResourceKind::Network) {
+        objects.extend(engine.networks().await?.into_iter().map(Into::into));
+    }
+    if wanted(ResourceKind::Volume) {
+        objects.extend(engine.volumes().await?.into_iter().map(Into::into));
+    }
+    Ok(objects)
 }
 
 impl From<Container> for (Key, Object) {

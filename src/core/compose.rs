@@ -4,7 +4,8 @@ use std::{io::Read, path::Path, sync::PoisonError};
 
 use super::{
     Broker,
-    package::{Package, blocking},
+    blocking::blocking,
+    package::Package,
     stage::{BackendDraft, MAX_TEXT_BYTES, Staged, absent, make_dir, take, title},
 };
 use crate::{

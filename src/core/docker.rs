@@ -12,7 +12,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Behalf, Broker, RunRequest, audit::ALLOWED, lifecycle::grants_required, package::blocking, program::check_variables,
+    Behalf, Broker, RunRequest, audit::ALLOWED, blocking::blocking, lifecycle::grants_required,
+    program::check_variables,
 };
 use crate::{
     exec::{Program, Run, Target},

@@ -18,6 +18,7 @@ use super::{
     state::State,
 };
 use crate::{
+    clock::now_ms,
     model::{
         error::{Error, Reason, Result},
         event::{Event, Stored, What},
@@ -25,7 +26,7 @@ use crate::{
         journal::ChangeKind,
         reference::ExtensionId,
     },
-    store::{Store, now_ms},
+    store::Store,
 };
 
 /// Events that are held in memory for those who read slowly or come back.

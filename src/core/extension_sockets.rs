@@ -14,12 +14,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Broker;
 use crate::{
     local::Stream,
-    model::{error::Result, reference::ExtensionId},
+    model::{error::Result, mounts::EXTENSION_SOCKET_NAME, reference::ExtensionId},
     peer::socket::{Caller, Socket},
 };
 
-/// The socket's name in the broker's directory of an extension.
-pub(super) const NAME: &str = "longshore.sock";
 /// Connections that one extension may have at a time.
 const MAX_CONNECTIONS: usize = 256;
 /// How long nothing is accepted after that failed, for want of descriptors.
@@ -82,7 +80,7 @@ impl ExtensionSockets {
         if open.contains_key(id) {
             return Ok(());
         }
-        let socket = Socket::open(dir, NAME, "the extension's socket", self.user)?;
+        let socket = Socket::open(dir, EXTENSION_SOCKET_NAME, "the extension's socket", self.user)?;
         let (socket, closed) = (Arc::new(socket), CancellationToken::new());
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let accepted = Open { socket, closed, places };

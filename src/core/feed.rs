@@ -11,15 +11,15 @@ use futures_util::StreamExt;
 
 use super::{
     Broker,
-    catalogue::{Key, Object},
-    ownership::EXTENSION_LABEL,
+    catalogue::{Key, Object, objects},
 };
 use crate::{
+    clock::now_ms,
     model::{
         error::{ENGINE_RETRY, Result},
         extension::ResourceKind,
+        labels,
     },
-    store::now_ms,
 };
 
 /// How often everything is read anew, whatever the events said.
@@ -93,40 +93,40 @@ impl Broker {
     /// Reads everything.
     async fn read_all(&self) -> Result<()> {
         let asked = self.catalogue.now();
-        let mut all: Vec<(Key, Object)> = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
-        all.extend(self.engine.networks().await?.into_iter().map(Into::into));
-        all.extend(self.engine.volumes().await?.into_iter().map(Into::into));
+        let all = objects(&self.engine, |_| true).await?;
         self.catalogue.replace(&ResourceKind::OBJECTS, asked, all);
         self.carer.all();
         Ok(())
     }
 
+    /// Reads all of one kind, and tells what changed.
+    async fn read_kind(&self, kind: ResourceKind, asked: u64) -> Result<Vec<Object>> {
+        let all = objects(&self.engine, |other| other == kind).await?;
+        Ok(self.catalogue.replace(&[kind], asked, all))
+    }
+
     /// Reads what changed.
     async fn read_touched(&self, touched: HashSet<Key>) -> Result<()> {
         // They are looked at whether or not the list differs: it may lag behind what happened.
-        let mut owners = self.catalogue.labels(&touched, EXTENSION_LABEL);
+        let mut owners = self.catalogue.labels(&touched, labels::EXTENSION);
         let asked = self.catalogue.now();
         let (containers, others): (Vec<Key>, Vec<Key>) =
             touched.into_iter().partition(|(kind, _)| *kind == ResourceKind::Container);
         let mut changed = vec![];
         if containers.len() > MAX_SINGLE {
-            let all = self.engine.containers(&[]).await?.into_iter().map(Into::into).collect();
-            changed.extend(self.catalogue.replace(&[ResourceKind::Container], asked, all));
+            changed.extend(self.read_kind(ResourceKind::Container, asked).await?);
         } else if !containers.is_empty() {
             let ids: Vec<String> = containers.iter().map(|(_, id)| id.clone()).collect();
             let found: HashMap<Key, Object> =
                 self.engine.containers_by_id(&ids).await?.into_iter().map(Into::into).collect();
             changed.extend(self.catalogue.update(&containers, found));
         }
-        if others.iter().any(|(kind, _)| *kind == ResourceKind::Network) {
-            let all = self.engine.networks().await?.into_iter().map(Into::into).collect();
-            self.catalogue.replace(&[ResourceKind::Network], asked, all);
+        for kind in [ResourceKind::Network, ResourceKind::Volume] {
+            if others.iter().any(|(other, _)| *other == kind) {
+                self.read_kind(kind, asked).await?;
+            }
         }
-        if others.iter().any(|(kind, _)| *kind == ResourceKind::Volume) {
-            let all = self.engine.volumes().await?.into_iter().map(Into::into).collect();
-            self.catalogue.replace(&[ResourceKind::Volume], asked, all);
-        }
-        owners.extend(changed.iter().filter_map(|object| object.labels.get(EXTENSION_LABEL).cloned()));
+        owners.extend(changed.iter().filter_map(|object| object.labels.get(labels::EXTENSION).cloned()));
         // A label may lie; then it is looked in vain.
         self.carer.some(owners.iter().filter_map(|owner| owner.parse().ok()));
         Ok(())

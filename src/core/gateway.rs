@@ -1,38 +1,36 @@
 //! The judge of the engine gateways: who is let in, what their creates are marked with, and the ledger's side of them.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use super::{
     Behalf, Broker,
     catalogue::{Catalogue, Key as ObjectKey, Object},
+    ledger::{entry, is_anonymous},
     lifecycle::grants_required,
-    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, own_container},
+    ownership::own_container,
     program::check_runs,
-    start::{is_anonymous, nonce_label},
 };
 use crate::{
+    clock::now_ms,
     engine::{Engine, Volume},
     gateway::{Create, Intent, Made, Rules, Stamp},
     model::{
-        compose::labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, LINKS, SIGNATURE},
         error::{Error, Reason, Result},
-        extension::{Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
+        extension::{Installed, LedgerEntry, Maker, ResourceKind},
         grant::{Grant, Need},
         journal::ChangeKind,
+        labels,
+        mounts::GATEWAY_SOCKET,
         reference::ExtensionId,
         signature::{Key, Mark},
     },
     peer::socket::Caller,
     random,
-    store::{Broken, OpenCreate, Store, now_ms},
+    store::{Broken, OpenCreate, Store},
 };
 
-/// Compose's label for the files of a project. Docker Desktop leaves it empty on what an extension starts (F107).
-const CONFIG_FILES_LABEL: &str = "com.docker.compose.project.config_files";
-/// Where a container finds its extension's gateway.
-const GATEWAY: &str = "/run/longshore/docker.sock";
 /// How long the engine may be at something that nobody waits for any more.
 const KEEP: Duration = Duration::from_secs(3600);
 
@@ -80,13 +78,15 @@ impl Broker {
 
     /// Lays links to the gateway into new containers of a generation, where its compose file mounts the engine's socket.
     pub(super) async fn lay_links(&self, installed: &Installed) -> Result<()> {
-        for container in self.engine.containers(&[nonce_label(installed), LINKS.to_owned()]).await? {
+        for container in
+            self.engine.containers(&[labels::made_under(&installed.record.nonce), labels::LINKS.to_owned()]).await?
+        {
             // One that ran before has them.
             if container.state != "created" {
                 continue;
             }
-            for path in container.labels.get(LINKS).into_iter().flat_map(|links| links.lines()) {
-                self.engine.lay_link(&container.id, path, GATEWAY).await?;
+            for path in container.labels.get(labels::LINKS).into_iter().flat_map(|links| links.lines()) {
+                self.engine.lay_link(&container.id, path, GATEWAY_SOCKET).await?;
             }
         }
         Ok(())
@@ -118,22 +118,6 @@ impl Broker {
             }
         }
         Ok(())
-    }
-
-    /// Strikes off the ledger what the engine does not have any more.
-    pub(super) async fn strike_gone(&self, id: &ExtensionId) -> Result<()> {
-        // Read first: what is put on it meanwhile was not looked for.
-        let ledger = self.store.ledger(Some(id)).await?;
-        if ledger.is_empty() {
-            return Ok(());
-        }
-        let mut there: HashSet<(ResourceKind, String)> = HashSet::new();
-        let containers = self.engine.containers(&[]).await?;
-        there.extend(containers.into_iter().map(|container| (ResourceKind::Container, container.id)));
-        there.extend(self.engine.networks().await?.into_iter().map(|network| (ResourceKind::Network, network.id)));
-        there.extend(self.engine.volumes().await?.into_iter().map(|volume| (ResourceKind::Volume, volume.name)));
-        let gone = ledger.into_iter().map(|entry| (entry.kind, entry.id)).filter(|entry| !there.contains(entry));
-        self.store.strike(gone.collect()).await
     }
 }
 
@@ -208,8 +192,8 @@ impl Judge {
             .await?;
         let (extension, generation) = (installed.id.as_str(), installed.generation);
         let mark = Mark { kind: create.kind, extension, generation, name: "", nonce: &nonce };
-        let mut own = own_labels(&installed, &nonce);
-        own.push((SIGNATURE.into(), self.key.sign(&mark)));
+        let mut own = labels::of_generation(&installed, &nonce).to_vec();
+        own.push((labels::SIGNATURE.into(), self.key.sign(&mark)));
         let stamp = Stamp { own, defaults: default_labels(&installed, create.kind) };
         Ok(Intent { nonce, stamp, create, volumes_before })
     }
@@ -235,7 +219,8 @@ impl Judge {
     async fn outcome(&self, intent: &Intent, answer: &[u8]) -> Result<New> {
         let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
         let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-        let ledger_of = |kind, id: String, name: String| entry(&self.id, generation(intent), kind, id, name);
+        let of = generation(intent);
+        let ledger_of = |kind, id: &str, name: &str| entry(&self.id, of, Maker::Extension, kind, id, name);
         let mut new = New::default();
         match intent.create.kind {
             ResourceKind::Container => {
@@ -245,22 +230,22 @@ impl Judge {
                     !intent.volumes_before.contains(volume)
                         && (is_anonymous(volume) || intent.create.volumes.contains(volume))
                 });
-                new.ledger.extend(made.map(|name| ledger_of(ResourceKind::Volume, name.clone(), name)));
+                new.ledger.extend(made.map(|name| ledger_of(ResourceKind::Volume, &name, &name)));
                 let listed = self.engine.containers_by_id(std::slice::from_ref(&found.id)).await?;
                 new.objects.extend(listed.into_iter().map(Into::into));
-                new.ledger.push(ledger_of(ResourceKind::Container, found.id, found.name));
+                new.ledger.push(ledger_of(ResourceKind::Container, &found.id, &found.name));
             }
             ResourceKind::Network => {
                 let id = text("Id");
                 if let Some(found) = self.engine.networks().await?.into_iter().find(|network| network.id == id) {
-                    new.ledger.push(ledger_of(ResourceKind::Network, id, found.name.clone()));
+                    new.ledger.push(ledger_of(ResourceKind::Network, &id, &found.name));
                     new.objects.push(found.into());
                 }
             }
             // One that was there already is answered in the same way, and does not bear our mark.
-            ResourceKind::Volume if answer["Labels"][NONCE_LABEL] == intent.nonce.as_str() => {
+            ResourceKind::Volume if answer["Labels"][labels::NONCE] == intent.nonce.as_str() => {
                 let labels = serde_json::from_value(answer["Labels"].clone()).unwrap_or_default();
-                new.ledger.push(ledger_of(ResourceKind::Volume, text("Name"), text("Name")));
+                new.ledger.push(ledger_of(ResourceKind::Volume, &text("Name"), &text("Name")));
                 new.objects.push(Volume { name: text("Name"), labels }.into());
             }
             ResourceKind::Volume | ResourceKind::Exec => {}
@@ -272,63 +257,39 @@ impl Judge {
 /// What the engine has that bears the mark of a create.
 async fn look(engine: &Engine, open: &OpenCreate) -> Result<Vec<LedgerEntry>> {
     let Ok(id) = open.extension.parse::<ExtensionId>() else { return Ok(vec![]) };
-    let new = |kind, object: String, name: String| entry(&id, open.generation, kind, object, name);
-    let bears = |labels: &std::collections::HashMap<String, String>| labels.get(NONCE_LABEL) == Some(&open.nonce);
+    let new = |kind, object: &str, name: &str| entry(&id, open.generation, Maker::Extension, kind, object, name);
+    let bears = |labels: &std::collections::HashMap<String, String>| labels.get(labels::NONCE) == Some(&open.nonce);
     match open.kind {
         ResourceKind::Container => {
             let mut all = Vec::new();
-            for found in engine.containers(&[format!("{NONCE_LABEL}={}", open.nonce)]).await? {
+            for found in engine.containers(&[labels::made_under(&open.nonce)]).await? {
                 let details = engine.container(&found.id).await?;
                 for mount in details.into_iter().flat_map(|details| details.mounts) {
                     // Of another container's volumes these cannot be told.
                     if open.volumes.contains(&mount.volume) || (is_anonymous(&mount.volume) && !open.borrows) {
-                        all.push(new(ResourceKind::Volume, mount.volume.clone(), mount.volume));
+                        all.push(new(ResourceKind::Volume, &mount.volume, &mount.volume));
                     }
                 }
-                all.push(new(ResourceKind::Container, found.id, found.name));
+                all.push(new(ResourceKind::Container, &found.id, &found.name));
             }
             Ok(all)
         }
         ResourceKind::Network => {
             let found = engine.networks().await?.into_iter().filter(|network| bears(&network.labels));
-            Ok(found.map(|network| new(ResourceKind::Network, network.id, network.name)).collect())
+            Ok(found.map(|network| new(ResourceKind::Network, &network.id, &network.name)).collect())
         }
         ResourceKind::Volume => {
             let found = engine.volumes().await?.into_iter().filter(|volume| bears(&volume.labels));
-            Ok(found.map(|volume| new(ResourceKind::Volume, volume.name.clone(), volume.name)).collect())
+            Ok(found.map(|volume| new(ResourceKind::Volume, &volume.name, &volume.name)).collect())
         }
         // The engine makes none.
         ResourceKind::Exec => Ok(vec![]),
     }
 }
 
-/// A line of the ledger. It names no service: those are the backend's.
-fn entry(id: &ExtensionId, generation: i64, kind: ResourceKind, object: String, name: String) -> LedgerEntry {
-    LedgerEntry {
-        kind,
-        keep: kind == ResourceKind::Volume && !is_anonymous(&object),
-        id: object,
-        name,
-        extension: id.to_string(),
-        generation,
-        service: String::new(),
-        source: OwnerSource::Created,
-        maker: Maker::Extension,
-        first_seen_ms: now_ms(),
-    }
-}
-
-fn own_labels(installed: &Installed, nonce: &str) -> Vec<(String, String)> {
-    vec![
-        (EXTENSION_LABEL.into(), installed.id.to_string()),
-        (GENERATION_LABEL.into(), installed.generation.to_string()),
-        (NONCE_LABEL.into(), nonce.to_owned()),
-    ]
-}
-
 /// The generation that a create was marked with.
 fn generation(intent: &Intent) -> i64 {
-    let label = intent.stamp.own.iter().find(|(name, _)| name == GENERATION_LABEL);
+    let label = intent.stamp.own.iter().find(|(name, _)| name == labels::GENERATION);
     label.and_then(|(_, generation)| generation.parse().ok()).unwrap_or(0)
 }
 
@@ -337,10 +298,6 @@ fn default_labels(installed: &Installed, kind: ResourceKind) -> Vec<(String, Str
     if kind != ResourceKind::Container {
         return vec![];
     }
-    vec![
-        (DESKTOP_EXTENSION.into(), "true".into()),
-        (DESKTOP_EXTENSION_NAME.into(), installed.record.title.clone()),
-        (PROJECT_LABEL.into(), installed.id.project()),
-        (CONFIG_FILES_LABEL.into(), String::new()),
-    ]
+    let project = [(labels::PROJECT.into(), installed.id.project()), (labels::CONFIG_FILES.into(), String::new())];
+    labels::of_desktop(&installed.record.title).into_iter().chain(project).collect()
 }

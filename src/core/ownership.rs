@@ -12,21 +12,12 @@ use crate::{
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, OwnerSource, ResourceKind},
+        labels,
         reference::ExtensionId,
     },
     store::Store,
 };
 
-/// Label that names the extension an object was made for.
-pub(super) const EXTENSION_LABEL: &str = "dev.longshore.extension";
-/// Label with the generation it was made for.
-pub(super) const GENERATION_LABEL: &str = "dev.longshore.generation";
-/// Label that marks what one install made.
-pub(super) const NONCE_LABEL: &str = "dev.longshore.nonce";
-/// Compose's label for the service.
-pub(super) const SERVICE_LABEL: &str = "com.docker.compose.service";
-/// Compose's label for the project.
-pub(super) const PROJECT_LABEL: &str = "com.docker.compose.project";
 /// Fewest digits that an id may be shortened to.
 const MIN_PREFIX_DIGITS: usize = 4;
 
@@ -82,7 +73,7 @@ impl Broker {
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
         let mut objects = match self.catalogue.all(wanted) {
             Some(objects) => objects,
-            None => self.engine_objects(wanted).await?,
+            None => catalogue::objects(&self.engine, wanted).await?,
         };
         objects.extend(self.exec_objects(wanted));
         let resources = self.owned(filter, objects).await?;
@@ -90,21 +81,6 @@ impl Broker {
             self.installed(id).await?;
         }
         Ok(resources)
-    }
-
-    /// Asks the engine for its objects.
-    pub(super) async fn engine_objects(&self, wanted: impl Fn(ResourceKind) -> bool) -> Result<Vec<(Key, Object)>> {
-        let mut objects: Vec<(Key, Object)> = Vec::new();
-        if wanted(ResourceKind::Container) {
-            objects.extend(self.engine.containers(&[]).await?.into_iter().map(Into::into));
-        }
-        if wanted(ResourceKind::Network) {
-            objects.extend(self.engine.networks().await?.into_iter().map(Into::into));
-        }
-        if wanted(ResourceKind::Volume) {
-            objects.extend(self.engine.volumes().await?.into_iter().map(Into::into));
-        }
-        Ok(objects)
     }
 
     /// The programs that run.
@@ -144,7 +120,7 @@ impl Broker {
         }
         // Asked anew: it may be so new that the engine has not told of it.
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
-        let mut objects = self.engine_objects(wanted).await?;
+        let mut objects = catalogue::objects(&self.engine, wanted).await?;
         objects.extend(self.exec_objects(wanted));
         among(self.owned(filter, objects).await?, id)
     }
@@ -208,10 +184,10 @@ fn owner(entry: Option<&LedgerEntry>, labels: &HashMap<String, String>) -> Optio
         });
     }
     Some(Owner {
-        extension: labels.get(EXTENSION_LABEL)?.clone(),
-        generation: labels.get(GENERATION_LABEL).and_then(|number| number.parse().ok()).unwrap_or(0),
+        extension: labels.get(labels::EXTENSION)?.clone(),
+        generation: labels.get(labels::GENERATION).and_then(|number| number.parse().ok()).unwrap_or(0),
         source: OwnerSource::Label,
-        service: labels.get(SERVICE_LABEL).cloned().unwrap_or_default(),
+        service: labels.get(labels::SERVICE).cloned().unwrap_or_default(),
         first_seen_ms: None,
     })
 }
@@ -232,7 +208,7 @@ pub(super) async fn own_container(
     let Some(found) = engine.container(container).await? else { return Ok(None) };
     let bears = |name: &str, value: &str| found.labels.get(name).is_some_and(|found| found == value);
     let generations = store.generations(&installed.id).await?;
-    let is_made = generations.iter().any(|generation| bears(NONCE_LABEL, &generation.record.nonce));
-    let is_own = is_made && bears(EXTENSION_LABEL, installed.id.as_str());
-    Ok(is_own.then(|| found.labels.get(SERVICE_LABEL).cloned().unwrap_or_default()))
+    let is_made = generations.iter().any(|generation| bears(labels::NONCE, &generation.record.nonce));
+    let is_own = is_made && bears(labels::EXTENSION, installed.id.as_str());
+    Ok(is_own.then(|| found.labels.get(labels::SERVICE).cloned().unwrap_or_default()))
 }

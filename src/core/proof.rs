@@ -3,16 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::{
-    Broker,
-    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
-};
+use super::Broker;
 use crate::{
     engine::{Container, Network, Volume},
     model::{
-        compose::labels::SIGNATURE,
         extension::{Maker, ResourceKind},
         journal::aside_name,
+        labels,
         reference::ExtensionId,
         signature::{Key, Mark},
     },
@@ -58,10 +55,10 @@ pub(super) struct Proof<'a> {
 /// Whose an object is, or why that is not proved.
 pub(super) fn proof<'a>(key: &Key, object: &Marked<'a>) -> Result<Proof<'a>, &'static str> {
     let label = |name: &str| object.labels.get(name).map_or("", String::as_str);
-    let signature = object.labels.get(SIGNATURE).ok_or("it bears no signature")?;
-    let extension: ExtensionId = label(EXTENSION_LABEL).parse().map_err(|_| "it names no extension")?;
-    let nonce = label(NONCE_LABEL);
-    let generation = label(GENERATION_LABEL).parse().unwrap_or(0);
+    let signature = object.labels.get(labels::SIGNATURE).ok_or("it bears no signature")?;
+    let extension: ExtensionId = label(labels::EXTENSION).parse().map_err(|_| "it names no extension")?;
+    let nonce = label(labels::NONCE);
+    let generation = label(labels::GENERATION).parse().unwrap_or(0);
     let fits = |name: &str| {
         let mark = Mark { kind: object.kind, extension: extension.as_str(), generation, name, nonce };
         key.verifies(&mark, signature)
@@ -92,7 +89,7 @@ fn names(object: &Marked<'_>) -> Vec<String> {
     }
     // One of an old generation, whose name an update took.
     if *name == aside_name(object.id)
-        && let (Some(project), Some(service)) = (object.labels.get(PROJECT_LABEL), object.labels.get(SERVICE_LABEL))
+        && let (Some(project), Some(service)) = (object.labels.get(labels::PROJECT), object.labels.get(labels::SERVICE))
     {
         names.extend([format!("{project}-{service}"), format!("{project}-service")]);
     }
@@ -102,7 +99,14 @@ fn names(object: &Marked<'_>) -> Vec<String> {
 impl Broker {
     /// Whether an object proves that it was made under one of these nonces.
     pub(super) fn is_made_under(&self, object: &Marked<'_>, is_meant: impl Fn(&str) -> bool) -> bool {
-        object.labels.get(NONCE_LABEL).is_some_and(|nonce| is_meant(nonce)) && proof(&self.key, object).is_ok()
+        object.labels.get(labels::NONCE).is_some_and(|nonce| is_meant(nonce)) && proof(&self.key, object).is_ok()
+    }
+
+    /// Whether a volume bears the label of that extension. Where there are several users, another's extension of the same
+    /// id has the same label, and only the signature tells whose it is.
+    pub(super) fn bears(&self, volume: &Volume, id: &ExtensionId) -> bool {
+        let is_proved = || !self.behalf.is_one_of_several() || proof(&self.key, &volume.into()).is_ok();
+        volume.labels.get(labels::EXTENSION).is_some_and(|owner| owner == id.as_str()) && is_proved()
     }
 }
 
@@ -116,12 +120,12 @@ mod tests {
     fn signed(kind: ResourceKind, signed_for: &str, nonce: &str, generation: i64) -> HashMap<String, String> {
         let mark = Mark { kind, extension: "a/b", generation, name: signed_for, nonce };
         let labels = [
-            (EXTENSION_LABEL, "a/b".to_owned()),
-            (GENERATION_LABEL, generation.to_string()),
-            (NONCE_LABEL, nonce.to_owned()),
-            (SERVICE_LABEL, "web".to_owned()),
-            (PROJECT_LABEL, "a_b-desktop-extension".to_owned()),
-            (SIGNATURE, Key::new(KEY).sign(&mark)),
+            (labels::EXTENSION, "a/b".to_owned()),
+            (labels::GENERATION, generation.to_string()),
+            (labels::NONCE, nonce.to_owned()),
+            (labels::SERVICE, "web".to_owned()),
+            (labels::PROJECT, "a_b-desktop-extension".to_owned()),
+            (labels::SIGNATURE, Key::new(KEY).sign(&mark)),
         ];
         labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
@@ -144,9 +148,9 @@ mod tests {
         assert_eq!(maker(Network, "p_default-2", &signed(Network, "p_default", "n", 0)), wrong);
         assert_eq!(maker(Volume, "v", &signed(Volume, "", "", 0)), wrong, "without a nonce everybody would fit");
         let mut other = web;
-        other.insert(EXTENSION_LABEL.into(), "a/c".into());
+        other.insert(labels::EXTENSION.into(), "a/c".into());
         assert_eq!(maker(Container, "p-web", &other), wrong);
-        other.remove(SIGNATURE);
+        other.remove(labels::SIGNATURE);
         assert_eq!(maker(Container, "p-web", &other), Err("it bears no signature"));
     }
 

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     Broker, InstallPhase, Report,
-    start::BackendContainer,
+    container::BackendContainer,
     state::State,
     view::{ContainerView, View},
 };
 use crate::model::{
-    compose::labels,
     error::{Error, Reason, Result},
     extension::{BackendRecord, Installed},
+    labels,
 };
 
 /// How often it is looked.

@@ -1,23 +1,23 @@
 //! Finds again what a lost or damaged store knew: extensions by what is written down beside their files, objects of the
 //! engine by the signature that they carry. It lists before anything is done, and what it cannot prove it leaves alone.
 
-use std::collections::HashMap;
-
 use super::{
-    ownership::{EXTENSION_LABEL, NONCE_LABEL, SERVICE_LABEL},
+    catalogue::{self, Key, Object},
+    ledger::{self, is_anonymous},
     proof::{Marked, Proof, proof},
-    start::is_anonymous,
     written,
 };
 use crate::{
+    clock::now_ms,
     engine::Engine,
     files::layout::Layout,
     model::{
         error::Result,
         extension::{Installed, LedgerEntry, Maker, OwnerSource, Record, ResourceKind},
+        labels,
         reference::ExtensionId,
     },
-    store::{Store, now_ms},
+    store::Store,
 };
 
 /// Finds and adopts.
@@ -49,14 +49,6 @@ pub struct Claimed {
     pub name: String,
     /// Why it is left alone.
     pub why: &'static str,
-}
-
-/// An object of the engine with labels.
-struct Object {
-    kind: ResourceKind,
-    id: String,
-    name: String,
-    labels: HashMap<String, String>,
 }
 
 /// How a store that is not damaged is.
@@ -104,9 +96,9 @@ impl Repair {
         let key = self.layout.known_key()?;
         let objects = self.objects().await?;
         let marked = |nonce: &str| {
-            objects.iter().filter(|object| object.labels.get(NONCE_LABEL).is_some_and(|of| of == nonce)).count()
+            objects.iter().filter(|(_, object)| object.labels.get(labels::NONCE).is_some_and(|of| of == nonce)).count()
         };
-        for Object { kind, id, name, labels } in &objects {
+        for ((kind, id), Object { name, labels, .. }) in &objects {
             let object = Marked { kind: *kind, id, name, labels };
             let proof = match &key {
                 Some(key) => proof(key, &object),
@@ -137,21 +129,9 @@ impl Repair {
     }
 
     /// The engine's objects that claim to be an extension's.
-    async fn objects(&self) -> Result<Vec<Object>> {
-        let mut objects = vec![];
-        for found in self.engine.containers(&[EXTENSION_LABEL.to_owned()]).await? {
-            let (kind, id, name) = (ResourceKind::Container, found.id, found.name);
-            objects.push(Object { kind, id, name, labels: found.labels });
-        }
-        for found in self.engine.networks().await? {
-            let (kind, id, name) = (ResourceKind::Network, found.id, found.name);
-            objects.push(Object { kind, id, name, labels: found.labels });
-        }
-        for found in self.engine.volumes().await? {
-            let (kind, id, name) = (ResourceKind::Volume, found.name.clone(), found.name);
-            objects.push(Object { kind, id, name, labels: found.labels });
-        }
-        objects.retain(|object| object.labels.contains_key(EXTENSION_LABEL));
+    async fn objects(&self) -> Result<Vec<(Key, Object)>> {
+        let mut objects = catalogue::objects(&self.engine, |_| true).await?;
+        objects.retain(|(_, object)| object.labels.contains_key(labels::EXTENSION));
         Ok(objects)
     }
 
@@ -197,17 +177,10 @@ impl Repair {
 
 /// The line of the ledger for an object that proves whose it is.
 fn entry(object: &Marked<'_>, proof: &Proof<'_>) -> LedgerEntry {
-    let service = object.labels.get(SERVICE_LABEL).filter(|_| proof.maker == Maker::Broker);
+    let service = object.labels.get(labels::SERVICE).filter(|_| proof.maker == Maker::Broker);
     LedgerEntry {
-        kind: object.kind,
-        id: object.id.to_owned(),
-        name: object.name.to_owned(),
-        extension: proof.extension.to_string(),
-        generation: proof.generation,
         service: service.cloned().unwrap_or_default(),
-        keep: object.kind == ResourceKind::Volume && !is_anonymous(object.id),
         source: OwnerSource::Recovered,
-        maker: proof.maker,
-        first_seen_ms: now_ms(),
+        ..ledger::entry(&proof.extension, proof.generation, proof.maker, object.kind, object.id, object.name)
     }
 }

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use crate::{
+    clock::now_ms,
     model::{
         error::{Error, Reason, Result},
         reference::ExtensionId,
     },
     random,
-    store::now_ms,
 };
 
 /// The open sessions, by token.

@@ -1,30 +1,28 @@
-//! Makes and starts an extension's containers, and puts what was made on the ledger.
+//! Makes and starts an extension's containers.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{
     Broker, InstallPhase, Report,
-    call::STARTING_RETRY,
-    catalogue,
     compose::Planned,
+    container::BackendContainer,
     fetched::Fetched,
-    ownership::{EXTENSION_LABEL, GENERATION_LABEL, NONCE_LABEL, PROJECT_LABEL, SERVICE_LABEL},
-    proof::proof,
+    names::{Names, default_network},
     stage::BackendDraft,
 };
 use crate::{
-    engine::{BackendSpec, ContainerDetails, Volume},
+    engine::{BackendSpec, Volume},
     files::{extension::GenerationDir, guest::GuestDir},
     model::{
-        compose::{PluginImage, labels},
+        compose::{self, PluginImage},
         error::{Error, Reason, Result},
-        extension::{BackendRecord, Installed, LedgerEntry, Maker, OwnerSource, ResourceKind},
+        extension::{BackendRecord, Installed, ResourceKind},
         grant::Decisions,
+        labels,
         manifest::PLUGIN_IMAGE,
-        reference::{ExtensionId, Reference},
+        reference::Reference,
         signature::Mark,
     },
-    store::now_ms,
 };
 
 /// Service name of a backend that is one image; Docker Desktop's container name ends in it (F54).
@@ -32,56 +30,11 @@ const IMAGE_SERVICE: &str = "service";
 /// Compose waits for services that wait for the health of others; no longer than this, or the ready time-out.
 const MIN_COMPOSE_TIME: Duration = Duration::from_secs(120);
 
-/// The container of a service.
-#[derive(Debug)]
-pub(super) enum BackendContainer {
-    /// It exists.
-    Found(ContainerDetails),
-    /// It was made and is gone, or was never made.
-    Missing(String),
-}
-
-impl BackendContainer {
-    /// The container, where it runs. Errors: BACKEND_STOPPED, BACKEND_STARTING, CONTAINER_PAUSED.
-    pub(super) fn running(self, id: &ExtensionId) -> Result<ContainerDetails> {
-        let stopped = |message: String| Error::new(Reason::BackendStopped, id.as_str(), message);
-        match self {
-            BackendContainer::Missing(service) => {
-                Err(stopped(format!("the container of {service} of {id} is gone; disable and enable {id}")))
-            }
-            BackendContainer::Found(container) => match container.state.as_str() {
-                "running" => Ok(container),
-                "paused" => {
-                    let message = format!("the container {} is paused; unpause it", container.name);
-                    Err(Error::new(Reason::ContainerPaused, id.as_str(), message))
-                }
-                "restarting" => {
-                    let message =
-                        format!("the container {} is being started again by its restart policy", container.name);
-                    Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
-                }
-                "exited" | "dead" => {
-                    Err(stopped(format!("{} exited with code {}", container.name, container.exit_code)))
-                }
-                state => Err(stopped(format!("{} is {state}", container.name))),
-            },
-        }
-    }
-}
-
 /// What is about to be made for a backend.
 pub(super) struct Blueprint {
     backend: BackendRecord,
     kind: BlueprintKind,
     names: Names,
-}
-
-/// Names of containers, networks and volumes that will exist.
-#[derive(Default)]
-struct Names {
-    containers: Vec<String>,
-    networks: Vec<String>,
-    volumes: Vec<String>,
 }
 
 /// What is about to be made, and what was there before.
@@ -117,27 +70,6 @@ fn single(project: String, socket: Option<String>, image: String) -> Blueprint {
 }
 
 impl Broker {
-    /// The container of one of an extension's services, by the ledger.
-    pub(super) async fn backend_container(
-        &self,
-        installed: &Installed,
-        backend: &BackendRecord,
-        service: &str,
-    ) -> Result<BackendContainer> {
-        if !backend.services.iter().any(|known| known == service) {
-            let known = backend.services.join(", ");
-            let message = format!("{} has no service {service:?}; it has {known}", installed.id);
-            return Err(Error::new(Reason::ServiceNotFound, service, message));
-        }
-        let ledger = self.store.ledger(Some(&installed.id)).await?;
-        for entry in ledger.iter().filter(|e| e.is_backend_of(installed) && e.service == service) {
-            if let Some(details) = self.engine.container(&entry.id).await? {
-                return Ok(BackendContainer::Found(details));
-            }
-        }
-        Ok(BackendContainer::Missing(service.to_owned()))
-    }
-
     /// Works out what a backend will be made of, and brings the images it needs. `None` where its image was never built.
     pub(super) async fn blueprint(
         &self,
@@ -250,42 +182,6 @@ impl Broker {
         made.and(recorded)
     }
 
-    /// Puts on the ledger what proves to be this generation's and is not there: a start that broke off may have made it,
-    /// when the broker was killed or the engine went away. Else it would count as somebody else's.
-    pub(super) async fn record_unknown(&self, installed: &Installed) -> Result<()> {
-        if !installed.record.backend.as_ref().is_some_and(|backend| backend.built) {
-            return Ok(());
-        }
-        let ledger = self.store.ledger(Some(&installed.id)).await?;
-        let is_known = |kind, id: &str| ledger.iter().any(|entry| entry.kind == kind && entry.id == id);
-        let mut made = Vec::new();
-        let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
-        for container in self.engine.containers(&[nonce_label(installed)]).await? {
-            let is_ours = proof(&self.key, &(&container).into()).is_ok_and(|proof| proof.maker == Maker::Broker);
-            if is_ours && !is_known(ResourceKind::Container, &container.id) {
-                let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
-                made.push(entry(installed, ResourceKind::Container, &container.id, &container.name, service));
-                there.push(container.into());
-            }
-        }
-        for network in self.engine.networks().await? {
-            let is_ours = self.is_made_under(&(&network).into(), |nonce| nonce == network_nonce(installed));
-            if is_ours && !is_known(ResourceKind::Network, &network.id) {
-                made.push(entry(installed, ResourceKind::Network, &network.id, &network.name, ""));
-                there.push(network.into());
-            }
-        }
-        if made.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(extension = %installed.id, objects = made.len(), "found what a start that broke off had made");
-        let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
-        self.store.record(made).await?;
-        self.catalogue.add(there);
-        self.catalogue.tell_again(&keys);
-        Ok(())
-    }
-
     /// Starts again what was built before.
     pub(super) async fn start_built(&self, installed: &Installed) -> Result<()> {
         let Some(backend) = installed.record.backend.as_ref().filter(|backend| backend.built) else { return Ok(()) };
@@ -341,7 +237,7 @@ impl Broker {
         self.have_mounts(installed).await?;
         let (file, directory, project) = (files.compose_file(), files.compose(), id.project());
         let text = std::fs::read(&file).unwrap_or_default();
-        let links = serde_json::from_slice(&text).is_ok_and(|planned| labels::has_links(&planned));
+        let links = serde_json::from_slice(&text).is_ok_and(|planned| compose::has_links(&planned));
         let up = async {
             if links {
                 compose.up(&file, &directory, &project, &environment, false).await?;
@@ -371,11 +267,11 @@ impl Broker {
         };
         let network = default_network(project);
         let mut labels = compose(&[("project", project), ("network", "default")]);
-        labels.insert(EXTENSION_LABEL.into(), installed.id.to_string());
-        let nonce = network_nonce(installed);
+        labels.insert(labels::EXTENSION.into(), installed.id.to_string());
+        let nonce = installed.record.network_nonce();
         let (kind, extension) = (ResourceKind::Network, installed.id.as_str());
         let mark = Mark { kind, extension, generation: 0, name: &network, nonce };
-        labels.insert(NONCE_LABEL.into(), nonce.to_owned());
+        labels.insert(labels::NONCE.into(), nonce.to_owned());
         labels.insert(labels::SIGNATURE.into(), self.key.sign(&mark));
         // The one that an earlier generation had stays.
         if !self.engine.networks().await?.iter().any(|found| found.name == network) {
@@ -392,10 +288,9 @@ impl Broker {
         let name = format!("{project}-{IMAGE_SERVICE}");
         let (kind, generation, nonce) = (ResourceKind::Container, installed.generation, &installed.record.nonce);
         let mark = Mark { kind, extension, generation, name: &name, nonce };
-        labels.extend(own_labels(installed));
+        labels.extend(labels::of_generation(installed, &installed.record.nonce));
         labels.insert(labels::SIGNATURE.into(), self.key.sign(&mark));
-        labels.insert("com.docker.desktop.extension".into(), "true".into());
-        labels.insert("com.docker.desktop.extension.name".into(), installed.record.title.clone());
+        labels.extend(labels::of_desktop(&installed.record.title));
         labels.insert(labels::RESTART.into(), labels::RESTART_DEFAULT.into());
         let spec = BackendSpec {
             name,
@@ -405,7 +300,7 @@ impl Broker {
             service: IMAGE_SERVICE.into(),
             mounts: self.have_mounts(installed).await?,
         };
-        let there = self.engine.containers(&[nonce_label(installed)]).await?;
+        let there = self.engine.containers(&[labels::made_under(&installed.record.nonce)]).await?;
         let container = match there.into_iter().find(|found| found.name == spec.name) {
             // A try before this one came as far as that.
             Some(there) => there.id,
@@ -434,146 +329,4 @@ impl Broker {
             tracing::debug!(%error, extension = %installed.id, "a stale socket stays");
         }
     }
-
-    /// Puts what carries this generation's nonce on the ledger. Of the volumes those that were not there `before`, and
-    /// those that are on it already: a label is a claim and no more.
-    async fn record_made(&self, installed: &Installed, names: &Names, before: &[Volume]) -> Result<()> {
-        let volumes = &names.volumes;
-        let ledger = self.store.ledger(Some(&installed.id)).await?;
-        let is_ours = |name: &str| {
-            !before.iter().any(|volume| volume.name == name)
-                || ledger.iter().any(|entry| entry.kind == ResourceKind::Volume && entry.id == name)
-        };
-        let mut made = Vec::new();
-        let mut there: Vec<(catalogue::Key, catalogue::Object)> = Vec::new();
-        for container in self.engine.containers(&[nonce_label(installed)]).await? {
-            if proof(&self.key, &(&container).into()).is_err() {
-                tracing::warn!(container = container.name, "a container bears a copy of an extension's labels");
-                continue;
-            }
-            let service = container.labels.get(SERVICE_LABEL).map_or("", String::as_str);
-            made.push(entry(installed, ResourceKind::Container, &container.id, &container.name, service));
-            let details = self.engine.container(&container.id).await?;
-            there.push(container.clone().into());
-            for mounted in details.into_iter().flat_map(|details| details.mounts) {
-                let volume = &mounted.volume;
-                if is_anonymous(volume) && !volumes.contains(volume) && is_ours(volume) {
-                    made.push(entry(installed, ResourceKind::Volume, &mounted.volume, &mounted.volume, service));
-                }
-            }
-        }
-        for network in self.engine.networks().await? {
-            // One that an earlier generation made is this one's from now on, if it is used.
-            let known = ledger.iter().any(|entry| entry.kind == ResourceKind::Network && entry.id == network.id);
-            let marked = self.is_made_under(&(&network).into(), |nonce| nonce == network_nonce(installed));
-            if names.networks.contains(&network.name) && (known || marked) {
-                made.push(entry(installed, ResourceKind::Network, &network.id, &network.name, ""));
-                there.push(network.into());
-            }
-        }
-        for volume in self.engine.volumes().await? {
-            let ours = self.bears(&volume, &installed.id);
-            if ours && volumes.contains(&volume.name) && is_ours(&volume.name) {
-                let kept = entry(installed, ResourceKind::Volume, &volume.name, &volume.name, "");
-                made.push(LedgerEntry { keep: true, ..kept });
-                there.push(volume.into());
-            } else if made.iter().any(|made| made.kind == ResourceKind::Volume && made.id == volume.name) {
-                // Podman tells of the anonymous ones late.
-                there.push(volume.into());
-            }
-        }
-        let keys: Vec<_> = made.iter().map(|entry| (entry.kind, entry.id.clone())).collect();
-        self.store.record(made).await?;
-        self.catalogue.add(there);
-        self.catalogue.tell_again(&keys);
-        Ok(())
-    }
-
-    /// Whether a volume bears the label of that extension. Where there are several users, another's extension of the same
-    /// id has the same label, and only the signature tells whose it is.
-    pub(super) fn bears(&self, volume: &Volume, id: &ExtensionId) -> bool {
-        let is_proved = || !self.behalf.is_one_of_several() || proof(&self.key, &volume.into()).is_ok();
-        volume.labels.get(EXTENSION_LABEL).is_some_and(|owner| owner == id.as_str()) && is_proved()
-    }
-
-    /// Compose selects by label: whatever carries the project's name and is not ours would be taken over or removed by
-    /// it. So it must not be there (design section 5). Volumes that this extension left are its own.
-    async fn check_names(&self, installed: &Installed, project: &str, names: &Names) -> Result<()> {
-        let of_project = |labels: &HashMap<String, String>| labels.get(PROJECT_LABEL).is_some_and(|of| of == project);
-        let ledger = self.store.ledger(Some(&installed.id)).await?;
-        let ours = |kind, id: &str| ledger.iter().any(|entry| entry.kind == kind && entry.id == id);
-        let mut taken = Vec::new();
-        for c in self.engine.containers(&[]).await? {
-            if (of_project(&c.labels) || names.containers.contains(&c.name)) && !ours(ResourceKind::Container, &c.id) {
-                taken.push(format!("container {}", c.name));
-            }
-        }
-        for n in self.engine.networks().await? {
-            if (of_project(&n.labels) || names.networks.contains(&n.name)) && !ours(ResourceKind::Network, &n.id) {
-                taken.push(format!("network {}", n.name));
-            }
-        }
-        for v in self.engine.volumes().await? {
-            let named = v.name.starts_with(&format!("{project}_")) || names.volumes.contains(&v.name);
-            let left = self.bears(&v, &installed.id);
-            if (of_project(&v.labels) || named) && !left && !ours(ResourceKind::Volume, &v.name) {
-                taken.push(format!("volume {}", v.name));
-            }
-        }
-        if taken.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} would use the project name {project}, and these belong to somebody else: {}; rename or remove them",
-            installed.id,
-            taken.join(", ")
-        );
-        Err(Error::new(Reason::ProjectNameTaken, project, message))
-    }
-}
-
-/// The line of the ledger for what the broker made for a generation, and what goes with it.
-fn entry(installed: &Installed, kind: ResourceKind, id: &str, name: &str, service: &str) -> LedgerEntry {
-    LedgerEntry {
-        kind,
-        id: id.to_owned(),
-        name: name.to_owned(),
-        extension: installed.id.to_string(),
-        generation: installed.generation,
-        service: service.to_owned(),
-        keep: false,
-        source: OwnerSource::Created,
-        maker: Maker::Broker,
-        first_seen_ms: now_ms(),
-    }
-}
-
-/// Labels that mark what is made for an extension.
-fn own_labels(installed: &Installed) -> Vec<(String, String)> {
-    vec![
-        (EXTENSION_LABEL.into(), installed.id.to_string()),
-        (GENERATION_LABEL.into(), installed.generation.to_string()),
-        (NONCE_LABEL.into(), installed.record.nonce.clone()),
-    ]
-}
-
-/// The filter for what one install made.
-pub(super) fn nonce_label(installed: &Installed) -> String {
-    format!("{NONCE_LABEL}={}", installed.record.nonce)
-}
-
-/// The label of a generation's networks. Records of older brokers have none of their own.
-fn network_nonce(installed: &Installed) -> &str {
-    let record = &installed.record;
-    if record.network_nonce.is_empty() { &record.nonce } else { &record.network_nonce }
-}
-
-/// The network of a project whose file names none.
-fn default_network(project: &str) -> String {
-    format!("{project}_default")
-}
-
-/// The engine names volumes that nobody named with 64 hexadecimal digits.
-pub(super) fn is_anonymous(volume: &str) -> bool {
-    volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,6 +1,6 @@
 //! Removes an extension's files, also those that a container's root left where a plain user may not remove them.
 
-use super::{Broker, package::blocking};
+use super::{Broker, blocking::blocking};
 use crate::{
     files::extension::ExtensionDir,
     model::{error::Result, reference::ExtensionId},

@@ -8,10 +8,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Broker, ownership::EXTENSION_LABEL, view::ContainerView};
+use super::{Broker, view::ContainerView};
 use crate::{
     exec::{Door, InContainer, Visit},
-    model::{error::Result, extension::ResourceKind, reference::ExtensionId},
+    model::{error::Result, extension::ResourceKind, labels, reference::ExtensionId},
 };
 
 /// Who may open doors in a container.
@@ -147,6 +147,6 @@ impl Broker {
             return Ok(entry.extension.parse().ok());
         }
         let found = self.engine.container(container).await?;
-        Ok(found.and_then(|found| found.labels.get(EXTENSION_LABEL)?.parse().ok()))
+        Ok(found.and_then(|found| found.labels.get(labels::EXTENSION)?.parse().ok()))
     }
 }

@@ -7,7 +7,6 @@ use super::{
     call::is_young,
     catalogue::{Key, Object},
     leases::Held,
-    ownership::EXTENSION_LABEL,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
         error::Result,
         extension::{BackendRecord, Installed, LedgerEntry, ResourceKind},
         grant::{Grant, Need},
+        labels,
         reference::ExtensionId,
         registration::Health,
     },
@@ -95,7 +95,7 @@ impl Broker {
     }
 
     async fn seen_of(&self, installed: &Installed) -> Seen {
-        self.seen(&format!("{EXTENSION_LABEL}={}", installed.id), &[installed]).await
+        self.seen(&format!("{}={}", labels::EXTENSION, installed.id), &[installed]).await
     }
 
     async fn missing_grants(&self, installed: &Installed) -> Result<Vec<Need>> {
@@ -107,7 +107,7 @@ impl Broker {
         let all = self.store.extensions(after, limit).await?;
         let seen = match self.catalogue.all(|kind| kind == ResourceKind::Container) {
             Some(known) => Ok(known.into_iter().map(|((_, id), object)| (id, object)).collect()),
-            None => self.seen(EXTENSION_LABEL, &all.iter().collect::<Vec<_>>()).await,
+            None => self.seen(labels::EXTENSION, &all.iter().collect::<Vec<_>>()).await,
         };
         let mut views = Vec::with_capacity(all.len());
         for installed in all {
@@ -261,7 +261,7 @@ impl Broker {
     /// What to make of a backend that takes no calls: it is given time from its start on.
     async fn while_silent(&self, installed: &Installed, backend: &BackendRecord) -> SocketFacts {
         match self.backend_container(installed, backend, &backend.service).await {
-            Ok(super::start::BackendContainer::Found(container))
+            Ok(super::container::BackendContainer::Found(container))
                 if is_young(&container.started_at, self.ready_timeout(installed)) =>
             {
                 SocketFacts::Young

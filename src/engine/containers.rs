@@ -107,14 +107,6 @@ pub struct BackendSpec {
 }
 
 impl Mounts {
-    /// The path of the shim in a container.
-    pub(super) fn shim(&self) -> &'static str {
-        match self {
-            Mounts::Shared { .. } => "/run/longshore/shim",
-            Mounts::Apart { .. } => "/run/longshore/bin/shim",
-        }
-    }
-
     /// What stands for the guest directory.
     pub(super) fn guest(&self) -> String {
         match self {

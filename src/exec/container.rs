@@ -16,14 +16,13 @@ use tokio::{
 };
 
 use super::{
-    copy,
     door::Door,
     hub::{InContainer, Way},
     tunnel::{self, Visits},
 };
 use crate::model::{
     error::{Error, Reason, Result},
-    mounts::CONTAINER_DIR,
+    mounts::SHIM,
 };
 
 /// How long a shim may take to dial in.
@@ -82,7 +81,7 @@ async fn start_at(order: InContainer<'_>, door: &Door) -> Result<OwnedFd, Failur
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        cmd: Some(vec![format!("{CONTAINER_DIR}/{}", copy::NAME), "shim".to_owned(), "container".to_owned()]),
+        cmd: Some(vec![SHIM.to_owned(), "shim".to_owned(), "container".to_owned()]),
         user: order.user.map(ToOwned::to_owned),
         privileged: Some(false),
         ..CreateExecOptions::default()

@@ -11,12 +11,13 @@ use std::{
 };
 
 use crate::{
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        mounts::SHIM_NAME,
+    },
     random,
 };
 
-/// Its name in the broker directory.
-pub(super) const NAME: &str = "shim";
 /// What is compared at once, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -52,7 +53,7 @@ pub(super) fn usable(source: &Path) -> Result<File> {
 /// `SHIM_UNAVAILABLE` where `source` needs a loader or cannot be read, `FILE_FAILED` where the copy cannot be written.
 pub(super) fn place(source: &Path, dir: &Path) -> Result<PathBuf> {
     let original = usable(source)?;
-    let target = dir.join(NAME);
+    let target = dir.join(SHIM_NAME);
     let write_failed = |error: io::Error| {
         Error::new(Reason::FileFailed, dir.display().to_string(), format!("{}: {error}", target.display()))
             .caused_by(error)
@@ -92,7 +93,7 @@ fn same_content(original: &File, mut copy: File) -> io::Result<bool> {
 }
 
 fn replace(mut original: &File, dir: &Path, target: &Path) -> io::Result<()> {
-    let fresh = dir.join(format!(".{NAME}-{}", random::nonce()));
+    let fresh = dir.join(format!(".{SHIM_NAME}-{}", random::nonce()));
     let mut write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&fresh)?;
         io::copy(&mut original, &mut file)?;
@@ -191,7 +192,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = dir.path().join("elsewhere");
         fs::write(&elsewhere, b"kept").unwrap();
-        std::os::unix::fs::symlink(&elsewhere, dir.path().join(NAME)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.path().join(SHIM_NAME)).unwrap();
         let target = place(Path::new("/proc/self/exe"), dir.path()).unwrap();
         assert!(fs::symlink_metadata(target).unwrap().is_file());
         assert_eq!(fs::read(elsewhere).unwrap(), b"kept");

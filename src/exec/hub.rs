@@ -30,7 +30,10 @@ use super::{
     tunnel::Visits,
 };
 use crate::{
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        mounts::SHIM_NAME,
+    },
     shim::socket,
     user::User,
 };
@@ -129,7 +132,7 @@ pub enum Way<'a> {
     /// By a directory that it shares with the broker: what is mounted at [`crate::model::mounts::CONTAINER_DIR`] there;
     /// 0755.
     Shared(&'a Path),
-    /// By a tunnel; the shim is at [`crate::model::mounts::SHIM_DIR`] there.
+    /// By a tunnel; the shim is at [`crate::model::mounts::SHIM_APART`] there.
     Apart,
 }
 
@@ -329,7 +332,7 @@ impl Hub {
     /// `SHIM_UNAVAILABLE`, `FILE_FAILED`.
     pub async fn place_copy(&self, broker_dir: &Path) -> Result<()> {
         let is_checked = |checked: Checked| lock(&self.checked).contains(&checked);
-        if copy::identity(&broker_dir.join(copy::NAME)).is_some_and(is_checked) {
+        if copy::identity(&broker_dir.join(SHIM_NAME)).is_some_and(is_checked) {
             return Ok(());
         }
         let (source, dir) = (self.options.shim.clone(), broker_dir.to_owned());

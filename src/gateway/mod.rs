@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     local::Stream,
-    model::error::Result,
+    model::{error::Result, mounts::GATEWAY_NAME},
     peer::socket::{Caller, Socket},
 };
 use connection::Connection;
@@ -39,8 +39,6 @@ use reply::Reply;
 
 pub use create::{Create, Stamp};
 
-/// The socket's name in the broker's directory of an extension.
-pub const NAME: &str = "docker.sock";
 /// Connections that one extension may have at a time.
 pub const MAX_CONNECTIONS: usize = 512;
 /// How long what the engine is making is waited for when a gateway closes.
@@ -127,7 +125,7 @@ impl Gateways {
         if open.contains_key(extension) {
             return Ok(());
         }
-        let socket = Socket::open(dir, NAME, "the engine gateway", self.user)?;
+        let socket = Socket::open(dir, GATEWAY_NAME, "the engine gateway", self.user)?;
         let gateway = Arc::new(Gateway {
             extension: extension.to_owned(),
             engine: self.engine.clone(),

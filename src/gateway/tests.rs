@@ -57,7 +57,7 @@ impl Scene {
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path().join(NAME)
+        self.dir.path().join(GATEWAY_NAME)
     }
 
     /// A client that has said something.

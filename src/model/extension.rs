@@ -137,6 +137,11 @@ impl From<&Need> for NeedRecord {
 }
 
 impl Record {
+    /// The nonce of the extension's networks, which outlive generations. Records of older brokers have none of their own.
+    pub fn network_nonce(&self) -> &str {
+        if self.network_nonce.is_empty() { &self.nonce } else { &self.network_nonce }
+    }
+
     /// The needs. One that cannot be read (a newer broker wrote it) is left out: it was accepted when it was written.
     pub fn needs(&self) -> Vec<Need> {
         let read = |need: &NeedRecord| {

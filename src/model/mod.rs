@@ -10,6 +10,7 @@ pub mod event;
 pub mod extension;
 pub mod grant;
 pub mod journal;
+pub mod labels;
 pub mod manifest;
 pub mod mounts;
 pub mod problem;

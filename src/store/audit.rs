@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Store, now_ms};
+use super::Store;
+use crate::clock::now_ms;
 use crate::model::error::Result;
 
 /// A privileged act, what was decided about it, and what came of it.

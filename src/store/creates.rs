@@ -2,7 +2,8 @@
 
 use rusqlite::{Row, params};
 
-use super::{Store, ledger::record_entry, now_ms};
+use super::{Store, ledger::record_entry};
+use crate::clock::now_ms;
 use crate::model::{
     error::Result,
     extension::{LedgerEntry, ResourceKind},

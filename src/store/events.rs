@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Store, damaged, now_ms};
+use super::{Store, damaged};
+use crate::clock::now_ms;
 use crate::model::{
     error::Result,
     event::{Event, Stored, What},

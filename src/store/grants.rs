@@ -2,7 +2,8 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Store, damaged, now_ms};
+use super::{Store, damaged};
+use crate::clock::now_ms;
 use crate::model::{
     error::{Error, Result},
     grant::{Decisions, Grant},

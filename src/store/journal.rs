@@ -2,7 +2,8 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::{Store, damaged, events, extensions, grants, leftovers, now_ms};
+use super::{Store, damaged, events, extensions, grants, leftovers};
+use crate::clock::now_ms;
 use crate::model::{
     error::Result,
     event::What,

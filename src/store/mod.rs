@@ -27,7 +27,7 @@ use std::{
     path::Path,
     sync::{Arc, OnceLock},
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction};
@@ -188,11 +188,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-/// Now, in milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Looks before SQLite does: that would lay files beside a database which it may not write, with the same rights, and these

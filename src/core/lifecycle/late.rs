@@ -3,12 +3,13 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::super::{Broker, ownership::NONCE_LABEL, proof::Marked};
+use super::super::{Broker, proof::Marked};
 use crate::{
     engine::Volume,
     model::{
         error::Result,
         extension::{Installed, Record, ResourceKind},
+        labels,
         reference::ExtensionId,
     },
     store::Broken,
@@ -64,7 +65,7 @@ impl Broker {
         let mut removed = 0;
         // The engine makes a volume that a container mounts and that is gone, without labels.
         let mut mounted = HashSet::new();
-        for container in self.engine.containers(&[NONCE_LABEL.to_owned()]).await? {
+        for container in self.engine.containers(&[labels::NONCE.to_owned()]).await? {
             if let Some(broken) = of(&(&container).into()) {
                 let mounts = self.engine.container(&container.id).await?.into_iter().flat_map(|found| found.mounts);
                 mounted.extend(mounts.map(|mount| mount.volume).filter(|volume| broken.volumes.contains(volume)));

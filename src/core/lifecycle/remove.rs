@@ -3,15 +3,12 @@
 
 use futures_util::future::join_all;
 
-use super::{
-    super::{Broker, ownership::NONCE_LABEL},
-    failpoint,
-    uninstall::Removed,
-};
+use super::{super::Broker, failpoint, uninstall::Removed};
 use crate::model::{
     error::Result,
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
     journal::{ChangeKind, Step, kept_image},
+    labels,
     reference::ExtensionId,
     registration::StopCause,
 };
@@ -125,7 +122,7 @@ impl Broker {
     /// Containers, networks and anonymous volumes: those on the ledger, and those that prove a nonce.
     pub(super) async fn remove_objects(&self, goods: &Goods) -> Result<()> {
         let mut containers = goods.ids(ResourceKind::Container);
-        let marked = self.engine.containers(&[NONCE_LABEL.to_owned()]).await?;
+        let marked = self.engine.containers(&[labels::NONCE.to_owned()]).await?;
         let marked =
             marked.into_iter().filter(|found| self.is_made_under(&found.into(), |nonce| goods.is_meant(nonce)));
         containers.extend(marked.map(|container| container.id));

@@ -5,6 +5,7 @@ use crate::model::{
     error::{Error, Result},
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
     journal::{Step, aside_name, kept_image},
+    labels,
     reference::Reference,
 };
 
@@ -110,7 +111,7 @@ impl Broker {
         let made = &new.record.made_networks;
         let nonce = &new.record.network_nonce;
         for network in self.engine.networks().await?.into_iter().filter(|network| made.contains(&network.name)) {
-            if network.labels.get(super::super::ownership::NONCE_LABEL) == Some(nonce) {
+            if network.labels.get(labels::NONCE) == Some(nonce) {
                 self.engine.remove_network(&network.id).await?;
             }
         }
@@ -141,6 +142,6 @@ impl Broker {
         let directory = self.layout.extension(&generation.id);
         let number = generation.generation.unsigned_abs();
         let remove = move || directory.remove_generation(number).map_err(Into::into);
-        super::super::package::blocking(remove).await
+        super::super::blocking::blocking(remove).await
     }
 }

@@ -163,7 +163,7 @@ impl Broker {
         let mut record = record(package, staged, &taken.fetched, request.ready_timeout);
         // What the user said once about its patience holds until it is said anew.
         record.ready_timeout_ms = record.ready_timeout_ms.or(old.ready_timeout_ms);
-        record.network_nonce = if old.network_nonce.is_empty() { old.nonce.clone() } else { old.network_nonce.clone() };
+        record.network_nonce = old.network_nonce().to_owned();
         record
     }
 

@@ -31,7 +31,7 @@ use super::engine::client::Client;
 use crate::{
     model::{
         error::{Error, Reason, Result},
-        mounts::SHIM_DIR,
+        mounts::SHIM_APART,
     },
     shim::{
         caller::Channel,
@@ -171,7 +171,7 @@ async fn create(client: &mut Client, order: Order<'_>) -> Result<String> {
         "AttachStdout": true,
         "AttachStderr": true,
         "Tty": false,
-        "Cmd": [format!("{SHIM_DIR}/{}", super::copy::NAME), "shim", "tunnel"],
+        "Cmd": [SHIM_APART, "shim", "tunnel"],
     });
     if let Some(user) = order.user {
         body["User"] = user.into();

@@ -11,14 +11,12 @@ use super::{
     plan::{Context, Findings, is_external},
     text,
 };
-use crate::model::grant::Grant;
+use crate::model::{grant::Grant, mounts::GATEWAY_SOCKET};
 
 pub(super) use super::paths::is_inside;
 
 /// Where clients of the engine look for it.
 const ENGINE_TARGET: &str = "/var/run/docker.sock";
-/// Where the extension's engine gateway is in its containers.
-const GATEWAY: &str = "/run/longshore/docker.sock";
 
 /// Rewrites the mounts of a service, records what they need, and adds ours. Returns where in the container links to the
 /// engine gateway must be laid before it starts.
@@ -79,7 +77,7 @@ fn lead_to_gateway(
         findings.problems.push(format!("{origin}: {target:?} is no place for a socket"));
         return None;
     };
-    if comparable(&path).as_deref() == Some(GATEWAY) {
+    if comparable(&path).as_deref() == Some(GATEWAY_SOCKET) {
         return None;
     }
     let mounted = mounts.iter().filter_map(|mount| text::of(mount.get("target")));
@@ -89,7 +87,7 @@ fn lead_to_gateway(
         return Some(path);
     }
     let why = if hidden { "something else is mounted over it" } else { "the root file system is read-only" };
-    let host = format!("unix://{GATEWAY}");
+    let host = format!("unix://{GATEWAY_SOCKET}");
     let environment = service.entry("environment").or_insert_with(|| json!({}));
     let instead = match environment.as_object_mut() {
         Some(variables) => {

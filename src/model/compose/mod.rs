@@ -8,7 +8,7 @@
 
 mod binds;
 mod canonical;
-pub mod labels;
+mod labelling;
 mod needs;
 mod ours;
 mod paths;
@@ -25,6 +25,7 @@ mod text;
 mod variables;
 mod yaml;
 
+pub use labelling::has_links;
 pub use plan::{Context, Plan, PluginImage, ServicePlan, plan};
 pub use prepass::{CheckedFile, Prepass, prepass, prepass_all};
 pub use problem::Problem;

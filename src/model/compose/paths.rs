@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::model::mounts::GUEST_DIR;
+
 /// Where the engine's API is found on Docker Desktop and on plain engines. On plain Linux the `.raw` forms do not exist,
 /// and the engine would create a directory there (real-extensions 2.5).
 const ENGINE_SOCKETS: [&str; 6] = [
@@ -19,8 +21,6 @@ const ENGINE_SOCKETS_AT_HOME: [&str; 3] =
 const ENGINE_SOCKETS_OF_USER: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 /// Sockets that give as much as the engine's own.
 const OTHER_ENGINES: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
-/// Where Docker Desktop keeps the directories that backends share with it.
-const GUEST_SERVICES: &str = "/run/guest-services";
 
 /// An absolute path without empty, `.` and `..` components; `None` for any other.
 pub(super) fn absolute(path: &str) -> Option<String> {
@@ -103,7 +103,7 @@ fn is_of_process(path: &str) -> bool {
 /// What of Docker Desktop's shared directory a path names: empty for the directory itself.
 pub(super) fn in_guest_services(path: &str) -> Option<String> {
     let path = comparable(path)?;
-    below(&path, GUEST_SERVICES).map(str::to_owned)
+    below(&path, GUEST_DIR).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{binds, labels, needs, ours, refused, restart, text};
+use super::{binds, labelling, needs, ours, refused, restart, text};
 use crate::model::{
     error::{Error, Reason, Result},
-    grant::Need,
-    grant::is_unprintable,
+    grant::{Grant, Need, is_unprintable},
+    labels,
     mounts::{EXTENSION_SOCKET, Mounts, SOCKET_VARIABLE},
     reference::Reference,
     signature::Key,
@@ -112,7 +112,7 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Records a need once per field.
-    pub(super) fn need(&mut self, grant: crate::model::grant::Grant, origin: impl Into<String>) {
+    pub(super) fn need(&mut self, grant: Grant, origin: impl Into<String>) {
         let need = Need { grant, origin: origin.into() };
         if need.grant.to_string().chars().any(is_unprintable) {
             self.problems.push(format!("{}: holds characters that cannot be shown", need.origin));
@@ -153,7 +153,7 @@ pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
     let (volumes, external_volumes) = created(file, "volumes");
     needs::of_networks(file, &mut findings);
     binds::of_volumes(file, context, &mut findings);
-    labels::on_resources(file, context);
+    labelling::on_resources(file, context);
     if !findings.problems.is_empty() {
         return Err(refuse(findings.problems.join("; ")));
     }
@@ -218,9 +218,9 @@ fn plan_service(
     }
     let container_name = text::of(service.get("container_name"));
     let signed = container_name.clone().unwrap_or_else(|| format!("{}-{name}", context.project));
-    labels::on_service(service, &signed, context);
+    labelling::on_service(service, &signed, context);
     if !links.is_empty() {
-        labels::add(service, labels::LINKS, &links.join("\n"));
+        labelling::add(service, labels::LINKS, &links.join("\n"));
     }
     let restart = restart::settle(service, role.backend);
     let long_lived = matches!(restart.as_str(), "always" | "unless-stopped");

@@ -7,6 +7,7 @@ use crate::model::{
     error::Reason,
     extension::ResourceKind,
     grant::Grant,
+    labels,
     mounts::Mounts,
     signature::{Key, Mark},
 };
@@ -142,7 +143,7 @@ fn restart_follows_the_author() {
             "{fields}"
         );
         // Whose policy it is can be told from the container later.
-        let is_ours = plan.file["services"]["a"]["labels"].get(super::labels::RESTART).is_some();
+        let is_ours = plan.file["services"]["a"]["labels"].get(labels::RESTART).is_some();
         assert_eq!(is_ours, expected == "unless-stopped", "{fields}");
     }
     let two = plan(json!({"services": {"a": {"image": "x"}, "init": {"image": "y"}}}), &context()).unwrap();
@@ -168,7 +169,7 @@ fn engine_sockets_become_links_to_the_gateway() {
             plan.file["services"]["a"]["volumes"].as_array().unwrap().iter().map(|m| &m["target"]).collect();
         assert_eq!(left, ["/run/guest-services", "/run/longshore"], "{path}");
         assert_eq!(needs(&plan), ["engine.full services.a.volumes[0]"]);
-        assert!(labels::has_links(&plan.file) && plan.warnings.is_empty());
+        assert!(has_links(&plan.file) && plan.warnings.is_empty());
     }
     let api = one(json!({"use_api_socket": true}));
     assert_eq!(
@@ -176,7 +177,7 @@ fn engine_sockets_become_links_to_the_gateway() {
         (vec!["engine.full services.a.use_api_socket".to_owned()], json!("/var/run/docker.sock"))
     );
     let direct = one(bind("/var/run/docker.sock", "/run/longshore/docker.sock"));
-    assert!(!labels::has_links(&direct.file), "it is there already");
+    assert!(!has_links(&direct.file), "it is there already");
     // A remote engine has a gateway as well.
     let remote = Context { engine_socket: None, ..context() };
     let config = json!({"services": {"a": {"image": "x", "volumes": bind("/var/run/docker.sock", "/s")["volumes"]}}});
@@ -202,7 +203,7 @@ fn where_no_link_can_be_laid_a_variable_leads_to_the_gateway() {
     ] {
         let plan = socket(more.clone());
         assert_eq!(host(&plan), expected, "{more}");
-        assert!(!labels::has_links(&plan.file), "{more}");
+        assert!(!has_links(&plan.file), "{more}");
         assert!(plan.warnings[0].contains("services.a.volumes[0]: no link can be laid"), "{:?}", plan.warnings);
         assert_eq!(needs(&plan), ["engine.full services.a.volumes[0]"]);
     }

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{labels, text};
+use super::{labelling, text};
+use crate::model::labels;
 
 /// Sets the policy where the author gave none; the policy the engine will have.
 pub(super) fn settle(service: &mut Map<String, Value>, backend: bool) -> String {
@@ -16,7 +17,7 @@ pub(super) fn settle(service: &mut Map<String, Value>, backend: bool) -> String 
         Some(restart) => restart,
         None if backend => {
             service.insert("restart".into(), json!("unless-stopped"));
-            labels::add(service, labels::RESTART, labels::RESTART_DEFAULT);
+            labelling::add(service, labels::RESTART, labels::RESTART_DEFAULT);
             "unless-stopped".into()
         }
         None => "no".into(),

@@ -12,6 +12,8 @@ mod task;
 
 pub(super) use far::main;
 
+use crate::model::mounts::{EXTENSION_SOCKET_NAME, GATEWAY_NAME};
+
 /// What one stream may have under way before it is read, in bytes: the memory that one which nobody reads takes.
 pub const STREAM_BYTES: u32 = 256 << 10;
 /// What all of them may have, in bytes: more than there are streams, so that none has to wait for another's reader.
@@ -46,8 +48,8 @@ impl Door {
     /// Its name in the directory of what is the broker's.
     pub fn name(self) -> &'static str {
         match self {
-            Door::Registration => "longshore.sock",
-            Door::Gateway => "docker.sock",
+            Door::Registration => EXTENSION_SOCKET_NAME,
+            Door::Gateway => GATEWAY_NAME,
         }
     }
 }

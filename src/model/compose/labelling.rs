@@ -1,4 +1,4 @@
-//! Labels: those that Docker Desktop puts on (F57, extensions look for them), and ours.
+//! Labels in a compose file: those that Docker Desktop puts on (F57, extensions look for them), and ours.
 
 use serde_json::{Map, Value, json};
 
@@ -6,28 +6,11 @@ use super::{
     plan::{Context, is_external},
     text,
 };
-use crate::model::{extension::ResourceKind, signature::Mark};
-
-/// Marks what belongs to an extension, as Docker Desktop does.
-pub const DESKTOP_EXTENSION: &str = "com.docker.desktop.extension";
-/// The extension's title, as Docker Desktop gives it.
-pub const DESKTOP_EXTENSION_NAME: &str = "com.docker.desktop.extension.name";
-/// The id of the extension something belongs to.
-pub const EXTENSION: &str = "dev.longshore.extension";
-/// The generation something was created for.
-pub const GENERATION: &str = "dev.longshore.generation";
-/// The intent under which something was created.
-pub const NONCE: &str = "dev.longshore.nonce";
-/// Whose restart policy a container has.
-pub const RESTART: &str = "dev.longshore.restart";
-/// The value of [`RESTART`] where the author gave no policy and ours stands in.
-pub const RESTART_DEFAULT: &str = "default";
-/// Where in a container links to its extension's engine gateway lie, one path a line.
-pub const LINKS: &str = "dev.longshore.links";
-/// What vouches for the others: a [`crate::model::signature`].
-pub const SIGNATURE: &str = "dev.longshore.sig";
-/// Where all our labels begin. What an author puts there is taken off: it would claim to be ours.
-const OURS: &str = "dev.longshore.";
+use crate::model::{
+    extension::ResourceKind,
+    labels::{DESKTOP_EXTENSION, DESKTOP_EXTENSION_NAME, EXTENSION, GENERATION, LINKS, NONCE, OURS, SIGNATURE},
+    signature::Mark,
+};
 
 /// Labels a service whose containers have this name, or this and a number.
 pub(super) fn on_service(service: &mut Map<String, Value>, name: &str, context: &Context) {

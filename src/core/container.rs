@@ -1,0 +1,71 @@
+//! The containers of an extension's services.
+
+use super::{Broker, call::STARTING_RETRY};
+use crate::{
+    engine::ContainerDetails,
+    model::{
+        error::{Error, Reason, Result},
+        extension::{BackendRecord, Installed},
+        reference::ExtensionId,
+    },
+};
+
+/// The container of a service.
+#[derive(Debug)]
+pub(super) enum BackendContainer {
+    /// It exists.
+    Found(ContainerDetails),
+    /// It was made and is gone, or was never made.
+    Missing(String),
+}
+
+impl BackendContainer {
+    /// The container, where it runs. Errors: BACKEND_STOPPED, BACKEND_STARTING, CONTAINER_PAUSED.
+    pub(super) fn running(self, id: &ExtensionId) -> Result<ContainerDetails> {
+        let stopped = |message: String| Error::new(Reason::BackendStopped, id.as_str(), message);
+        match self {
+            BackendContainer::Missing(service) => {
+                Err(stopped(format!("the container of {service} of {id} is gone; disable and enable {id}")))
+            }
+            BackendContainer::Found(container) => match container.state.as_str() {
+                "running" => Ok(container),
+                "paused" => {
+                    let message = format!("the container {} is paused; unpause it", container.name);
+                    Err(Error::new(Reason::ContainerPaused, id.as_str(), message))
+                }
+                "restarting" => {
+                    let message =
+                        format!("the container {} is being started again by its restart policy", container.name);
+                    Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+                }
+                "exited" | "dead" => {
+                    Err(stopped(format!("{} exited with code {}", container.name, container.exit_code)))
+                }
+                state => Err(stopped(format!("{} is {state}", container.name))),
+            },
+        }
+    }
+}
+
+impl Broker {
+    /// The container of one of an extension's services, by the ledger.
+    pub(super) async fn backend_container(
+        &self,
+        installed: &Installed,
+        backend: &BackendRecord,
+        service: &str,
+    ) -> Result<BackendContainer> {
+        if !backend.services.iter().any(|known| known == service) {
+            let known = backend.services.join(", ");
+            let message = format!("{} has no service {service:?}; it has {known}", installed.id);
+            return Err(Error::new(Reason::ServiceNotFound, service, message));
+        }
+        let ledger = self.store.ledger(Some(&installed.id)).await?;
+        for entry in ledger.iter().filter(|e| e.is_backend_of(installed) && e.service == service) {
+            if let Some(details) = self.engine.container(&entry.id).await? {
+                return Ok(BackendContainer::Found(details));
+            }
+        }
+        Ok(BackendContainer::Missing(service.to_owned()))
+    }
+}
