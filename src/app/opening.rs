@@ -117,7 +117,7 @@ impl Opening {
         broker.spawn_presence();
         broker.spawn_recovery();
         broker.spawn_feed();
-        broker.spawn_carer();
+        broker.spawn_reconciler();
         broker.spawn_tunnels();
         Ok(broker)
     }

@@ -44,7 +44,7 @@ impl Broker {
                     () = broker.stopping.cancelled() => return,
                 }
                 broker.catalogue.lost();
-                broker.carer.all();
+                broker.reconciler.all();
                 tokio::select! {
                     () = broker.presence.back(ENGINE_RETRY) => {}
                     () = broker.stopping.cancelled() => return,
@@ -59,7 +59,7 @@ impl Broker {
         let mut events = self.engine.events(now_ms() / 1000 - 1)?;
         self.shares_files().await?;
         self.read_all().await?;
-        self.carer.all_afresh();
+        self.reconciler.all_afresh();
         // What an event told of may be listed a little later only: it is read once more.
         let mut recheck: HashSet<Key> = HashSet::new();
         let mut settled = tokio::time::interval(SETTLED);
@@ -95,7 +95,7 @@ impl Broker {
         let asked = self.catalogue.now();
         let all = objects(&self.engine, |_| true).await?;
         self.catalogue.replace(&ResourceKind::OBJECTS, asked, all);
-        self.carer.all();
+        self.reconciler.all();
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl Broker {
         }
         owners.extend(changed.iter().filter_map(|object| object.labels.get(labels::EXTENSION).cloned()));
         // A label may lie; then it is looked in vain.
-        self.carer.some(owners.iter().filter_map(|owner| owner.parse().ok()));
+        self.reconciler.some(owners.iter().filter_map(|owner| owner.parse().ok()));
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ impl Broker {
         let work = async move {
             let set = broker.set_grants_now(&id, decisions, uid).await;
             // What stood still without a grant runs with it.
-            broker.carer.one_afresh(id);
+            broker.reconciler.one_afresh(id);
             set
         };
         let work = self.tasks.spawn(work.in_current_span());

@@ -148,7 +148,7 @@ pub struct Broker {
     mender: Mender,
     events: Arc<events::Events>,
     catalogue: Arc<catalogue::Catalogue>,
-    carer: reconcile::Carer,
+    reconciler: reconcile::Reconciler,
     presence: presence::Presence,
     /// How many extensions are read at once: each may fill the disk for a moment.
     readers: Semaphore,
@@ -236,7 +236,7 @@ impl Broker {
         Ok(Arc::new(Broker {
             events,
             catalogue,
-            carer: reconcile::Carer::default(),
+            reconciler: reconcile::Reconciler::default(),
             presence: presence::Presence::default(),
             started_at: SystemTime::now(),
             places,

@@ -319,7 +319,7 @@ impl Lease {
     /// Calls look anew where they go, and whoever watches hears of it.
     fn take_effect(&self) {
         self.broker.pools.close(&self.id);
-        self.broker.carer.some([self.id.clone()]);
+        self.broker.reconciler.some([self.id.clone()]);
     }
 
     fn superseded(&self) -> Error {
@@ -343,7 +343,7 @@ impl Drop for Lease {
             self.take_effect();
             if self.is_of_host() {
                 // What ended meanwhile was not looked after.
-                self.broker.carer.one_afresh(self.id.clone());
+                self.broker.reconciler.one_afresh(self.id.clone());
             }
         }
     }

@@ -69,8 +69,8 @@ impl Broker {
         Stats {
             states: self.count_states().await,
             is_engine_there: self.presence.is_there(),
-            looks: self.carer.looks.load(Relaxed),
-            acts: self.carer.acts.load(Relaxed),
+            looks: self.reconciler.looks.load(Relaxed),
+            acts: self.reconciler.acts.load(Relaxed),
             event_watchers: self.events.watchers(),
             sessions: self.open_sessions(None).len(),
             registrations: self.registrations.count(),

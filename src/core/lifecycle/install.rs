@@ -85,7 +85,7 @@ impl Broker {
         let result = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
         self.end_work(request, "install", taken, result.as_ref().err()).await;
         let id = result?;
-        self.carer.some([id.clone()]);
+        self.reconciler.some([id.clone()]);
         self.view(&id).await
     }
 

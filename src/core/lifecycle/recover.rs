@@ -152,7 +152,7 @@ impl Broker {
         }
         tracing::info!(extension = %id, step = change.step.as_str(), "made good what broke off");
         // What happened to its containers meanwhile was not looked into.
-        self.carer.some([id.clone()]);
+        self.reconciler.some([id.clone()]);
         Ok(())
     }
 

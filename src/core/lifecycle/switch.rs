@@ -44,7 +44,7 @@ impl Broker {
             failpoint::done(Step::EnableStart);
             broker.store.finish_switch(&id, true).await?;
             broker.write_down(&id).await;
-            broker.carer.some([id.clone()]);
+            broker.reconciler.some([id.clone()]);
             broker.view(&id).await
         };
         self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?
@@ -68,7 +68,7 @@ impl Broker {
             failpoint::done(Step::DisableStop);
             broker.store.finish_switch(&id, false).await?;
             broker.write_down(&id).await;
-            broker.carer.some([id.clone()]);
+            broker.reconciler.some([id.clone()]);
             broker.view(&id).await
         };
         self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?

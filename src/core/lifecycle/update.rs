@@ -69,7 +69,7 @@ impl Broker {
         }
         self.end_work(request, "update", taken, result.as_ref().err()).await;
         let through = result?;
-        self.carer.some([through.id.clone()]);
+        self.reconciler.some([through.id.clone()]);
         Ok(Updated {
             view: self.view(&through.id).await?,
             previous_version: through.previous_version,

@@ -2,21 +2,15 @@
 //! What is wanted stands in the store, what is there in the engine; where the two differ the engine is brought in line,
 //! except where the engine's own restart policy is at it.
 
+mod queue;
+
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
-use tracing::Instrument;
+use tokio::time::Instant;
 
 use super::{Broker, State, View, state::LACKS_GRANTS, view::backend_needs};
 use crate::{
@@ -29,81 +23,15 @@ use crate::{
     },
 };
 
+pub(super) use queue::Reconciler;
+use queue::{Due, Look, Looks, Next};
+
 /// How often a backend that does not listen yet is looked at.
 const STARTING: Duration = Duration::from_millis(500);
 /// How long a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(15);
 /// When one is looked at again that is being changed.
 const BUSY: Duration = Duration::from_secs(2);
-/// Extensions that are looked at, and brought in line, at once.
-const MAX_LOOKS: usize = 8;
-/// Time between two attempts to bring the same one in line, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-
-/// Who is to be looked at.
-#[derive(Debug, Default)]
-pub(super) struct Carer {
-    due: Mutex<Due>,
-    woken: Notify,
-    /// How often it looked at an extension.
-    pub(super) looks: AtomicU64,
-    /// How much it did of itself.
-    pub(super) acts: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Due {
-    all: bool,
-    some: HashSet<ExtensionId>,
-    /// The engine was away, or the broker.
-    all_afresh: bool,
-    /// Those that stood still.
-    some_afresh: HashSet<ExtensionId>,
-}
-
-impl Carer {
-    /// All of them.
-    pub(super) fn all(&self) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).all = true;
-        self.woken.notify_one();
-    }
-
-    /// All of them; what ran before runs again, whoever else would start it.
-    pub(super) fn all_afresh(&self) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).all_afresh = true;
-        self.all();
-    }
-
-    /// One of them; what ran before runs again.
-    pub(super) fn one_afresh(&self, id: ExtensionId) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).some_afresh.insert(id.clone());
-        self.some([id]);
-    }
-
-    /// Some of them.
-    pub(super) fn some(&self, some: impl IntoIterator<Item = ExtensionId>) {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        due.some.extend(some);
-        if !due.some.is_empty() {
-            self.woken.notify_one();
-        }
-    }
-
-    /// Waits until somebody is to be looked at, at the latest then.
-    async fn come_due(&self, soonest: Option<Instant>) {
-        match soonest {
-            Some(at) => tokio::select! {
-                () = self.woken.notified() => {}
-                () = tokio::time::sleep_until(at) => {}
-            },
-            None => self.woken.notified().await,
-        }
-    }
-
-    fn take(&self) -> Due {
-        std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// What was seen of one container that the ledger knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +91,7 @@ fn acts(wanted: bool, afresh: bool, containers: &[Seen]) -> Vec<Act> {
 
 impl Broker {
     /// Begins to look after the extensions.
-    pub fn spawn_carer(self: &Arc<Self>) {
+    pub fn spawn_reconciler(self: &Arc<Self>) {
         let broker = self.clone();
         self.tasks.spawn(async move {
             let mut looks = Looks::default();
@@ -171,7 +99,7 @@ impl Broker {
                 let soonest = looks.again.values().min().copied();
                 tokio::select! {
                     Some(ended) = looks.going.join_next() => looks.end(ended),
-                    () = broker.carer.come_due(soonest) => {
+                    () = broker.reconciler.come_due(soonest) => {
                         let due = broker.due(&mut looks).await;
                         looks.waiting.extend(due);
                     }
@@ -186,7 +114,7 @@ impl Broker {
 
     /// Who is to be looked at now.
     async fn due(&self, looks: &mut Looks) -> HashSet<ExtensionId> {
-        let Due { all, mut some, all_afresh, some_afresh } = self.carer.take();
+        let Due { all, mut some, all_afresh, some_afresh } = self.reconciler.take();
         looks.afresh.extend(some_afresh);
         let now = Instant::now();
         some.extend(looks.again.extract_if(|_, at| *at <= now).map(|(id, _)| id));
@@ -266,7 +194,7 @@ impl Broker {
         let acts = acts(self.is_wanted(&installed).await?, afresh, &seen);
         for act in &acts {
             tracing::info!(extension = %id, ?act, "bringing an extension in line");
-            self.carer.acts.fetch_add(1, Relaxed);
+            self.reconciler.acts.fetch_add(1, Relaxed);
             match act {
                 Act::Make => {
                     self.start_built(&installed).await?;
@@ -340,112 +268,6 @@ fn found(details: ContainerDetails) -> Found {
     Found { name, state, always_restarts }
 }
 
-/// The looks at extensions: several at once, so that one whose engine takes its time keeps no other waiting.
-#[derive(Debug, Default)]
-struct Looks {
-    going: JoinSet<(ExtensionId, Look)>,
-    /// At whom.
-    busy: HashSet<ExtensionId>,
-    /// Who comes next; of those that are being looked at, who is to be looked at once more.
-    waiting: HashSet<ExtensionId>,
-    again: HashMap<ExtensionId, Instant>,
-    patience: Patience,
-    /// What ran of them before runs again, whoever else would start it.
-    afresh: HashSet<ExtensionId>,
-}
-
-/// What came of a look.
-#[derive(Debug)]
-struct Look {
-    next: Next,
-    ran_afresh: bool,
-}
-
-/// When one is looked at again.
-#[derive(Debug, Clone, Copy)]
-enum Next {
-    /// Not at all: there is none.
-    Gone,
-    /// When something is told of it.
-    Told,
-    In(Duration),
-    /// All is well with it; perhaps there is something to be done yet.
-    Well(Option<Duration>),
-    /// Something was tried: after a while that grows.
-    Spent,
-}
-
-impl Looks {
-    /// Looks at those who wait, as many as may be at once.
-    fn begin(&mut self, broker: &Arc<Broker>) {
-        let free = self.waiting.iter().filter(|id| !self.busy.contains(*id));
-        let now: Vec<_> = free.take(MAX_LOOKS.saturating_sub(self.busy.len())).cloned().collect();
-        for id in now {
-            self.waiting.remove(&id);
-            self.again.remove(&id);
-            self.busy.insert(id.clone());
-            let (broker, pause, afresh) = (broker.clone(), self.patience.left(&id), self.afresh.contains(&id));
-            broker.carer.looks.fetch_add(1, Relaxed);
-            let span = tracing::info_span!("look", extension = %id);
-            let look = async move {
-                let look = broker.look_after(&id, pause, afresh).await;
-                (id, look)
-            };
-            self.going.spawn(look.instrument(span));
-        }
-    }
-
-    fn end(&mut self, ended: Result<(ExtensionId, Look), JoinError>) {
-        let (id, look) = match ended {
-            Ok(ended) => ended,
-            Err(error) => return tracing::error!(%error, "a look at an extension broke off"),
-        };
-        self.busy.remove(&id);
-        if look.ran_afresh {
-            self.afresh.remove(&id);
-        }
-        let pause = match look.next {
-            Next::Gone => {
-                self.patience.forget(&id);
-                self.afresh.remove(&id);
-                None
-            }
-            Next::Told => None,
-            Next::In(pause) => Some(pause),
-            Next::Well(pause) => {
-                self.patience.forget(&id);
-                pause
-            }
-            Next::Spent => Some(self.patience.spent(&id)),
-        };
-        self.again.extend(pause.map(|pause| (id, Instant::now() + pause)));
-    }
-}
-
-/// How soon an extension may be brought in line again: one that cannot be must not keep the engine busy.
-#[derive(Debug, Default)]
-struct Patience(HashMap<ExtensionId, (Instant, Duration)>);
-
-impl Patience {
-    /// How long is to be waited still, if at all.
-    fn left(&self, id: &ExtensionId) -> Option<Duration> {
-        let (until, _) = self.0.get(id)?;
-        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
-    }
-
-    /// Something was tried; tells how long to wait now.
-    fn spent(&mut self, id: &ExtensionId) -> Duration {
-        let (first, most) = PAUSES;
-        let pause = self.0.get(id).map_or(first, |(_, pause)| (*pause * 2).min(most));
-        self.0.insert(id.clone(), (Instant::now() + pause, pause));
-        pause
-    }
-
-    fn forget(&mut self, id: &ExtensionId) {
-        self.0.remove(id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -488,16 +310,5 @@ mod tests {
         let mut aside = seen(Some("running"), true);
         aside.found.as_mut().unwrap().name = aside_name("c");
         assert_eq!(acts(true, false, &[aside]), [Act::Rename("c".into(), "n".into())]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn attempts_become_rare() {
-        let (mut patience, id) = (Patience::default(), "a/b".parse().unwrap());
-        assert_eq!(patience.left(&id), None);
-        let pauses: Vec<_> = (0..10).map(|_| patience.spent(&id).as_secs()).collect();
-        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert!(patience.left(&id).is_some());
-        patience.forget(&id);
-        assert_eq!(patience.left(&id), None);
     }
 }
