@@ -1,5 +1,6 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
+mod data;
 #[cfg_attr(windows, path = "app/doctor/windows.rs")]
 pub mod doctor;
 mod log;
@@ -18,17 +19,17 @@ use std::{
     sync::Arc,
 };
 
-use opening::{Data, Opening};
+use data::Data;
+use opening::Opening;
 
 use crate::{
     api::{
-        self, MetricsAt,
+        self, MetricsAt, SpanCounts,
         listener::{Admitted, ControlSocket},
     },
     config::{self, Config, EngineAddress, ServeArgs, SshAddress, System},
     engine::{Far, Relay, Ssh, Tls, Trouble},
     model::error::{Error, Reason, Result},
-    tally::Spans,
 };
 
 /// How long the threads get to end when everything else has.
@@ -77,7 +78,7 @@ pub fn main(args: &ServeArgs) -> ExitCode {
 pub async fn run(
     config: Config,
     open_files: Option<u64>,
-    spans: Arc<Spans>,
+    spans: Arc<SpanCounts>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
@@ -121,7 +122,7 @@ fn admitted(system: &System) -> Admitted {
     Admitted { group, users: allowed_users, groups: allowed_groups }
 }
 
-fn metrics_at(path: &Path, spans: Arc<Spans>) -> Result<MetricsAt> {
+fn metrics_at(path: &Path, spans: Arc<SpanCounts>) -> Result<MetricsAt> {
     Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket", None)?, spans })
 }
 

@@ -26,5 +26,5 @@ mod random;
 #[cfg_attr(windows, path = "shim/windows/mod.rs")]
 pub mod shim;
 pub mod store;
-pub mod tally;
+pub mod times;
 pub mod user;

@@ -316,7 +316,7 @@ async fn what_we_write_means_what_the_author_wrote() {
         "services:\n  a:\n    image: x\n    environment: [\n      A=1,\n    B=2\n  ]\n    command: \"p\n\n q\\\n  r\n s\"\n    labels: {\n a: 'b\nc'}\n",
     ] {
         let found = prepass(text.as_bytes(), "compose.yaml");
-        assert!(found.problems.is_empty(), "{text}: {:?}", found.problems);
+        assert!(found.flaws.is_empty(), "{text}: {:?}", found.flaws);
         let of = async |text: &str| compose.config(text, &staged.dir(), "p", &staged.environment).await.unwrap().value;
         assert_eq!(of(&found.canonical).await, of(text).await, "{text}\n{}", found.canonical);
     }

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::poll_fn};
 
 use super::{
     convert,
-    messages::{Messages, Told},
+    messages::{Came, Messages},
     reply::{Chunk, Chunks, Reply, Whole, answer},
     session::{self, InSession},
     status::status,
@@ -141,9 +141,9 @@ async fn begin_stream(broker: Arc<Broker>, session: InSession, mut requests: Mes
     };
     let begun = Begun::of(&broker, &session, head, None).map_err(|error| error.sent(false))?;
     let pieces = poll_fn(move |cx| requests.poll_told(field::STREAM_REQUEST_DATA, cx).map(Result::transpose));
-    let pieces = pieces.map(|told: Result<Told<pb::StreamRequest>>| match told? {
-        Told::Data(data) => Ok(Piece::Data(data)),
-        Told::Message(message) => match message.part {
+    let pieces = pieces.map(|came: Result<Came<pb::StreamRequest>>| match came? {
+        Came::Data(data) => Ok(Piece::Data(data)),
+        Came::Message(message) => match message.part {
             Some(stream_request::Part::Data(data)) => Ok(Piece::Data(data)),
             Some(stream_request::Part::Trailers(trailers)) => {
                 Ok(Piece::Trailers(proxy::headers::trailers(convert::header_lines(trailers.headers))?))
@@ -194,9 +194,9 @@ async fn begin_connect(broker: Arc<Broker>, session: InSession, mut requests: Me
         return Ok((answer, Rest::Body(Box::new(exchange))));
     }
     let bytes = poll_fn(move |cx| requests.poll_told(field::CONNECT_REQUEST_DATA, cx).map(Result::transpose));
-    let bytes = bytes.map(|told: Result<Told<pb::ConnectRequest>>| match told? {
-        Told::Data(data) => Ok(Piece::Data(data)),
-        Told::Message(message) => match message.part {
+    let bytes = bytes.map(|came: Result<Came<pb::ConnectRequest>>| match came? {
+        Came::Data(data) => Ok(Piece::Data(data)),
+        Came::Message(message) => match message.part {
             Some(connect_request::Part::Data(data)) => Ok(Piece::Data(data)),
             Some(connect_request::Part::Head(_)) => Err(out_of_order("`head` comes once; send data")),
             None => Err(out_of_order("the message is empty; send data")),

@@ -70,8 +70,8 @@ impl Desks {
 
     /// Where the calls of a connection arrive.
     pub(super) async fn door(&self, peer: &Peer) -> Door {
-        let front = match peer.owner() {
-            Ok(owner) => self.front(owner).await.inspect(|front| {
+        let front = match peer.user() {
+            Ok(user) => self.front(user).await.inspect(|front| {
                 if let Some(groups) = &peer.groups {
                     front.broker.note_caller(groups);
                 }
@@ -81,9 +81,9 @@ impl Desks {
         Door::new(front, self.calls.clone(), peer.clone())
     }
 
-    async fn front(&self, owner: u32) -> Result<Front> {
-        let cell = self.lock().entry(owner).or_default().clone();
-        let desk = cell.get_or_try_init(|| async { self.serve(self.brokers.of(owner).await?).await }).await?;
+    async fn front(&self, user: u32) -> Result<Front> {
+        let cell = self.lock().entry(user).or_default().clone();
+        let desk = cell.get_or_try_init(|| async { self.serve(self.brokers.of(user).await?).await }).await?;
         Ok(desk.front.clone())
     }
 

@@ -28,7 +28,7 @@ const MAX_FIELD_BYTES: usize = 1 + 10;
 
 /// A piece of a stream of messages of which many are nothing but data.
 #[derive(Debug)]
-pub(super) enum Told<T> {
+pub(super) enum Came<T> {
     /// Some of the data of a message that holds only that; messages and pieces need not match.
     Data(Bytes),
     /// Any other message.
@@ -85,25 +85,25 @@ where
         &mut self,
         field: u8,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Told<T>>>> {
+    ) -> Poll<Result<Option<Came<T>>>> {
         if self.data_left == 0 {
             let Some(len) = ready!(self.poll_prefix(cx))? else { return Poll::Ready(Ok(None)) };
             let begins = PREFIX_BYTES + len.min(MAX_FIELD_BYTES);
             ready!(self.poll_held(cx, begins))?;
             let Some(head) = self.data_head(field, len, begins) else {
                 let message = ready!(self.poll_message(cx))?;
-                return Poll::Ready(message.map(|message| decoded(message).map(Told::Message)).transpose());
+                return Poll::Ready(message.map(|message| decoded(message).map(Came::Message)).transpose());
             };
             self.take(PREFIX_BYTES + head);
             self.data_left = len - head;
             if self.data_left == 0 {
-                return Poll::Ready(Ok(Some(Told::Data(Bytes::new()))));
+                return Poll::Ready(Ok(Some(Came::Data(Bytes::new()))));
             }
         }
         ready!(self.poll_held(cx, 1))?;
         let now = self.held.front().map_or(0, Bytes::len).min(self.data_left);
         self.data_left -= now;
-        Poll::Ready(Ok(Some(Told::Data(self.take(now)))))
+        Poll::Ready(Ok(Some(Came::Data(self.take(now)))))
     }
 
     /// How long key and length are of a message, of which `begins` bytes are held, that is one field of data.
@@ -271,14 +271,14 @@ mod tests {
         let (mut told, mut is_open) = (Vec::new(), false);
         while let Some(piece) = poll_fn(|cx| messages.poll_told::<pb::StreamRequest>(2, cx)).await? {
             match (piece, told.last_mut()) {
-                (Told::Message(message), _) => {
+                (Came::Message(message), _) => {
                     told.push(message);
                     is_open = false;
                 }
-                (Told::Data(more), Some(pb::StreamRequest { part: Some(Part::Data(last)) })) if is_open => {
+                (Came::Data(more), Some(pb::StreamRequest { part: Some(Part::Data(last)) })) if is_open => {
                     *last = [&last[..], &more].concat().into();
                 }
-                (Told::Data(first), _) => {
+                (Came::Data(first), _) => {
                     told.push(data(&first));
                     is_open = true;
                 }

@@ -53,8 +53,9 @@ use tonic::Status;
 use crate::{
     core::Brokers,
     model::error::{Error, Result},
-    tally::Spans,
 };
+pub use metrics::SpanCounts;
+
 use calls::Calls;
 use desks::Desks;
 use tally::Tally;
@@ -72,7 +73,7 @@ pub struct MetricsAt {
     /// Where.
     pub socket: listener::ControlSocket,
     /// What became of spans.
-    pub spans: Arc<Spans>,
+    pub spans: Arc<SpanCounts>,
 }
 
 /// A response stream.

@@ -26,23 +26,23 @@ pub(super) struct Peer {
     /// Its group, and its other groups, where the system says them.
     pub(super) groups: Option<(u32, Vec<u32>)>,
     /// Whose broker answers it, or why none does.
-    owner: Result<u32, Arc<str>>,
+    user: Result<u32, Arc<str>>,
 }
 
 impl Peer {
     /// Looks at a client that has just connected.
     pub(super) fn of(stream: &Stream, brokers: &Brokers) -> Peer {
         let Ok(Other { uid, groups, pid }) = peer::other(stream) else {
-            return Peer { uid: u32::MAX, groups: None, owner: Err("the system does not say who is calling".into()) };
+            return Peer { uid: u32::MAX, groups: None, user: Err("the system does not say who is calling".into()) };
         };
         let all: Vec<u32> =
             groups.iter().flat_map(|(own, others)| std::iter::once(own).chain(others)).copied().collect();
-        let owner = brokers.whose(uid, &all).map_err(Arc::from).and_then(|owner| {
+        let user = brokers.whose(uid, &all).map_err(Arc::from).and_then(|user| {
             check_process(pid, |pid| brokers.is_extension_program(pid))?;
             // What was found out about that number is about the caller only if the caller still has it.
-            if peer::is_there(stream) { Ok(owner) } else { Err("the calling process is gone".into()) }
+            if peer::is_there(stream) { Ok(user) } else { Err("the calling process is gone".into()) }
         });
-        Peer { uid, groups, owner }
+        Peer { uid, groups, user }
     }
 
     /// Whose broker answers it.
@@ -50,8 +50,8 @@ impl Peer {
     /// # Errors
     ///
     /// `CALLER_REFUSED`.
-    pub(super) fn owner(&self) -> Result<u32, Error> {
-        self.owner.clone().map_err(|why| Error::new(Reason::CallerRefused, "", &*why))
+    pub(super) fn user(&self) -> Result<u32, Error> {
+        self.user.clone().map_err(|why| Error::new(Reason::CallerRefused, "", &*why))
     }
 }
 
@@ -94,12 +94,12 @@ impl PeerStream {
 
     /// Whether its calls will be refused.
     pub(super) fn is_refused(&self) -> bool {
-        self.peer.owner.is_err()
+        self.peer.user.is_err()
     }
 
     /// Tells the log who was refused, and why.
     pub(super) fn log_refusal(&self) {
-        let why = self.peer.owner.as_ref().err();
+        let why = self.peer.user.as_ref().err();
         tracing::warn!(uid = self.peer.uid, why = why.map(|why| &**why), "refused a caller");
     }
 }

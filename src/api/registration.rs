@@ -18,7 +18,7 @@ use super::{
     until_stopped,
 };
 use crate::{
-    core::{Arrival, Broker, Change, Lease, Notice, Situation},
+    core::{Arrival, Broker, Lease, LeaseChange, Notice, Situation},
     model::{
         error::{Error, Reason, Result},
         reference::ExtensionId,
@@ -251,13 +251,13 @@ fn read_hello(hello: pb::Hello, is_on_host: bool) -> Result<Hello> {
     })
 }
 
-fn read_change(request: pb::RegisterRequest, is_on_host: bool) -> Result<Change> {
+fn read_change(request: pb::RegisterRequest, is_on_host: bool) -> Result<LeaseChange> {
     match request.part {
-        Some(register_request::Part::Health(health)) => Ok(Change::Health(read_health(health)?)),
+        Some(register_request::Part::Health(health)) => Ok(LeaseChange::Health(read_health(health)?)),
         Some(register_request::Part::EndpointAdded(endpoint)) => {
-            Ok(Change::Added(read_endpoint(endpoint, is_on_host)?))
+            Ok(LeaseChange::Added(read_endpoint(endpoint, is_on_host)?))
         }
-        Some(register_request::Part::EndpointGone(name)) => Ok(Change::Gone(name)),
+        Some(register_request::Part::EndpointGone(name)) => Ok(LeaseChange::Gone(name)),
         Some(register_request::Part::Hello(_)) => Err(out_of_order("`hello` comes once; send what changes")),
         None => Err(out_of_order("the message is empty; send what changes")),
     }

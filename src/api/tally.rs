@@ -12,7 +12,7 @@ use prost_types::FileDescriptorSet;
 use crate::{
     model::error::{Error, Result},
     pb,
-    tally::Times,
+    times::Times,
 };
 
 /// The codes of gRPC, by their number.

@@ -2,22 +2,21 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::BoxFuture;
 
-use super::process::{self, Needs};
+use super::{
+    data::Data,
+    process::{self, Needs},
+};
 use crate::{
     config::{Config, System},
     core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
     engine::{Engine, Trouble},
     exec::{Hub, Visits},
-    files::{
-        layout::{self, Layout},
-        users::Users,
-    },
     model::error::{Error, Reason, Result},
     proxy,
     store::{Store, repair_command},
@@ -129,51 +128,6 @@ impl Opening {
             Error::new(Reason::FileFailed, "/etc/passwd", message).caused_by(e)
         })?;
         Ok(Behalf::OneOfSeveral { user: Arc::new(user), is_trusted: uid == 0 || system.trust_users })
-    }
-}
-
-/// The data directory, held.
-pub(super) enum Data {
-    /// That of one user; the layout is for the first that asks.
-    One(PathBuf, Mutex<Option<Layout>>),
-    /// That of several.
-    Several(Users),
-}
-
-impl Data {
-    /// Errors: those of [`Layout::open`].
-    pub(super) fn open(config: &Config) -> Result<Self> {
-        let path = &config.data_dir;
-        match &config.system {
-            None => Ok(Data::One(path.clone(), Mutex::new(Some(Layout::open(path)?)))),
-            Some(_) => Users::open(path).map(Data::Several),
-        }
-    }
-
-    /// Where a socket leads to an engine that has none.
-    pub(super) fn engine_socket(&self) -> PathBuf {
-        match self {
-            Data::One(path, _) => layout::engine_socket(path),
-            Data::Several(users) => layout::engine_socket(users.path()),
-        }
-    }
-
-    /// Whose brokers are to be opened without being called.
-    pub(super) fn known(&self) -> Result<Vec<u32>> {
-        match self {
-            Data::One(..) => Ok(vec![user::own_uid()]),
-            Data::Several(users) => users.known(),
-        }
-    }
-
-    fn layout(&self, uid: u32) -> Result<Layout> {
-        match self {
-            Data::One(path, first) => {
-                let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-                first.map_or_else(|| Layout::open(path), Ok)
-            }
-            Data::Several(users) => users.layout(uid),
-        }
     }
 }
 

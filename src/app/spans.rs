@@ -20,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::SpanCounts,
     model::error::{Error, Reason, Result},
-    tally::Spans,
 };
 
 /// Spans that wait to be sent at most.
@@ -37,7 +37,7 @@ const LAST_SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// Sends spans until it is stopped.
 pub(super) struct Sender {
-    counts: Arc<Spans>,
+    counts: Arc<SpanCounts>,
     stopping: CancellationToken,
     sending: JoinHandle<()>,
 }
@@ -59,7 +59,7 @@ impl Sender {
         let resource = Resource::builder().with_service_name("longshore").with_attributes(attributes).build();
         exporter.set_resource(&resource);
         let (spans, waiting) = mpsc::channel(MAX_WAITING);
-        let (counts, stopping) = (Arc::<Spans>::default(), CancellationToken::new());
+        let (counts, stopping) = (Arc::<SpanCounts>::default(), CancellationToken::new());
         let queue = Queue { spans, counts: counts.clone() };
         let provider = SdkTracerProvider::builder().with_span_processor(queue).with_resource(resource).build();
         let sending = tokio::spawn(send(exporter, waiting, counts.clone(), stopping.clone()));
@@ -67,7 +67,7 @@ impl Sender {
     }
 
     /// What became of spans.
-    pub(super) fn counts(&self) -> Arc<Spans> {
+    pub(super) fn counts(&self) -> Arc<SpanCounts> {
         self.counts.clone()
     }
 
@@ -82,7 +82,7 @@ impl Sender {
 #[derive(Debug)]
 struct Queue {
     spans: mpsc::Sender<SpanData>,
-    counts: Arc<Spans>,
+    counts: Arc<SpanCounts>,
 }
 
 impl SpanProcessor for Queue {
@@ -126,7 +126,7 @@ fn describe(span: &mut SpanData) {
 async fn send(
     exporter: SpanExporter,
     mut waiting: mpsc::Receiver<SpanData>,
-    counts: Arc<Spans>,
+    counts: Arc<SpanCounts>,
     stopping: CancellationToken,
 ) {
     let (mut batch, mut is_taken) = (Vec::new(), true);

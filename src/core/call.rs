@@ -20,7 +20,7 @@ use crate::{
         journal::ChangeKind,
         mounts::GUEST_DIR,
         reference::ExtensionId,
-        registration::{Address, Need, Protocol},
+        registration::{Address, Protocol, Speech},
     },
     proxy::{self, Dialled, Route},
 };
@@ -57,7 +57,7 @@ impl Broker {
         limits.memory.check(id.as_str(), if is_usual { 1 } else { limits.max_body_bytes })?;
         let limits = with_start(limits, start_wait);
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = || self.dial(callee, Need::Http, start_wait);
+        let dial = || self.dial(callee, Speech::Http, start_wait);
         proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial }, request, &limits)
             .await
     }
@@ -74,7 +74,7 @@ impl Broker {
         let limits = with_start(limits, start_wait);
         let id = &callee.extension;
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = || self.dial(callee, Need::Http, start_wait);
+        let dial = || self.dial(callee, Speech::Http, start_wait);
         let route = Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial };
         // Who asks for another protocol is told of nothing but the answer.
         let with_interim = head.upgrade.is_none();
@@ -89,18 +89,18 @@ impl Broker {
     ) -> Result<http::Response<proxy::Answer>> {
         let id = &callee.extension;
         let ways = self.pools.of(id, &callee.endpoint);
-        let dial = async || match self.dial(callee, Need::Grpc, Duration::ZERO).await? {
+        let dial = async || match self.dial(callee, Speech::Grpc, Duration::ZERO).await? {
             Dialled::Http1(stream) | Dialled::Http2(stream) => Ok(stream),
         };
         proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
     }
 
     /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.
-    fn dial<'a>(&'a self, callee: &'a Callee, need: Need, start_wait: Duration) -> BoxFuture<'a, Result<Dialled>> {
+    fn dial<'a>(&'a self, callee: &'a Callee, need: Speech, start_wait: Duration) -> BoxFuture<'a, Result<Dialled>> {
         Box::pin(self.dial_until_started(callee, need, start_wait))
     }
 
-    async fn dial_until_started(&self, callee: &Callee, need: Need, start_wait: Duration) -> Result<Dialled> {
+    async fn dial_until_started(&self, callee: &Callee, need: Speech, start_wait: Duration) -> Result<Dialled> {
         let until = Instant::now() + start_wait;
         loop {
             match self.dial_once(callee, need).await {
@@ -121,7 +121,7 @@ impl Broker {
         }
     }
 
-    async fn dial_once(&self, Callee { extension: id, endpoint }: &Callee, need: Need) -> Result<Dialled> {
+    async fn dial_once(&self, Callee { extension: id, endpoint }: &Callee, need: Speech) -> Result<Dialled> {
         let installed = self.installed(id).await?;
         let service = installed.record.backend.as_ref().map(|backend| backend.service.as_str());
         let named = Some(endpoint.as_str()).filter(|name| !name.is_empty());

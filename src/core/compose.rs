@@ -76,12 +76,9 @@ impl Broker {
                 return Ok(());
             }
         };
-        if !prepass.problems.is_empty() {
-            staged.problems.extend(prepass.problems.iter().map(|found| {
-                let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-                Problem::error(path.to_string(), &found.field, &found.message)
-                    .at(place(found.line), place(found.column))
-            }));
+        if !prepass.flaws.is_empty() {
+            let file = path.to_string();
+            staged.problems.extend(prepass.flaws.iter().map(|flaw| flaw.in_file(&file)));
             return Ok(());
         }
         let title = title(&staged.labels, Some(manifest), package.id());

@@ -2,7 +2,7 @@
 
 use crate::model::{
     error::{Error, Reason, Result},
-    registration::{Address, Endpoint, Health, Hello, Holder, Need, Protocol, check_count},
+    registration::{Address, Endpoint, Health, Hello, Holder, Protocol, Speech, check_count},
 };
 
 /// The leases of one extension.
@@ -62,24 +62,26 @@ impl Leases {
     /// Notes what changed for the holder of a lease, if anything did; one that has ended has no say any more.
     ///
     /// Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID for an endpoint that is not offered.
-    pub(super) fn note(&mut self, epoch: i64, change: Change) -> Result<bool> {
+    pub(super) fn note(&mut self, epoch: i64, change: LeaseChange) -> Result<bool> {
         let Some(index) = self.held.iter().position(|held| held.epoch == epoch) else { return Ok(false) };
-        if let Change::Added(endpoint) = &change {
+        if let LeaseChange::Added(endpoint) = &change {
             self.check_free(&self.held[index].holder, &endpoint.name)?;
         }
         let hello = &mut self.held[index].hello;
         match change {
-            Change::Health(health) if hello.health == health => return Ok(false),
-            Change::Health(health) => hello.health = health,
-            Change::Added(endpoint) if hello.endpoints.contains(&endpoint) => return Ok(false),
-            Change::Added(endpoint) => match hello.endpoints.iter_mut().find(|known| known.name == endpoint.name) {
-                Some(known) => *known = endpoint,
-                None => {
-                    check_count(hello.endpoints.len() + 1)?;
-                    hello.endpoints.push(endpoint);
+            LeaseChange::Health(health) if hello.health == health => return Ok(false),
+            LeaseChange::Health(health) => hello.health = health,
+            LeaseChange::Added(endpoint) if hello.endpoints.contains(&endpoint) => return Ok(false),
+            LeaseChange::Added(endpoint) => {
+                match hello.endpoints.iter_mut().find(|known| known.name == endpoint.name) {
+                    Some(known) => *known = endpoint,
+                    None => {
+                        check_count(hello.endpoints.len() + 1)?;
+                        hello.endpoints.push(endpoint);
+                    }
                 }
-            },
-            Change::Gone(name) => {
+            }
+            LeaseChange::Gone(name) => {
                 let before = hello.endpoints.len();
                 hello.endpoints.retain(|endpoint| endpoint.name != name);
                 if hello.endpoints.len() == before {
@@ -95,7 +97,7 @@ impl Leases {
     /// before others. While the host holds a lease, it alone counts.
     ///
     /// Errors: ENDPOINT_NOT_FOUND, also for one that speaks another protocol.
-    pub(super) fn route(&self, endpoint: Option<&str>, need: Need, service: Option<&str>) -> Result<Route> {
+    pub(super) fn route(&self, endpoint: Option<&str>, need: Speech, service: Option<&str>) -> Result<Route> {
         let all: Vec<&Held> = self.counting().collect();
         let is_of_service = |held: &Held| service.is_some_and(|service| held.holder.service() == service);
         let offers = || all.iter().flat_map(|held| held.hello.endpoints.iter().map(move |offer| (*held, offer)));
@@ -188,7 +190,7 @@ impl Leases {
 
 /// What a backend says has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum LeaseChange {
     /// How it is.
     Health(Health),
     /// It offers this, in the place of one of the same name.
@@ -229,28 +231,28 @@ mod tests {
         use Protocol::{Grpc, Http1};
         let mut leases = Leases::default();
         let route = |leases: &Leases, name, need| leases.route(name, need, Some("web"));
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::Manifest);
-        assert_eq!(route(&leases, Some("a"), Need::Http).unwrap_err().reason(), Reason::EndpointNotFound);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, Some("a"), Speech::Http).unwrap_err().reason(), Reason::EndpointNotFound);
         let db = 1;
         leases.grant(db, service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("db", Http1));
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), to("db", Http1));
         let web = 2;
         leases.grant(web, service("web"), hello("2", vec![endpoint("api", Http1)])).unwrap();
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("api", Http1), "the backend service comes first");
-        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("rpc", Grpc));
-        assert_eq!(route(&leases, Some("db"), Need::Http).unwrap(), to("db", Http1));
-        assert_eq!(route(&leases, Some("db"), Need::Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), to("api", Http1), "the backend service comes first");
+        assert_eq!(route(&leases, None, Speech::Grpc).unwrap(), to("rpc", Grpc));
+        assert_eq!(route(&leases, Some("db"), Speech::Http).unwrap(), to("db", Http1));
+        assert_eq!(route(&leases, Some("db"), Speech::Grpc).unwrap_err().reason(), Reason::EndpointNotFound);
         let taken = leases.grant(3, service("third"), hello("3", vec![endpoint("api", Http1)])).unwrap_err();
         assert_eq!(taken.reason(), Reason::EndpointTaken);
         let tired = Health { ready: false, message: "tired".into() };
-        leases.note(web, Change::Health(tired)).unwrap();
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::NotReady("tired".into()));
-        assert_eq!(route(&leases, Some("db"), Need::Http).unwrap(), to("db", Http1), "the other one is");
+        leases.note(web, LeaseChange::Health(tired)).unwrap();
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::NotReady("tired".into()));
+        assert_eq!(route(&leases, Some("db"), Speech::Http).unwrap(), to("db", Http1), "the other one is");
         let superseded = leases.grant(4, service("web"), hello("4", vec![])).unwrap();
         assert_eq!(superseded, Some(web));
         assert!(!leases.end(web));
         leases.end(db);
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::Manifest);
     }
 
     /// HTTP goes to the first that speaks it, of either version; gRPC to who offers it by name before who only could.
@@ -260,13 +262,13 @@ mod tests {
         let mut leases = Leases::default();
         let route = |leases: &Leases, name, need| leases.route(name, need, Some("web"));
         leases.grant(1, service("web"), hello("1", vec![endpoint("two", H2c), endpoint("one", Http1)])).unwrap();
-        assert_eq!(route(&leases, None, Need::Http).unwrap(), to("two", H2c));
-        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("two", H2c));
-        assert_eq!(route(&leases, Some("two"), Need::Grpc).unwrap(), to("two", H2c));
-        assert_eq!(route(&leases, Some("one"), Need::Http).unwrap(), to("one", Http1));
-        leases.note(1, Change::Added(endpoint("rpc", Grpc))).unwrap();
-        assert_eq!(route(&leases, None, Need::Grpc).unwrap(), to("rpc", Grpc));
-        assert_eq!(route(&leases, Some("rpc"), Need::Http).unwrap_err().reason(), Reason::EndpointNotFound);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, None, Speech::Grpc).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, Some("two"), Speech::Grpc).unwrap(), to("two", H2c));
+        assert_eq!(route(&leases, Some("one"), Speech::Http).unwrap(), to("one", Http1));
+        leases.note(1, LeaseChange::Added(endpoint("rpc", Grpc))).unwrap();
+        assert_eq!(route(&leases, None, Speech::Grpc).unwrap(), to("rpc", Grpc));
+        assert_eq!(route(&leases, Some("rpc"), Speech::Http).unwrap_err().reason(), Reason::EndpointNotFound);
     }
 
     #[test]
@@ -275,7 +277,7 @@ mod tests {
         leases.grant(1, service("web"), hello("1", vec![endpoint("api", Protocol::Http1)])).unwrap();
         let own = Endpoint { address: Address::Host("/x.sock".into()), ..endpoint("api", Protocol::Http1) };
         leases.grant(2, Holder::Host, hello("2", vec![own])).unwrap();
-        let route = |leases: &Leases| leases.route(Some("api"), Need::Http, Some("web")).unwrap();
+        let route = |leases: &Leases| leases.route(Some("api"), Speech::Http, Some("web")).unwrap();
         assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into()), Protocol::Http1));
         assert_eq!(leases.held()[0].holder, Holder::Host);
         leases.end(2);
@@ -299,8 +301,8 @@ mod tests {
                         epochs.push(epoch);
                     }
                     1 => { leases.end(latest); }
-                    2 => { let _ = leases.note(latest, Change::Added(endpoint(&name, Protocol::Grpc))); }
-                    _ => { let _ = leases.note(latest, Change::Health(Health { ready, message: name })); }
+                    2 => { let _ = leases.note(latest, LeaseChange::Added(endpoint(&name, Protocol::Grpc))); }
+                    _ => { let _ = leases.note(latest, LeaseChange::Health(Health { ready, message: name })); }
                 }
                 for (index, one) in leases.held.iter().enumerate() {
                     for other in &leases.held[index + 1..] {
@@ -312,7 +314,7 @@ mod tests {
                 }
                 let unready = leases.held.iter().any(|held| held.holder == Holder::Host && !held.hello.health.ready);
                 if unready {
-                    let route = leases.route(None, Need::Http, Some("a")).unwrap();
+                    let route = leases.route(None, Speech::Http, Some("a")).unwrap();
                     prop_assert!(matches!(route, Route::NotReady(_)));
                 }
             }

@@ -82,7 +82,7 @@ pub use events::{Told, Watch};
 pub use extension_sockets::{Arrival, Arrivals};
 pub use grants::Standing;
 pub use info::Info;
-pub use leases::{Change, Held};
+pub use leases::{Held, LeaseChange};
 pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Owner, Resource, ResourceFilter};

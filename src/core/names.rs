@@ -1,4 +1,5 @@
-//! The names that an extension's backend takes in the engine, and whether somebody else has them.
+//! Names in the engine: those that an extension's backend takes, and whether somebody else has them; those that what an
+//! old generation has bears during an update.
 
 use std::collections::HashMap;
 
@@ -60,4 +61,14 @@ impl Broker {
 /// The network of a project whose file names none.
 pub(super) fn default_network(project: &str) -> String {
     format!("{project}_default")
+}
+
+/// What a container of an old generation is called while one of the new generation has its name.
+pub(super) fn aside_name(container_id: &str) -> String {
+    format!("longshore-aside-{}", container_id.get(..24).unwrap_or(container_id))
+}
+
+/// The name that holds the image of an old generation during an update; `nonce` is that generation's.
+pub(super) fn kept_image(nonce: &str) -> String {
+    format!("longshore/kept:{nonce}")
 }

@@ -13,7 +13,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::blocking::blocking;
 use crate::{
     engine::{Image, ImageReader},
-    files::unpack::{Limits, Placement, Top, Unpacker},
+    files::unpack::{Limits, Placement, Top, Unpacked, Unpacker},
     model::{
         error::{Error, Reason, Result},
         reference::{ExtensionId, Reference},
@@ -92,7 +92,7 @@ impl Package {
         placement: Placement,
         destination: &Path,
         limits: Limits,
-    ) -> Result<Option<crate::files::unpack::Report>> {
+    ) -> Result<Option<Unpacked>> {
         let unpacker = Unpacker::new(placement).limits(limits).image_path(path);
         let destination = destination.to_owned();
         let inner = path.strip_prefix("/").unwrap_or(path).to_owned();

@@ -63,7 +63,7 @@ impl Broker {
         let mut pause = first;
         loop {
             // From before it is asked: what happens meanwhile is told.
-            let mut arrival = self.engine.arrival();
+            let mut socket = self.engine.watch_socket();
             if self.engine.answers().await {
                 let since = Instant::now();
                 self.presence.0.send_replace(true);
@@ -74,7 +74,7 @@ impl Broker {
                     pause = first;
                 }
             }
-            pause = if arrival.changed(pause).await { first } else { (pause * 2).min(most) };
+            pause = if socket.changed(pause).await { first } else { (pause * 2).min(most) };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Programs that extensions run: on the host, by name and grant, and in their own containers.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use super::{Broker, audit::ALLOWED, call::running_backend, lifecycle::grants_required};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         extension::Installed,
         grant::{Decisions, Grant, Need},
         journal::ChangeKind,
-        manifest::HostOs,
+        manifest::{HostOs, find_program},
         reference::ExtensionId,
     },
     store::{AuditEntry, Known},
@@ -128,7 +128,7 @@ impl Broker {
     async fn run_on_host(&self, installed: &Installed, decisions: &Decisions, mut request: RunRequest) -> Result<Run> {
         let files = self.layout.extension(&installed.id).generation(installed.generation.unsigned_abs());
         let name = request.argv.first().cloned().unwrap_or_default();
-        let declared = find_declared(installed, &name);
+        let declared = find_declared(installed, &name).map(str::to_owned);
         let grant = Grant::HostExec(declared.clone().unwrap_or_else(|| name.clone()));
         let refused = match (self.host_programs, decisions.allows(&grant)) {
             (false, _) => Some(host_programs_off(&installed.id)),
@@ -268,13 +268,8 @@ fn settle_name(request: &mut RunRequest) {
     }
 }
 
-/// The declared program that a name means: itself, or with an ending that the system's shell would add (`name.sh`).
-/// A path is never one.
-fn find_declared(installed: &Installed, name: &str) -> Option<String> {
-    if Path::new(name).components().count() != 1 || name.contains('/') {
-        return None;
-    }
-    let endings = std::iter::once(&"").chain(HostOs::CURRENT.program_endings());
-    let declared = |wanted: &str| installed.record.binaries.iter().find(|b| !b.directory && b.name == wanted);
-    endings.map(|ending| format!("{name}{ending}")).find_map(|wanted| Some(declared(&wanted)?.name.clone()))
+/// The declared program that a name means.
+fn find_declared<'a>(installed: &'a Installed, name: &str) -> Option<&'a str> {
+    let files = installed.record.binaries.iter().filter(|binary| !binary.directory);
+    find_program(files.map(|binary| binary.name.as_str()), name, HostOs::CURRENT)
 }

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::Broker;
+use super::{Broker, names::aside_name};
 use crate::{
     engine::{Container, Network, Volume},
     model::{
         extension::{Maker, ResourceKind},
-        journal::aside_name,
         labels,
         reference::ExtensionId,
         signature::{Key, Mark},

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     Broker,
     extension_sockets::Arrivals,
-    leases::{Change, Held, Leases, Route},
+    leases::{Held, LeaseChange, Leases, Route},
     ownership::own_container,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         extension::ResourceKind,
         journal::ChangeKind,
         reference::ExtensionId,
-        registration::{Health, Hello, Holder, Need, StopCause},
+        registration::{Health, Hello, Holder, Speech, StopCause},
     },
     peer::socket::Caller,
 };
@@ -102,7 +102,7 @@ impl Registrations {
         &self,
         id: &ExtensionId,
         endpoint: Option<&str>,
-        need: Need,
+        need: Speech,
         service: Option<&str>,
     ) -> Result<Route> {
         match self.lock().get(id) {
@@ -181,7 +181,7 @@ impl Registrations {
         Ok((epoch, told))
     }
 
-    fn note(&self, id: &ExtensionId, epoch: i64, change: Change) -> Result<bool> {
+    fn note(&self, id: &ExtensionId, epoch: i64, change: LeaseChange) -> Result<bool> {
         self.lock().get_mut(id).map_or(Ok(false), |registered| registered.leases.note(epoch, change))
     }
 
@@ -309,7 +309,7 @@ impl Lease {
     }
 
     /// Notes what its holder says has changed. Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID.
-    pub fn note(&self, change: Change) -> Result<()> {
+    pub fn note(&self, change: LeaseChange) -> Result<()> {
         if self.broker.registrations.note(&self.id, self.epoch, change)? {
             self.take_effect();
         }

@@ -126,8 +126,8 @@ impl Broker {
         }
         match manifest.vm.as_ref().map(|vm| &vm.source) {
             None => {}
-            Some(manifest::Source::Image(image)) => staged.backend = Some(BackendDraft::Image(image.clone())),
-            Some(manifest::Source::Compose(path)) => {
+            Some(manifest::VmSource::Image(image)) => staged.backend = Some(BackendDraft::Image(image.clone())),
+            Some(manifest::VmSource::Compose(path)) => {
                 self.stage_compose(package, path, &manifest, accepted, &mut staged).await?;
             }
         }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{Broker, State};
-use crate::{exec::ExecCounts, tally::Counted};
+use crate::{exec::ExecCounts, times::Counted};
 
 /// How long the states of all extensions may take to be seen.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);

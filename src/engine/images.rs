@@ -261,7 +261,7 @@ impl Engine {
         let body = ContainerCreateBody {
             image: Some(image_id.to_owned()),
             cmd: Some(vec!["/never-started".into()]),
-            labels: Some(self.mark.labels("reader")),
+            labels: Some(self.origin.labels("reader")),
             network_disabled: Some(true),
             ..Default::default()
         };

@@ -4,8 +4,6 @@
 //! matters are read by our own client ([`logs`]).
 
 mod answers;
-#[cfg_attr(windows, path = "arrival_windows.rs")]
-mod arrival;
 pub mod compose;
 mod containers;
 mod credentials;
@@ -15,6 +13,8 @@ mod logs;
 mod objects;
 mod raw;
 mod relay;
+#[cfg_attr(windows, path = "socket_watch_windows.rs")]
+mod socket_watch;
 mod sweep;
 mod temporary;
 mod veil;
@@ -26,7 +26,6 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_
 use futures_util::StreamExt;
 use tokio::sync::{OnceCell, RwLock};
 
-pub use arrival::Arrival;
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
@@ -35,6 +34,7 @@ pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
 pub use relay::{Far, Relay, Ssh, Tls, Trouble};
+pub use socket_watch::SocketWatch;
 pub use veil::Veil;
 
 use crate::{
@@ -55,7 +55,7 @@ pub struct Engine {
     url: String,
     /// What is wrong on the way from its socket to it.
     trouble: Trouble,
-    mark: temporary::Mark,
+    origin: temporary::Origin,
     /// Whether pulls use the logins of the user that this process runs as.
     uses_logins: bool,
     platform: Arc<OnceCell<Platform>>,
@@ -97,7 +97,7 @@ impl Engine {
             socket,
             url,
             trouble: Trouble::default(),
-            mark: temporary::Mark::new(broker, run),
+            origin: temporary::Origin::new(broker, run),
             uses_logins: true,
             platform: Arc::default(),
             filling: Arc::default(),
@@ -126,7 +126,7 @@ impl Engine {
 
     /// The name of the broker that uses it.
     pub fn broker(&self) -> &str {
-        self.mark.broker()
+        self.origin.broker()
     }
 
     /// The engine's address, as DOCKER_HOST spells it.
@@ -187,8 +187,8 @@ impl Engine {
     }
 
     /// Watches from now on whether its socket appears.
-    pub fn arrival(&self) -> Arrival {
-        Arrival::of(&self.socket)
+    pub fn watch_socket(&self) -> SocketWatch {
+        SocketWatch::of(&self.socket)
     }
 
     /// Completes when the engine, which answers now, ceases to: its stream of events ends with it.

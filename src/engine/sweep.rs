@@ -51,7 +51,7 @@ impl Engine {
         let hash = Sha256::digest(use_of.as_bytes());
         let image = format!("{EMPTY_IMAGE}:{}", hex::encode(&hash[..8]));
         // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
-        let labels = self.mark.labels(purpose).into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
+        let labels = self.origin.labels(purpose).into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
         let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();
         let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
             .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
@@ -66,7 +66,7 @@ impl Engine {
             image: Some(image.into()),
             entrypoint: Some(program.map(ToOwned::to_owned).collect()),
             user: Some("0:0".into()),
-            labels: Some(self.mark.labels("sweeper")),
+            labels: Some(self.origin.labels("sweeper")),
             network_disabled: Some(true),
             host_config: Some(HostConfig { mounts: Some(mounts.list()), ..Default::default() }),
             ..Default::default()

@@ -15,14 +15,14 @@ pub(super) const RUN_LABEL: &str = "dev.longshore.run";
 
 /// Who makes it.
 #[derive(Debug, Clone)]
-pub(super) struct Mark {
+pub(super) struct Origin {
     broker: Arc<str>,
     run: Arc<str>,
 }
 
-impl Mark {
+impl Origin {
     pub(super) fn new(broker: &str, run: &str) -> Self {
-        Mark { broker: broker.into(), run: run.into() }
+        Origin { broker: broker.into(), run: run.into() }
     }
 
     /// Its name.
@@ -43,9 +43,9 @@ impl Mark {
 impl Engine {
     /// Removes what earlier runs of this broker made for themselves and left; true when there was any.
     pub async fn remove_leftovers(&self) -> Result<bool> {
-        let mine = format!("{BROKER_LABEL}={}", self.mark.broker);
+        let mine = format!("{BROKER_LABEL}={}", self.origin.broker);
         let is_left =
-            |labels: &HashMap<String, String>| labels.get(RUN_LABEL).is_none_or(|run| **run != *self.mark.run);
+            |labels: &HashMap<String, String>| labels.get(RUN_LABEL).is_none_or(|run| **run != *self.origin.run);
         let mut any = false;
         let containers = self.containers(std::slice::from_ref(&mine)).await?;
         for container in containers.into_iter().filter(|container| is_left(&container.labels)) {
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Whether this run has a container of its own just now: it may be what keeps an image in use.
     pub async fn has_temporaries(&self) -> Result<bool> {
-        let mine = [format!("{BROKER_LABEL}={}", self.mark.broker), format!("{RUN_LABEL}={}", self.mark.run)];
+        let mine = [format!("{BROKER_LABEL}={}", self.origin.broker), format!("{RUN_LABEL}={}", self.origin.run)];
         Ok(!self.containers(&mine).await?.is_empty())
     }
 }

@@ -51,12 +51,12 @@ impl Engine {
 
     /// The labels of what this run makes for `purpose`.
     pub fn own_labels(&self, purpose: &str) -> HashMap<String, String> {
-        self.mark.labels(purpose)
+        self.origin.labels(purpose)
     }
 
     /// Whether labels are those of what this broker made for `purpose`.
     pub fn is_own(&self, labels: &HashMap<String, String>, purpose: &str) -> bool {
-        let own = self.mark.labels(purpose);
+        let own = self.origin.labels(purpose);
         own.iter().all(|(name, value)| name == super::temporary::RUN_LABEL || labels.get(name) == Some(value))
     }
 
@@ -147,7 +147,7 @@ impl Engine {
         let body = ContainerCreateBody {
             image: Some(image.into()),
             cmd: Some(vec!["never".into()]),
-            labels: Some(self.mark.labels("filler")),
+            labels: Some(self.origin.labels("filler")),
             network_disabled: Some(true),
             host_config: Some(HostConfig {
                 mounts: Some(vec![volume_mount(volume, FILLED_AT, false)]),

@@ -23,7 +23,7 @@ use super::{
     name::refused,
     open::{open_dir, walk},
     remove::remove_entry,
-    unpack::{Limits, Report, Top},
+    unpack::{Limits, Top, Unpacked},
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -43,13 +43,13 @@ pub(super) struct Tree<'a> {
     link_bytes: usize,
     entries: u64,
     unlisted_warnings: u64,
-    report: Report,
+    report: Unpacked,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn new(destination: &impl AsFd, limits: &'a Limits) -> Result<Self> {
         let root = destination.as_fd().try_clone_to_owned().map_err(|error| failed(Path::new(""), error))?;
-        let report = Report { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
+        let report = Unpacked { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
         Ok(Tree {
             root,
             limits,
@@ -158,7 +158,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Lays the links. `base` is the directory that they may not leave, `image_path` where it was in the image.
-    pub(super) fn finish(mut self, base: &Path, image_path: Option<&Path>) -> Result<Report> {
+    pub(super) fn finish(mut self, base: &Path, image_path: Option<&Path>) -> Result<Unpacked> {
         let noted = std::mem::take(&mut self.links);
         let mut resolver = links::Resolver::new(&self.root, &noted, base, image_path);
         let verdicts: Vec<_> = noted.keys().map(|path| (path, resolver.verdict(path))).collect();

@@ -72,7 +72,7 @@ pub enum Top {
 
 /// What was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct Unpacked {
     /// Files and links written.
     pub files: u64,
     /// Bytes of content.
@@ -125,7 +125,7 @@ impl Unpacker {
     /// # Errors
     /// `UNSAFE_FILE` for what may not be taken; `SOURCE_UNREADABLE` if the stream is no archive or breaks off;
     /// `FILE_FAILED` if the destination cannot be written. After an error the destination holds a part.
-    pub fn unpack(&self, archive: impl Read, destination: &Dir) -> Result<Report> {
+    pub fn unpack(&self, archive: impl Read, destination: &Dir) -> Result<Unpacked> {
         self.check()?;
         let (metered, meter) = Metered::new(archive);
         let mut archive = Archive::new(metered);
@@ -164,7 +164,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// As for [`Unpacker::unpack`].
-    pub fn copy_tree(&self, source: &Dir, path: &Path, destination: &Dir) -> Result<Report> {
+    pub fn copy_tree(&self, source: &Dir, path: &Path, destination: &Dir) -> Result<Unpacked> {
         self.check()?;
         let mut run = Run::new(self, destination)?;
         copy::copy(source, path, &self.limits, self.reader.as_deref(), &mut run)?;
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Report> {
+    fn finish(self) -> Result<Unpacked> {
         self.tree.finish(self.placer.base(), self.unpacker.image_path.as_deref())
     }
 }

@@ -77,7 +77,7 @@ impl Place {
         fs::read_to_string(self.at(path)).unwrap()
     }
 
-    fn unpack(&self, placement: Placement, archive: Hostile) -> Result<Report> {
+    fn unpack(&self, placement: Placement, archive: Hostile) -> Result<Unpacked> {
         let result = Unpacker::new(placement).image_path("/ui").unpack(archive.bytes().as_slice(), &self.dir);
         self.assert_unharmed();
         result
@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-fn reason(result: Result<Report>) -> Reason {
+fn reason(result: Result<Unpacked>) -> Reason {
     result.unwrap_err().reason()
 }
 

@@ -10,7 +10,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 
 use crate::{
-    files::unpack::{Limits, Placement, Report, Unpacker},
+    files::unpack::{Limits, Placement, Unpacked, Unpacker},
     model::error::{Reason, Result},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn enter(bytes: &[u8]) {
 }
 
 /// Unpacks it into a directory and looks at what became of that, and of what lies beside it.
-pub(super) fn unpack(archive: &[u8], placement: Placement) -> Result<Report> {
+pub(super) fn unpack(archive: &[u8], placement: Placement) -> Result<Unpacked> {
     let place = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
     let (to, outside) = (place.path().join("to"), place.path().join("outside"));
     let prepared = fs::create_dir(&to).and_then(|()| fs::create_dir(&outside));

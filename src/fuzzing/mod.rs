@@ -42,7 +42,7 @@ pub fn compose(bytes: &[u8]) {
         Ok(read) => read,
         Err(_) => return,
     };
-    assert!(all.check().is_ok() || all.problems.len() + files.len() > 0);
+    assert!(all.check().is_ok() || all.flaws.len() + files.len() > 0);
 }
 
 /// A `metadata.json`.

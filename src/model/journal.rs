@@ -125,16 +125,6 @@ impl Change {
     }
 }
 
-/// What a container of an old generation is called while one of the new generation has its name.
-pub fn aside_name(container_id: &str) -> String {
-    format!("longshore-aside-{}", container_id.get(..24).unwrap_or(container_id))
-}
-
-/// The name that holds the image of an old generation during an update; `nonce` is that generation's.
-pub fn kept_image(nonce: &str) -> String {
-    format!("longshore/kept:{nonce}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ const MAX_INSTANCE_BYTES: usize = 128;
 /// Longest text that says what a backend is, in bytes.
 const MAX_SOFTWARE_BYTES: usize = 256;
 /// Longest text about its health, in bytes.
-const MAX_MESSAGE_BYTES: usize = 512;
+const MAX_TEXT_BYTES: usize = 512;
 /// Longest path of a socket on the host, in bytes: so much fits into an address.
 const MAX_PATH_BYTES: usize = 107;
 
@@ -33,7 +33,7 @@ pub enum Protocol {
 
 /// What a call needs an endpoint to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum Speech {
     /// HTTP of any version.
     Http,
     /// gRPC.
@@ -122,22 +122,22 @@ impl Protocol {
     }
 }
 
-impl Need {
+impl Speech {
     /// What it is called in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Need::Http => "HTTP",
-            Need::Grpc => "gRPC",
+            Speech::Http => "HTTP",
+            Speech::Grpc => "gRPC",
         }
     }
 
     /// How well an endpoint serves it: the lower the better, `None` for not at all.
     pub fn served_by(self, protocol: Protocol) -> Option<u8> {
         match (self, protocol) {
-            (Need::Http, Protocol::Http1 | Protocol::H2c) | (Need::Grpc, Protocol::Grpc) => Some(0),
+            (Speech::Http, Protocol::Http1 | Protocol::H2c) | (Speech::Grpc, Protocol::Grpc) => Some(0),
             // Who offers gRPC by name means that for gRPC.
-            (Need::Grpc, Protocol::H2c) => Some(1),
-            (Need::Http, Protocol::Grpc) | (Need::Grpc, Protocol::Http1) => None,
+            (Speech::Grpc, Protocol::H2c) => Some(1),
+            (Speech::Http, Protocol::Grpc) | (Speech::Grpc, Protocol::Http1) => None,
         }
     }
 }
@@ -178,7 +178,7 @@ impl std::fmt::Display for Holder {
 impl Health {
     /// Checks what a backend says. Errors: REQUEST_INVALID.
     pub fn new(ready: bool, message: String) -> Result<Self> {
-        check_length("health.message", &message, MAX_MESSAGE_BYTES)?;
+        check_length("health.message", &message, MAX_TEXT_BYTES)?;
         Ok(Health { ready, message })
     }
 }

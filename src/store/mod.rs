@@ -39,7 +39,7 @@ use crate::{
         event::{Event, Stored},
         shell,
     },
-    tally::{Counted, Times},
+    times::{Counted, Times},
 };
 
 pub use audit::{AuditEntry, AuditLine, AuditQuery};

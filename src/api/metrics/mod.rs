@@ -2,6 +2,7 @@
 
 #[cfg_attr(windows, path = "process_windows.rs")]
 mod process;
+mod spans;
 mod text;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -19,9 +20,11 @@ use super::{
     peer::PeerStream,
     tally::Tally,
 };
-use crate::{core::Brokers, model::error::Result, tally::Spans};
+use crate::{core::Brokers, model::error::Result};
 use process::Process;
 use text::Now;
+
+pub use spans::SpanCounts;
 
 /// Readers at a time; more wait.
 const MAX_READERS: usize = 8;
@@ -37,7 +40,7 @@ pub(super) struct Sources {
     pub(super) brokers: Arc<Brokers>,
     pub(super) calls: Calls,
     pub(super) tally: Arc<Tally>,
-    pub(super) spans: Arc<Spans>,
+    pub(super) spans: Arc<SpanCounts>,
 }
 
 /// Tells whoever asks, for good; the socket goes with it. Who may not call may not ask either.

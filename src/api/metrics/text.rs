@@ -9,11 +9,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{super::tally::Tally, process::Process};
+use super::{super::tally::Tally, process::Process, spans::SpanCounts};
 use crate::{
     core::Stats,
     model::error::{Error, Result},
-    tally::{Counted, Spans},
+    times::Counted,
 };
 
 /// All that is told, at one moment.
@@ -22,7 +22,7 @@ pub(super) struct Now {
     pub(super) stats: Stats,
     pub(super) in_flight: usize,
     pub(super) tally: Arc<Tally>,
-    pub(super) spans: Arc<Spans>,
+    pub(super) spans: Arc<SpanCounts>,
     pub(super) process: Process,
 }
 

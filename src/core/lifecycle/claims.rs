@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Who changes an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
+enum Claimant {
     /// A call.
     Call,
     /// The broker by itself: calls wait for it.
@@ -30,7 +30,7 @@ enum Holder {
 
 /// The extensions that are being changed.
 #[derive(Debug, Clone, Default)]
-pub(in crate::core) struct Claims(Arc<Mutex<HashMap<ExtensionId, Holder>>>);
+pub(in crate::core) struct Claims(Arc<Mutex<HashMap<ExtensionId, Claimant>>>);
 
 /// The right to change one extension; given back when dropped.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ impl Claims {
     pub(in crate::core) async fn take(&self, id: &ExtensionId) -> Result<Claim> {
         let until = tokio::time::Instant::now() + CARE_LIMIT;
         loop {
-            match self.try_take(id, Holder::Call) {
+            match self.try_take(id, Claimant::Call) {
                 Ok(claim) => return Ok(claim),
-                Err(Holder::Care) if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
+                Err(Claimant::Care) if tokio::time::Instant::now() < until => tokio::time::sleep(LOOK_AGAIN).await,
                 Err(_) => return Err(busy(id)),
             }
         }
@@ -54,10 +54,10 @@ impl Claims {
 
     /// Takes it for the broker's own care. Errors: EXTENSION_BUSY.
     pub(in crate::core) fn take_aside(&self, id: &ExtensionId) -> Result<Claim> {
-        self.try_take(id, Holder::Care).map_err(|_| busy(id))
+        self.try_take(id, Claimant::Care).map_err(|_| busy(id))
     }
 
-    fn try_take(&self, id: &ExtensionId, holder: Holder) -> Result<Claim, Holder> {
+    fn try_take(&self, id: &ExtensionId, holder: Claimant) -> Result<Claim, Claimant> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = held.get(id) {
             return Err(*other);

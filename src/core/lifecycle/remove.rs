@@ -3,11 +3,15 @@
 
 use futures_util::future::join_all;
 
-use super::{super::Broker, failpoint, uninstall::Removed};
+use super::{
+    super::{Broker, names::kept_image},
+    failpoint,
+    uninstall::Removed,
+};
 use crate::model::{
     error::Result,
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
-    journal::{ChangeKind, Step, kept_image},
+    journal::{ChangeKind, Step},
     labels,
     reference::ExtensionId,
     registration::StopCause,

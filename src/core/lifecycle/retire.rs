@@ -1,10 +1,17 @@
 //! The end of an update: the old generation goes, or takes its place again.
 
-use super::{super::Broker, failpoint, remove::Goods};
+use super::{
+    super::{
+        Broker,
+        names::{aside_name, kept_image},
+    },
+    failpoint,
+    remove::Goods,
+};
 use crate::model::{
     error::{Error, Result},
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
-    journal::{Step, aside_name, kept_image},
+    journal::Step,
     labels,
     reference::Reference,
 };

@@ -7,7 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        Broker, Progress, Report, package::Package, ready::Readiness, stage::Staged, state::State, view::View, written,
+        Broker, Progress, Report,
+        names::{aside_name, kept_image},
+        package::Package,
+        ready::Readiness,
+        stage::Staged,
+        state::State,
+        view::View,
+        written,
     },
     InstallRequest, Work, at_rest, failpoint, grants_required,
     install::{Taken, close, is_same, record},
@@ -15,7 +22,7 @@ use super::{
 use crate::model::{
     error::{Error, Reason, Result},
     extension::{Installed, Record},
-    journal::{ChangeNotes, Step, aside_name, kept_image},
+    journal::{ChangeNotes, Step},
     reference::{ExtensionId, Reference},
     registration::StopCause,
 };

@@ -12,13 +12,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Broker, State, View, state::LACKS_GRANTS, view::backend_needs};
+use super::{Broker, State, View, names::aside_name, state::LACKS_GRANTS, view::backend_needs};
 use crate::{
     engine::ContainerDetails,
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, ResourceKind},
-        journal::aside_name,
         reference::ExtensionId,
     },
 };

@@ -13,7 +13,7 @@ use cap_std::fs::Dir;
 
 use super::{
     name::{is_one_on_windows, refused},
-    unpack::{Limits, Report, Top},
+    unpack::{Limits, Top, Unpacked},
 };
 use crate::model::error::{Error, Reason, Result};
 
@@ -30,13 +30,13 @@ pub(super) struct Tree<'a> {
     link_bytes: usize,
     entries: u64,
     unlisted_warnings: u64,
-    report: Report,
+    report: Unpacked,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn new(destination: &Dir, limits: &'a Limits) -> Result<Self> {
         let root = destination.try_clone().map_err(|error| failed(Path::new(""), error))?;
-        let report = Report { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
+        let report = Unpacked { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
         let links = BTreeMap::new();
         Ok(Tree { root, limits, links, link_bytes: 0, entries: 0, unlisted_warnings: 0, report })
     }
@@ -138,7 +138,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Lays the links. `base` is the directory that they may not leave, `image_path` where it was in the image.
-    pub(super) fn finish(mut self, base: &Path, image_path: Option<&Path>) -> Result<Report> {
+    pub(super) fn finish(mut self, base: &Path, image_path: Option<&Path>) -> Result<Unpacked> {
         for (path, target) in std::mem::take(&mut self.links) {
             let Some(leads_to) = end_of(&path, &target, base, image_path) else {
                 self.warn(&path, "left out: a link to a place outside");

@@ -151,18 +151,18 @@ pub(super) fn check_nested(file: &Map<String, Value>, context: &Context, finding
 }
 
 /// A place on the host that is mounted.
-struct Source {
+struct BindSource {
     path: String,
     writable: bool,
     origin: String,
 }
 
 /// Every place on the host that the file mounts, after the rewriting.
-fn sources(file: &Map<String, Value>) -> Vec<Source> {
+fn sources(file: &Map<String, Value>) -> Vec<BindSource> {
     let mut sources = Vec::new();
     let mut add = |path: Option<String>, writable: bool, origin: String| {
         let path = path.as_deref().and_then(comparable);
-        sources.extend(path.map(|path| Source { path, writable, origin }));
+        sources.extend(path.map(|path| BindSource { path, writable, origin }));
     };
     for (name, service) in file.get("services").and_then(Value::as_object).into_iter().flatten() {
         for (at, mount) in service.get("volumes").and_then(Value::as_array).into_iter().flatten().enumerate() {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::{
-    problem::Problem,
+    flaw::Flaw,
     yaml::{MAX_EXPANDED_BYTES, MAX_VISITS, MERGE_KEY, Node, Value},
 };
 
@@ -15,7 +15,7 @@ use super::{
 ///
 /// # Errors
 /// Aliases that unfold into more than the bounds of [`super::yaml`], or a merge key whose value is no mapping.
-pub(super) fn write(root: &Node) -> Result<String, Problem> {
+pub(super) fn write(root: &Node) -> Result<String, Flaw> {
     let mut writer = Writer { text: String::new(), visits: 0 };
     writer.node(root)?;
     Ok(writer.text)
@@ -29,10 +29,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn node(&mut self, node: &Node) -> Result<(), Problem> {
+    fn node(&mut self, node: &Node) -> Result<(), Flaw> {
         self.visits += 1;
         if self.visits > MAX_VISITS || self.text.len() > MAX_EXPANDED_BYTES {
-            return Err(Problem::at("", node.place, TOO_MUCH));
+            return Err(Flaw::at("", node.place, TOO_MUCH));
         }
         if let Some(tag) = node.tag {
             self.text.push_str(tag);
@@ -47,12 +47,12 @@ impl Writer {
             Value::Map(pairs) => {
                 check_merges(pairs)?;
                 let entries = node.entries_within_bounds();
-                self.map(&entries.ok_or_else(|| Problem::at("", node.place, TOO_MUCH))?)
+                self.map(&entries.ok_or_else(|| Flaw::at("", node.place, TOO_MUCH))?)
             }
         }
     }
 
-    fn list<'a>(&mut self, items: impl Iterator<Item = &'a Node>) -> Result<(), Problem> {
+    fn list<'a>(&mut self, items: impl Iterator<Item = &'a Node>) -> Result<(), Flaw> {
         self.text.push('[');
         for (at, item) in items.enumerate() {
             if at > 0 {
@@ -64,7 +64,7 @@ impl Writer {
         Ok(())
     }
 
-    fn map(&mut self, entries: &[(&str, &Node)]) -> Result<(), Problem> {
+    fn map(&mut self, entries: &[(&str, &Node)]) -> Result<(), Flaw> {
         self.text.push('{');
         for (at, (key, value)) in entries.iter().enumerate() {
             if at > 0 {
@@ -120,20 +120,20 @@ fn may_be_typed(text: &str) -> bool {
 }
 
 /// Merge keys must name mappings, and other keys must be there once.
-fn check_merges<K: AsRef<Node>, V: AsRef<Node>>(pairs: &[(K, V)]) -> Result<(), Problem> {
+fn check_merges<K: AsRef<Node>, V: AsRef<Node>>(pairs: &[(K, V)]) -> Result<(), Flaw> {
     let mut seen = HashSet::new();
     for (key, value) in pairs {
         let (key, value) = (key.as_ref(), value.as_ref());
         let name = key.text().unwrap_or_default();
         if !seen.insert(name) {
-            return Err(Problem::at(name, key.place, "this key is there twice; remove one of them"));
+            return Err(Flaw::at(name, key.place, "this key is there twice; remove one of them"));
         }
         let is_map = |node: &Node| matches!(node.value, Value::Map(_));
         if name == MERGE_KEY
             && !is_map(value)
             && !(value.text().is_none() && value.items().iter().all(|one| is_map(one)))
         {
-            return Err(Problem::at(name, value.place, "a merge key needs a mapping or a list of mappings"));
+            return Err(Flaw::at(name, value.place, "a merge key needs a mapping or a list of mappings"));
         }
     }
     Ok(())

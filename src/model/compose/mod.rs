@@ -8,6 +8,7 @@
 
 mod binds;
 mod canonical;
+mod flaw;
 mod labelling;
 mod needs;
 mod ours;
@@ -18,15 +19,14 @@ mod plan_tests;
 mod prepass;
 #[cfg(test)]
 mod prepass_tests;
-mod problem;
 mod refused;
 mod restart;
 mod text;
 mod variables;
 mod yaml;
 
+pub use flaw::Flaw;
 pub use labelling::has_links;
 pub use plan::{Context, Plan, PluginImage, ServicePlan, plan};
 pub use prepass::{CheckedFile, Prepass, prepass, prepass_all};
-pub use problem::Problem;
 pub use variables::Variable;

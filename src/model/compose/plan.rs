@@ -198,9 +198,7 @@ fn plan_service(
     for settled in ["profiles", "pull_policy", "develop"] {
         service.remove(settled);
     }
-    for (refused, why) in
-        [("build", "images are not built at installation"), ("provider", "runs a program on the host")]
-    {
+    for (refused, why) in refused::OF_SERVICE {
         if service.contains_key(refused) {
             findings.problems.push(format!("{field}.{refused}: {why}"));
         }
@@ -294,9 +292,9 @@ fn check_files(file: &Map<String, Value>, context: &Context, findings: &mut Find
             }
         }
     }
-    for refused in ["include", "models"] {
+    for (refused, why) in refused::TOP_LEVEL {
         if file.contains_key(refused) {
-            findings.problems.push(format!("{refused}: is not supported"));
+            findings.problems.push(format!("{refused}: {why}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     canonical,
-    problem::Problem,
+    flaw::Flaw,
     refused,
     variables::{self, MAX_VARIABLES, Variable},
     yaml::{self, Node, Place, Value},
@@ -32,10 +32,10 @@ pub struct Prepass {
     pub files: Vec<String>,
     /// Those of them that Compose itself reads, whole.
     pub texts: Vec<String>,
-    /// What Compose must be given instead of the author's text; empty where there are problems.
+    /// What Compose must be given instead of the author's text; empty where there are flaws.
     pub canonical: String,
     /// What is wrong. A file with any of these is not given to Compose.
-    pub problems: Vec<Problem>,
+    pub flaws: Vec<Flaw>,
     /// What works, though perhaps not as the author thinks.
     pub warnings: Vec<String>,
 }
@@ -50,18 +50,18 @@ pub struct CheckedFile {
 }
 
 impl Prepass {
-    /// The first problem as a failure.
+    /// The first flaw as a failure.
     ///
     /// # Errors
-    /// `COMPOSE_INVALID` with every problem in its message, where there is any.
+    /// `COMPOSE_INVALID` with every flaw in its message, where there is any.
     pub fn check(&self) -> Result<()> {
-        let Some(first) = self.problems.first() else { return Ok(()) };
+        let Some(first) = self.flaws.first() else { return Ok(()) };
         let mut all = first.clone();
-        for more in self.problems.iter().skip(1).take(9) {
+        for more in self.flaws.iter().skip(1).take(9) {
             all.message.push_str(&format!("; {more}"));
         }
-        if self.problems.len() > 10 {
-            all.message.push_str(&format!("; and {} more", self.problems.len() - 10));
+        if self.flaws.len() > 10 {
+            all.message.push_str(&format!("; and {} more", self.flaws.len() - 10));
         }
         Err(all.into_error(&self.file))
     }
@@ -72,27 +72,27 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
     let mut found = Prepass { file: file.into(), ..Prepass::default() };
     let root = match yaml::read(text) {
         Ok(root) => root,
-        Err(problem) => {
-            found.problems.push(problem);
+        Err(flaw) => {
+            found.flaws.push(flaw);
             return found;
         }
     };
     // Everything below walks the tree with aliases unfolded, so its bounds come first.
     match canonical::write(&root) {
         Ok(canonical) => found.canonical = canonical,
-        Err(problem) => {
-            found.problems.push(problem);
+        Err(flaw) => {
+            found.flaws.push(flaw);
             return found;
         }
     }
     read_services(&root, &mut found);
     let named = refused::find(&root);
-    found.problems.extend(named.problems);
+    found.flaws.extend(named.flaws);
     found.files = named.files;
     found.texts = named.texts;
     found.extends = refused::extended(&root);
     read_variables(&root, &mut found);
-    if !found.problems.is_empty() {
+    if !found.flaws.is_empty() {
         found.canonical.clear();
     }
     found
@@ -103,7 +103,7 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
 /// the compose file's directory.
 ///
 /// # Errors
-/// What `read` returns for the compose file itself; everything else is a problem in the result.
+/// What `read` returns for the compose file itself; everything else is a flaw in the result.
 pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) -> Result<(Prepass, Vec<CheckedFile>)> {
     let mut first = prepass(&read(file)?, file);
     let mut checked: Vec<CheckedFile> = Vec::new();
@@ -113,13 +113,13 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
             continue;
         }
         if checked.len() >= MAX_FILES {
-            first.problems.push(Problem::of_text(format!("extends more than {MAX_FILES} files")));
+            first.flaws.push(Flaw::of_text(format!("extends more than {MAX_FILES} files")));
             break;
         }
         let inner = match read(&path) {
             Ok(bytes) => prepass(&bytes, &path),
             Err(error) => {
-                first.problems.push(Problem::of_text(format!("{path}, which is extended: {error}")));
+                first.flaws.push(Flaw::of_text(format!("{path}, which is extended: {error}")));
                 continue;
             }
         };
@@ -129,10 +129,8 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
         for variable in &inner.variables {
             variables::add(&mut first.variables, &variable.name, variable.has_default, &variable.field);
         }
-        let problems = inner.problems.into_iter();
-        first
-            .problems
-            .extend(problems.map(|problem| Problem { message: format!("{} (in {path})", problem.message), ..problem }));
+        let flaws = inner.flaws.into_iter();
+        first.flaws.extend(flaws.map(|flaw| Flaw { message: format!("{} (in {path})", flaw.message), ..flaw }));
         checked.push(CheckedFile { path, canonical: inner.canonical });
     }
     // A service may extend one of its own file, and Compose then reads that file from the disk.
@@ -141,7 +139,7 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
 }
 
 /// Paths written in `file`, relative to the directory everything is in. Those that lead out of it are left out; they
-/// are problems already.
+/// are flaws already.
 fn beside(file: &str, names: &[String]) -> Vec<String> {
     let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
     let join = |name: &String| {
@@ -154,15 +152,11 @@ fn beside(file: &str, names: &[String]) -> Vec<String> {
 
 fn read_services(root: &Node, found: &mut Prepass) {
     let Some(services) = root.get("services") else {
-        found.problems.push(Problem::at(
-            "services",
-            Place::default(),
-            "is missing; it is a mapping with a service per key",
-        ));
+        found.flaws.push(Flaw::at("services", Place::default(), "is missing; it is a mapping with a service per key"));
         return;
     };
     if !matches!(services.value, Value::Map(_)) || services.entries().is_empty() {
-        found.problems.push(Problem::at("services", services.place, "must be a mapping with at least one service"));
+        found.flaws.push(Flaw::at("services", services.place, "must be a mapping with at least one service"));
     }
     for (name, service) in services.entries() {
         found.services.push(name.to_owned());
@@ -199,6 +193,6 @@ fn read_variables(root: &Node, found: &mut Prepass) {
         }
     }
     if found.variables.len() > MAX_VARIABLES {
-        found.problems.push(Problem::of_text(format!("refers to more than {MAX_VARIABLES} variables")));
+        found.flaws.push(Flaw::of_text(format!("refers to more than {MAX_VARIABLES} variables")));
     }
 }

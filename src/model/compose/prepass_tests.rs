@@ -9,10 +9,10 @@ fn look(text: &str) -> Prepass {
     prepass(text.as_bytes(), "compose.yaml")
 }
 
-/// The fields of the problems of a service `a` with these lines.
+/// The fields of the flaws of a service `a` with these lines.
 fn refused(lines: &str) -> Vec<String> {
     let text = format!("services:\n  a:\n    image: x\n    {}\n", lines.replace('\n', "\n    "));
-    look(&text).problems.into_iter().map(|problem| problem.field).collect()
+    look(&text).flaws.into_iter().map(|flaw| flaw.field).collect()
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn services_keep_the_authors_order() {
     );
     assert_eq!(found.services, ["zoo", "b", "a"]);
     assert_eq!(found.plugin_services, ["zoo", "b"]);
-    assert!(found.problems.is_empty() && found.variables.is_empty());
+    assert!(found.flaws.is_empty() && found.variables.is_empty());
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn an_anchored_image_is_seen() {
     let found = look("x-p: &p {image: '${DESKTOP_PLUGIN_IMAGE}'}\nservices:\n  a:\n    <<: *p\n");
     assert_eq!(found.plugin_services, ["a"]);
     let found = look("x-p: &p {build: .}\nservices:\n  a:\n    image: x\n    <<: *p\n");
-    assert_eq!(found.problems[0].field, "services.a.build");
+    assert_eq!(found.flaws[0].field, "services.a.build");
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn what_is_refused_at_the_top_names_its_place() {
         ("configs: {c: {file: /etc/shadow}}", "configs.c.file"),
     ] {
         let found = look(&format!("services: {{a: {{image: x}}}}\n{line}\n"));
-        assert_eq!(found.problems[0].field, field);
-        assert_eq!(found.problems[0].line, 2);
+        assert_eq!(found.flaws[0].field, field);
+        assert_eq!(found.flaws[0].line, 2);
         assert!(found.canonical.is_empty());
     }
     let error = look("services:\n  a:\n    env_file: ~/workspace/docker/.env\n").check().unwrap_err();
@@ -96,9 +96,9 @@ fn broken_files_are_problems() {
     for text in
         ["", "a: [", "- a", "services:", "services: []", "services: {}", "services:\n a: {}\n a: {}\n", "version: 3"]
     {
-        assert!(!look(text).problems.is_empty(), "{text:?}");
+        assert!(!look(text).flaws.is_empty(), "{text:?}");
     }
-    assert!(look("\u{feff}services:\r\n  a:\r\n    image: x\r\n").problems.is_empty());
+    assert!(look("\u{feff}services:\r\n  a:\r\n    image: x\r\n").flaws.is_empty());
 }
 
 #[test]
@@ -135,14 +135,14 @@ fn extended_files_are_looked_at_too() {
     // Compose reads nothing that was not looked at: also the file itself is put in its place.
     let paths: Vec<&str> = checked.iter().map(|file| &*file.path).collect();
     assert_eq!(paths, ["vm/sub/base.yaml", "vm/compose.yaml"]);
-    assert_eq!(found.problems[0].field, "services.b.build");
-    assert!(found.problems[0].message.contains("vm/sub/base.yaml"));
+    assert_eq!(found.flaws[0].field, "services.b.build");
+    assert!(found.flaws[0].message.contains("vm/sub/base.yaml"));
     assert_eq!(found.variables[0].name, "X");
     let missing = |path: &str| match path {
         "c.yaml" => Ok(b"services: {a: {extends: {file: no.yaml, service: b}}}".to_vec()),
         other => Err(Error::new(Reason::FileFailed, other, "no such file")),
     };
-    assert!(prepass_all("c.yaml", missing).unwrap().0.problems[0].message.contains("no such file"));
+    assert!(prepass_all("c.yaml", missing).unwrap().0.flaws[0].message.contains("no such file"));
 }
 
 proptest! {
@@ -156,7 +156,7 @@ proptest! {
         text in "(services|a|x-y|env_file|<<|\\$\\{A\\}|&a|\\*a|!reset|: |- |\\{|\\}|\\[|\\]|,|\n|  |'|\"|#|~|\u{85}|\u{2028}|1){0,60}"
     ) {
         let found = prepass(text.as_bytes(), "x");
-        if found.problems.is_empty() {
+        if found.flaws.is_empty() {
             let again = prepass(found.canonical.as_bytes(), "x");
             prop_assert_eq!(again, found);
         }
@@ -167,10 +167,10 @@ proptest! {
 #[test]
 fn large_files_are_looked_at_in_linear_time() {
     let merges: String = (1..20_000).map(|at| format!("a{at}: &a{at} {{<<: *a{}}}\n", at - 1)).collect();
-    assert!(look(&format!("a0: &a0 {{}}\n{merges}")).problems[0].message.contains("deep"));
+    assert!(look(&format!("a0: &a0 {{}}\n{merges}")).flaws[0].message.contains("deep"));
     let merges: String = (0..20_000).map(|at| format!("a{at}: &a{at} {{b: 1}}\n")).collect();
     let all: String = (0..20_000).map(|at| format!("*a{at},")).collect();
-    assert!(look(&format!("{merges}z: {{<<: [{all}]}}\n")).problems[0].message.contains("unfold"));
+    assert!(look(&format!("{merges}z: {{<<: [{all}]}}\n")).flaws[0].message.contains("unfold"));
     look(&format!("x: &x [{}]\nservices: {{a: [{}]}}", "y,".repeat(100_000), "*x,".repeat(100_000)));
     look(&"${A}".repeat(200_000));
     look(&"${".repeat(400_000));

@@ -2,19 +2,19 @@
 //! of the host, fetches some from elsewhere and runs some programs merely to show the configuration.
 
 use super::{
-    problem::Problem,
+    flaw::Flaw,
     variables,
     yaml::{Node, Value},
 };
 
 /// Top-level keys that are refused, and what would be right.
-const TOP_LEVEL: [(&str, &str); 2] = [
+pub(super) const TOP_LEVEL: [(&str, &str); 2] = [
     ("include", "other compose files are not included; put their services into this file"),
     ("models", "models need a program on the host; run the model in a service"),
 ];
 
 /// Keys of a service that are refused, and what would be right.
-const OF_SERVICE: [(&str, &str); 2] = [
+pub(super) const OF_SERVICE: [(&str, &str); 2] = [
     ("build", "images are not built at installation; publish the image and name it under `image`"),
     ("provider", "a provider runs a program on the host; use a service with an image"),
 ];
@@ -23,7 +23,7 @@ const OF_SERVICE: [(&str, &str); 2] = [
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Everything that is refused.
-    pub(super) problems: Vec<Problem>,
+    pub(super) flaws: Vec<Flaw>,
     /// The files beside it that it names, as they are written.
     pub(super) files: Vec<String>,
     /// Those of them that Compose itself reads; what is mounted it does not.
@@ -35,7 +35,7 @@ pub(super) fn find(root: &Node) -> Found {
     let mut found = Found::default();
     for (key, value) in root.entries() {
         if let Some((_, why)) = TOP_LEVEL.iter().find(|(name, _)| *name == key) {
-            found.problems.push(Problem::at(key, value.place, *why));
+            found.flaws.push(Flaw::at(key, value.place, *why));
         }
     }
     for section in ["secrets", "configs"] {
@@ -67,7 +67,7 @@ fn check_service(service: &Node, field: &str, found: &mut Found) {
     for (key, value) in service.entries() {
         let field = format!("{field}.{key}");
         if let Some((_, why)) = OF_SERVICE.iter().find(|(name, _)| *name == key) {
-            found.problems.push(Problem::at(&field, value.place, *why));
+            found.flaws.push(Flaw::at(&field, value.place, *why));
         }
         match key {
             "env_file" | "label_file" => check_files(value, &field, found),
@@ -120,7 +120,7 @@ fn check_profiles(value: &Node, field: &str, found: &mut Found) {
         let Some(option) = item.text() else { continue };
         let field = format!("{field}[{at}]");
         if variables::has_reference(option) {
-            found.problems.push(Problem::at(&field, item.place, "may not hold a variable; write the option itself"));
+            found.flaws.push(Flaw::at(&field, item.place, "may not hold a variable; write the option itself"));
         } else if let Some(profile) = seccomp_file(option) {
             name_file(profile, &field, item, found);
         }
@@ -141,7 +141,7 @@ fn check_path(node: &Node, field: &str, found: &mut Found) {
 
 fn name_file(path: &str, field: &str, node: &Node, found: &mut Found) {
     match outside(path) {
-        Some(why) => found.problems.push(Problem::at(field, node.place, why)),
+        Some(why) => found.flaws.push(Flaw::at(field, node.place, why)),
         None => {
             if !field.starts_with("secrets.") && !field.starts_with("configs.") {
                 found.texts.push(path.to_owned());

@@ -11,7 +11,7 @@ use std::{
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
-use super::problem::Problem;
+use super::flaw::Flaw;
 
 /// Longest text that is read, in bytes. The largest compose file of the real extensions has 24 KiB.
 pub(super) const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -159,26 +159,24 @@ impl<'a> Merge<'a> {
 /// # Errors
 /// A text that is too long, not UTF-8, not YAML, more than one document, nested too deeply, with an unknown tag or with
 /// an anchor that contains itself.
-pub(super) fn read(bytes: &[u8]) -> Result<Rc<Node>, Problem> {
+pub(super) fn read(bytes: &[u8]) -> Result<Rc<Node>, Flaw> {
     if bytes.len() > MAX_TEXT_BYTES {
-        return Err(Problem::of_text(format!(
-            "holds more than {MAX_TEXT_BYTES} bytes, which is the most that is read"
-        )));
+        return Err(Flaw::of_text(format!("holds more than {MAX_TEXT_BYTES} bytes, which is the most that is read")));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::of_text("is not UTF-8 text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Flaw::of_text("is not UTF-8 text"))?;
     let mut text = Indented::new(text.strip_prefix('\u{feff}').unwrap_or(text));
     let mut budget = MAX_REREAD_BYTES;
     loop {
         match read_once(&text) {
             Ok(root) => {
-                return root.ok_or_else(|| Problem::of_text("is empty; a compose file has a mapping `services`"));
+                return root.ok_or_else(|| Flaw::of_text("is empty; a compose file has a mapping `services`"));
             }
             Err(Failure::Refused(problem)) => return Err(problem),
             Err(Failure::Unreadable(wrong)) => {
                 budget = budget.saturating_sub(text.text.len());
                 if budget == 0 || !text.indent(&wrong) {
                     let why = format!("is not YAML that can be read: {}", wrong.info());
-                    return Err(Problem::at("", text.place(wrong.marker()), why));
+                    return Err(Flaw::at("", text.place(wrong.marker()), why));
                 }
             }
         }
@@ -197,7 +195,7 @@ fn read_once(text: &Indented) -> Result<Option<Rc<Node>>, Failure> {
 /// Why a text was not read.
 enum Failure {
     Unreadable(ScanError),
-    Refused(Problem),
+    Refused(Flaw),
 }
 
 /// A text in which lines that are not indented enough are.
@@ -257,11 +255,11 @@ struct Open {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Problem> {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Flaw> {
         match event {
             Event::Alias(anchor) => {
                 let named = self.anchors.get(&anchor).cloned();
-                self.put(named.ok_or_else(|| Problem::at("", place, "this alias stands inside what it names"))?)
+                self.put(named.ok_or_else(|| Flaw::at("", place, "this alias stands inside what it names"))?)
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let value = Value::Scalar { text: text.into_owned(), plain: matches!(style, ScalarStyle::Plain) };
@@ -276,21 +274,21 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::DocumentStart(_) if self.root.is_some() => {
-                Err(Problem::at("", place, "a second document begins here; a compose file has one"))
+                Err(Flaw::at("", place, "a second document begins here; a compose file has one"))
             }
             _ => Ok(()),
         }
     }
 
-    fn open(&mut self, anchor: usize, node: Node) -> Result<(), Problem> {
+    fn open(&mut self, anchor: usize, node: Node) -> Result<(), Flaw> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(Problem::at("", node.place, format!("is nested more than {MAX_DEPTH} deep")));
+            return Err(Flaw::at("", node.place, format!("is nested more than {MAX_DEPTH} deep")));
         }
         self.open.push(Open { anchor, node, key: None });
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Problem> {
+    fn close(&mut self) -> Result<(), Flaw> {
         let Some(done) = self.open.pop() else { return Ok(()) };
         let node = Rc::new(done.node);
         if done.anchor > 0 {
@@ -299,7 +297,7 @@ impl Builder {
         self.put(node)
     }
 
-    fn put(&mut self, node: Rc<Node>) -> Result<(), Problem> {
+    fn put(&mut self, node: Rc<Node>) -> Result<(), Flaw> {
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -307,14 +305,14 @@ impl Builder {
         // Aliases nest too, and what walks or frees the tree goes down as far.
         parent.node.height = parent.node.height.max(node.height + 1);
         if parent.node.height > MAX_DEPTH {
-            return Err(Problem::at("", node.place, format!("is nested more than {MAX_DEPTH} deep")));
+            return Err(Flaw::at("", node.place, format!("is nested more than {MAX_DEPTH} deep")));
         }
         match &mut parent.node.value {
             Value::List(items) => items.push(node),
             Value::Map(pairs) => match parent.key.take() {
                 Some(key) => pairs.push((key, node)),
                 None if node.text().is_none() => {
-                    return Err(Problem::at("", node.place, "a key must be text, not a list or a mapping"));
+                    return Err(Flaw::at("", node.place, "a key must be text, not a list or a mapping"));
                 }
                 None => parent.key = Some(node),
             },
@@ -324,12 +322,12 @@ impl Builder {
     }
 }
 
-fn known(tag: Option<Cow<'_, Tag>>, place: Place) -> Result<Option<&'static str>, Problem> {
+fn known(tag: Option<Cow<'_, Tag>>, place: Place) -> Result<Option<&'static str>, Flaw> {
     let Some(tag) = tag else { return Ok(None) };
     let found = TAGS.iter().find(|(handle, suffix, _)| tag.handle == *handle && tag.suffix == *suffix);
     match found {
         Some((.., written)) => Ok(Some(written)),
-        None => Err(Problem::at("", place, format!("the tag {tag} is not one that compose files use"))),
+        None => Err(Flaw::at("", place, format!("the tag {tag} is not one that compose files use"))),
     }
 }
 

@@ -88,6 +88,19 @@ pub(super) struct Host {
 /// The paths that were met first, by folded base name.
 type Names = HashMap<String, ImagePath>;
 
+/// The file that a call by `called` means, of those with these names: the one of that name, else the one that has an
+/// ending which the operating system's shell would add ([`HostOs::program_endings`]). A path means none.
+pub fn find_program<'a>(names: impl Iterator<Item = &'a str> + Clone, called: &str, os: HostOs) -> Option<&'a str> {
+    if called.is_empty() {
+        return None;
+    }
+    let mut endings = std::iter::once(&"").chain(os.program_endings());
+    endings.find_map(|ending| {
+        let wanted = folded(&format!("{called}{ending}"), os);
+        names.clone().find(|name| folded(name, os) == wanted)
+    })
+}
+
 /// A base name such that equal results mean one file on that operating system.
 pub(super) fn folded(name: &str, os: HostOs) -> String {
     if os.folds_case() { name.to_lowercase() } else { name.to_owned() }

@@ -15,11 +15,11 @@ mod vm;
 mod tests;
 
 pub use self::{
-    host::HostBinary,
+    host::{HostBinary, find_program},
     host_os::HostOs,
     path::{ImagePath, NameFault, SocketName},
     ui::Ui,
-    vm::{PLUGIN_IMAGE, Source, Vm},
+    vm::{PLUGIN_IMAGE, Vm, VmSource},
 };
 
 use self::json::{Keys, Node, Object, Reader};
@@ -148,21 +148,5 @@ impl Manifest {
         programs
             .map(|binary| Need { grant: Grant::HostExec(binary.name.clone()), origin: binary.origin.clone() })
             .collect()
-    }
-
-    /// The host program that a call by `name` means: the file of that name, else the one that has an ending the
-    /// operating system's shell would add ([`HostOs::program_endings`]). Directories are never found.
-    pub fn find_binary(&self, name: &str) -> Option<&HostBinary> {
-        if name.is_empty() {
-            return None;
-        }
-        let mut endings = std::iter::once(&"").chain(self.os.program_endings());
-        endings.find_map(|ending| self.binary_named(&format!("{name}{ending}")))
-    }
-
-    fn binary_named(&self, name: &str) -> Option<&HostBinary> {
-        let wanted = host::folded(name, self.os);
-        let mut files = self.binaries.iter().filter(|binary| !binary.directory);
-        files.find(|binary| host::folded(&binary.name, self.os) == wanted)
     }
 }

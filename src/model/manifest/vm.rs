@@ -25,14 +25,14 @@ const EXPOSES: Keys = Keys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
     /// What its containers are made from.
-    pub source: Source,
+    pub source: VmSource,
     /// Socket that it exposes in the guest directory.
     pub socket: Option<SocketName>,
 }
 
 /// What a backend is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum VmSource {
     /// One container of that image: [`PLUGIN_IMAGE`], or a reference.
     Image(String),
     /// The services of a compose file in the image.
@@ -73,18 +73,18 @@ fn ignore_tab_socket(reader: &mut Reader<'_>, tab_socket: Option<&Node<'_>>) {
 
 /// The compose file wins over the image: of the two real extensions with both, one has a compose file that runs
 /// another image and publishes the port its UI calls, and in the other both mean the same.
-fn read_source<'a>(reader: &mut Reader<'a>, vm_node: &Node<'a>, vm: &Object<'a>) -> Found<Source> {
+fn read_source<'a>(reader: &mut Reader<'a>, vm_node: &Node<'a>, vm: &Object<'a>) -> Found<VmSource> {
     let image = vm.get("image").map_or(Found::Absent, |node| read_image(reader, node));
     let composefile = vm.get("composefile").map_or(Found::Absent, |node| read_composefile(reader, node));
     match (composefile, image) {
         (Found::Good(path), Found::Good(_)) => {
             let node = vm.get("image").unwrap_or(vm_node);
             reader.warning(node, "image is ignored: `composefile` is given as well, and wins");
-            Found::Good(Source::Compose(path))
+            Found::Good(VmSource::Compose(path))
         }
         (Found::Faulty, _) | (_, Found::Faulty) => Found::Faulty,
-        (Found::Good(path), Found::Absent) => Found::Good(Source::Compose(path)),
-        (Found::Absent, Found::Good(image)) => Found::Good(Source::Image(image)),
+        (Found::Good(path), Found::Absent) => Found::Good(VmSource::Compose(path)),
+        (Found::Absent, Found::Good(image)) => Found::Good(VmSource::Image(image)),
         (Found::Absent, Found::Absent) => Found::Absent,
     }
 }

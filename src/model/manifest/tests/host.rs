@@ -157,7 +157,8 @@ fn programs_are_found_without_their_ending() {
     );
     let find = |os, name: &str| {
         let manifest = parse(text.as_bytes(), os).manifest.unwrap();
-        manifest.find_binary(name).map(|binary| binary.name.clone())
+        let files = manifest.binaries.iter().filter(|binary| !binary.directory);
+        find_program(files.map(|binary| binary.name.as_str()), name, os).map(str::to_owned)
     };
     for (os, called, found) in [
         (HostOs::Linux, "send-payload", Some("send-payload.sh")),

@@ -6,7 +6,9 @@ mod text;
 mod ui;
 mod vm;
 
-use super::{HostOs, Manifest, PLUGIN_IMAGE, Parsed, Problem, SocketName, Source, parse, place_findings};
+use super::{
+    HostOs, Manifest, PLUGIN_IMAGE, Parsed, Problem, SocketName, VmSource, find_program, parse, place_findings,
+};
 use crate::model::problem::{Severity, first_error};
 
 /// A backend and nothing else wrong.
@@ -63,7 +65,7 @@ fn a_usual_manifest_is_read() {
     let ui = manifest.ui.as_ref().unwrap();
     assert_eq!((ui.title.as_str(), ui.root.as_str(), ui.entry.as_str()), ("Hello", "ui", "index.html"));
     let vm = manifest.vm.as_ref().unwrap();
-    assert_eq!(vm.source, Source::Compose("docker-compose.yaml".parse().unwrap()));
+    assert_eq!(vm.source, VmSource::Compose("docker-compose.yaml".parse().unwrap()));
     assert_eq!(vm.socket.as_ref().unwrap().as_str(), "x.sock");
     let [need] = &manifest.needs()[..] else { panic!("one need") };
     assert_eq!(need.grant.to_string(), "host.exec:kubectl");

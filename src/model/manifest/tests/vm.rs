@@ -7,7 +7,7 @@ fn compose_files_lie_anywhere_in_the_image() {
     for path in ["docker-compose.yaml", "docker-compose.yml", "compose.yaml", "vm/extension-compose.yml", "/c.yml"] {
         let text = vm(&format!(r#""composefile":"{path}""#));
         finds(&text, &[]);
-        let Source::Compose(read) = manifest(&text).vm.unwrap().source else { panic!("{path}") };
+        let VmSource::Compose(read) = manifest(&text).vm.unwrap().source else { panic!("{path}") };
         assert_eq!(read.as_str(), path.trim_start_matches('/'));
     }
     for path in ["../c.yaml", "vm/", "/", r"vm\\c.yaml"] {
@@ -25,7 +25,7 @@ fn images_are_the_own_one_or_any_reference() {
     ] {
         let text = vm(&format!(r#""image":"{image}""#));
         finds(&text, &[]);
-        assert_eq!(manifest(&text).vm.unwrap().source, Source::Image(wanted.into()));
+        assert_eq!(manifest(&text).vm.unwrap().source, VmSource::Image(wanted.into()));
     }
     for image in ["${OTHER}", "${DESKTOP_PLUGIN_IMAGE}:2", "Not An Image", "-x"] {
         finds(&vm(&format!(r#""image":"{image}""#)), &["error /vm/image"]);
@@ -36,7 +36,7 @@ fn images_are_the_own_one_or_any_reference() {
 fn the_compose_file_wins_over_the_image() {
     let text = vm(r#""image":"${DESKTOP_PLUGIN_IMAGE}","composefile":"c.yaml""#);
     finds(&text, &["warning /vm/image"]);
-    assert_eq!(manifest(&text).vm.unwrap().source, Source::Compose("c.yaml".parse().unwrap()));
+    assert_eq!(manifest(&text).vm.unwrap().source, VmSource::Compose("c.yaml".parse().unwrap()));
     finds(&vm(r#""image":"A B","composefile":"c.yaml""#), &["error /vm/image"]);
 }
 

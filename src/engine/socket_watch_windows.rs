@@ -7,11 +7,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Tells when it is time to try again.
 #[derive(Debug)]
-pub struct Arrival(());
+pub struct SocketWatch(());
 
-impl Arrival {
-    pub(super) fn of(_pipe: &Path) -> Arrival {
-        Arrival(())
+impl SocketWatch {
+    pub(super) fn of(_pipe: &Path) -> SocketWatch {
+        SocketWatch(())
     }
 
     /// Completes after `pause`, or sooner; true where something may have changed.

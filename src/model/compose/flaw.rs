@@ -3,11 +3,14 @@
 use std::fmt;
 
 use super::yaml::Place;
-use crate::model::error::{Error, Reason};
+use crate::model::{
+    error::{Error, Reason},
+    problem::Problem,
+};
 
-/// One thing that is wrong with a compose file.
+/// One thing that is wrong with a compose file; the text does not know what the file is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Flaw {
     /// The field, such as `services.web.build`; empty where it is the file as a whole.
     pub field: String,
     /// Line, counted from one; 0 where no line is meant.
@@ -18,22 +21,28 @@ pub struct Problem {
     pub message: String,
 }
 
-impl Problem {
+impl Flaw {
     pub(super) fn at(field: &str, place: Place, message: impl Into<String>) -> Self {
-        Problem { field: field.into(), line: place.line, column: place.column, message: message.into() }
+        Flaw { field: field.into(), line: place.line, column: place.column, message: message.into() }
     }
 
     pub(super) fn of_text(message: impl Into<String>) -> Self {
-        Problem::at("", Place::default(), message)
+        Flaw::at("", Place::default(), message)
     }
 
-    /// The problem as a failure of the file called `file`.
+    /// The finding about the file called `file`.
+    pub fn in_file(&self, file: &str) -> Problem {
+        let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Problem::error(file, &self.field, &self.message).at(place(self.line), place(self.column))
+    }
+
+    /// The flaw as a failure of the file called `file`.
     pub fn into_error(self, file: &str) -> Error {
         Error::new(Reason::ComposeInvalid, self.field.clone(), format!("{file}: {self}"))
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line > 0 {
             write!(f, "line {}, column {}: ", self.line, self.column)?;

@@ -24,19 +24,19 @@ const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Tells when something changes where a socket is, or would be.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct SocketWatch {
     socket: PathBuf,
     changes: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Arrival {
+impl SocketWatch {
     /// Begins to watch for `socket`: what happens from here on is told.
-    pub(super) fn of(socket: &Path) -> Arrival {
+    pub(super) fn of(socket: &Path) -> SocketWatch {
         let changes = watch(socket).map_err(|error| {
             // Then it is only tried from time to time.
             tracing::debug!(%error, socket = %socket.display(), "its directory cannot be watched");
         });
-        Arrival { socket: socket.to_owned(), changes: changes.ok() }
+        SocketWatch { socket: socket.to_owned(), changes: changes.ok() }
     }
 
     /// Completes when something has changed there, or after `pause`; true where something has.
@@ -109,18 +109,18 @@ mod tests {
     async fn a_socket_that_appears_is_told_at_once() {
         let place = tempfile::tempdir().unwrap();
         let socket = place.path().join("run/engine.sock");
-        let mut arrival = Arrival::of(&socket);
+        let mut watched = SocketWatch::of(&socket);
         std::fs::write(place.path().join("other"), "").unwrap();
-        assert!(!arrival.changed(NOW).await, "nobody asked for that");
+        assert!(!watched.changed(NOW).await, "nobody asked for that");
         std::fs::create_dir(place.path().join("run")).unwrap();
-        assert!(arrival.changed(SOON).await, "its directory");
-        let mut arrival = Arrival::of(&socket);
-        assert!(!arrival.changed(NOW).await);
+        assert!(watched.changed(SOON).await, "its directory");
+        let mut watched = SocketWatch::of(&socket);
+        assert!(!watched.changed(NOW).await);
         let listener = UnixListener::bind(&socket).unwrap();
-        assert!(arrival.changed(SOON).await, "itself");
+        assert!(watched.changed(SOON).await, "itself");
         drop(listener);
-        let mut arrival = Arrival::of(&socket);
+        let mut watched = SocketWatch::of(&socket);
         std::fs::remove_dir_all(place.path().join("run")).unwrap();
-        assert!(arrival.changed(SOON).await, "its directory goes: another has to be watched");
+        assert!(watched.changed(SOON).await, "its directory goes: another has to be watched");
     }
 }
