@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use longshore::pb::{self, ExecTarget};
 use tonic::{Code, Request};
 
-use crate::support::{Broker, Image, image_source, local, reason, trusting, unique};
+use crate::support::{Broker, Image, Ran, image_source, local, program, reason, trusting, unique};
 
 /// How long it may take until it is written down how a program ended.
 const SOON: Duration = Duration::from_secs(10);
@@ -26,19 +26,12 @@ fn said(entries: &[pb::AuditEntry]) -> Vec<String> {
 
 /// Runs a program on the host to its end, in a session where a token is given.
 async fn run(broker: &Broker, id: &str, argv: &[&str], token: Option<&str>) -> Result<(), tonic::Status> {
-    let argv = argv.iter().map(ToString::to_string).collect();
-    let mut request = Request::new(pb::RunRequest {
-        extension: id.into(),
-        target: ExecTarget::Host.into(),
-        argv,
-        ..Default::default()
-    });
+    let mut request = Request::new(program(id, ExecTarget::Host, argv));
     if let Some(token) = token {
         request.metadata_mut().insert("longshore-session", token.parse().unwrap());
     }
     let mut events = broker.exec().await.run(request).await?.into_inner();
-    while events.message().await?.is_some() {}
-    Ok(())
+    Ran::of(&mut events).await.map(drop)
 }
 
 /// The newest line, once it says what came of it.

@@ -18,7 +18,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Broker, BrokerOptions, Image, Lease, Stage, as_both, docker, fact, reason, stand_in, trusting, unique,
+    Broker, BrokerOptions, Image, Lease, Stage, as_both, docker, fact, program, reason, shell, stand_in, trusting,
+    unique,
 };
 
 /// Longest that anything is waited for that should come at once.
@@ -577,10 +578,8 @@ async fn a_backend_that_its_policy_starts_again_is_starting(options: BrokerOptio
             continue;
         }
         let told = stage.fetch(get("/hello")).await;
-        let argv = vec!["/hello-backend".to_owned(), "whoami".to_owned()];
-        let target = pb::ExecTarget::Backend.into();
-        let request = pb::RunRequest { extension: stage.id(), target, argv, ..Default::default() };
-        let run = stage.broker.exec().await.run(request).await.map(drop);
+        let request = program(&stage.id(), pb::ExecTarget::Backend, &["/hello-backend", "whoami"]);
+        let run = stage.broker.try_start(request).await.map(drop);
         if state("Status") == "restarting" {
             break (told, run);
         }
@@ -705,23 +704,6 @@ async fn attach(broker: &Broker, id: &str, local: &LocalBackend) -> Result<Lease
     stand_in(broker, id, &local.socket(), &local.path().display().to_string()).await
 }
 
-async fn run_backend(broker: &Broker, id: &str, argv: &[&str]) -> String {
-    let request = pb::RunRequest {
-        extension: id.to_owned(),
-        target: pb::ExecTarget::Backend.into(),
-        argv: argv.iter().map(ToString::to_string).collect(),
-        ..Default::default()
-    };
-    let mut stream = broker.exec().await.run(request).await.unwrap().into_inner();
-    let mut output = Vec::new();
-    while let Some(event) = stream.message().await.unwrap() {
-        if let Some(pb::run_response::Event::Output(piece)) = event.event {
-            output.extend(piece.data);
-        }
-    }
-    String::from_utf8(output).unwrap()
-}
-
 async fn a_local_process_stands_in(options: BrokerOptions) {
     let plain = options.plain;
     let stage = Stage::install(Image::hello().busybox(), options).await;
@@ -740,12 +722,12 @@ async fn a_local_process_stands_in(options: BrokerOptions) {
     let count = |told: Result<FetchResponse, Status>| String::from_utf8(told.unwrap().body.to_vec()).unwrap();
     assert_eq!(count(broker.get(&id, "/count").await), "1\n");
     assert_eq!(
-        run_backend(broker, &id, &["/bin/sh", "-c", "pwd; test -e /hello-backend; echo $?"]).await,
+        broker.run(shell(&id, pb::ExecTarget::Backend, "pwd; test -e /hello-backend; echo $?")).await.text(),
         format!("{}\n1\n", local.path().display())
     );
     drop(stream);
     let begun = Instant::now();
-    while run_backend(broker, &id, &["/bin/sh", "-c", "test -e /hello-backend; echo $?"]).await != "0\n" {
+    while broker.run(shell(&id, pb::ExecTarget::Backend, "test -e /hello-backend; echo $?")).await.stdout() != "0" {
         assert!(begun.elapsed() < SOON, "still attached");
     }
     // The container counts for itself.
@@ -781,7 +763,8 @@ async fn a_local_process_stands_in_without_an_engine(options: BrokerOptions) {
     while broker.get(&id, "/hello").await.is_err() {
         assert!(begun.elapsed() < SOON, "dev does not attach");
     }
-    assert_eq!(run_backend(&broker, &id, &["pwd"]).await.trim(), local.path().display().to_string());
+    let ran = broker.run(program(&id, pb::ExecTarget::Backend, &["pwd"])).await;
+    assert_eq!(ran.stdout(), local.path().display().to_string());
     rustix::process::kill_process(rustix::process::Pid::from_child(&dev), rustix::process::Signal::INT).unwrap();
     assert!(tokio::task::spawn_blocking(move || dev.wait().unwrap()).await.unwrap().success());
     // The broker hears of it when the connection is closed.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::pb::{self, ExecTarget, ExtensionState, RunRequest, exited::Outcome, run_response::Event};
+use longshore::pb::{self, ExecTarget, ExtensionState, exited::Outcome, run_response::Event};
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::support::{
-    Broker, BrokerOptions, Image, PrivateEngine, as_both, no_traces, project, reason, trusting, trusting_update,
+    Broker, BrokerOptions, Image, PrivateEngine, as_both, no_traces, project, reason, shell, trusting, trusting_update,
     unique, until, watch,
 };
 
@@ -76,9 +76,7 @@ async fn an_engine_that_was_killed_is_used_again(options: BrokerOptions) {
 /// A program that counts, as its events come.
 async fn counting(broker: &Broker, id: &str, target: ExecTarget) -> Streaming<pb::RunResponse> {
     let script = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done";
-    let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    let request = RunRequest { extension: id.to_owned(), target: target.into(), argv, ..Default::default() };
-    broker.exec().await.run(request).await.unwrap().into_inner()
+    broker.start_program(shell(id, target, script)).await
 }
 
 /// Reads on until so many more lines were counted, none left out.

@@ -13,7 +13,7 @@ use tokio::{
     net::UnixListener,
 };
 
-use crate::support::{Broker, BrokerOptions, Image, Stage, as_both, docker, metadata, reason, trusting};
+use crate::support::{BrokerOptions, Image, Stage, as_both, docker, metadata, program, reason, trusting};
 
 const SOCKET: &str = "/run/guest-services/backend.sock";
 
@@ -259,28 +259,8 @@ async fn the_container_sees_only_what_is_its_own(options: BrokerOptions) {
         mounts.lines().filter(|line| line.contains(&broker_home)).map(|line| line.split(' ').nth(4).unwrap()).collect();
     assert!(ours.iter().all(|target| ["/run/longshore", "/run/guest-services"].contains(target)), "{mounts}");
     // Nothing but the program that runs there, and the door it knocks at.
-    assert_eq!(run(&stage.broker, &stage.id(), &["/bin/id"]).await, None);
+    let ran = stage.broker.run(program(&stage.id(), pb::ExecTarget::Backend, &["/bin/id"])).await;
+    assert!(!matches!(ran.outcome, Some(pb::exited::Outcome::StartFailure(_))), "{ran:?}");
     let names = within(&stage, "ls -A /run/longshore");
     assert!(names.lines().all(|name| name == "shim" || name.ends_with(".sock")), "{names}");
-}
-
-/// Runs a program in the backend: why it could not be started, if it was not.
-async fn run(broker: &Broker, id: &str, argv: &[&str]) -> Option<String> {
-    let request = pb::RunRequest {
-        extension: id.to_owned(),
-        target: pb::ExecTarget::Backend.into(),
-        argv: argv.iter().map(ToString::to_string).collect(),
-        ..Default::default()
-    };
-    let mut stream = broker.exec().await.run(request).await.unwrap().into_inner();
-    while let Some(event) = stream.message().await.unwrap() {
-        if let Some(pb::run_response::Event::Exited(pb::Exited {
-            outcome: Some(pb::exited::Outcome::StartFailure(failure)),
-            ..
-        })) = event.event
-        {
-            return Some(failure.reason);
-        }
-    }
-    None
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Request};
 
 use crate::{
     first_call::{clients, hello_extension},
-    support::{Broker, BrokerOptions, Stage, eventually, local},
+    support::{Broker, BrokerOptions, Stage, eventually, local, shell, started},
 };
 
 /// Where a broker tells its metrics.
@@ -113,11 +113,8 @@ async fn metrics_agree_with_what_was_done() {
     }
     let missing = broker.get("longshore-test/not-there", "/").await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
-    let argv = ["/bin/sh", "-c", "exec sleep 60"].map(ToOwned::to_owned).to_vec();
-    let request =
-        pb::RunRequest { extension: directory.clone(), target: ExecTarget::Host.into(), argv, ..Default::default() };
-    let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
-    run.message().await.unwrap().expect("it starts");
+    let mut run = broker.start_program(shell(&directory, ExecTarget::Host, "exec sleep 60")).await;
+    started(&mut run).await;
     let watching = broker.events().await.watch(pb::EventServiceWatchRequest::default()).await.unwrap();
     let open = pb::OpenRequest { extension: directory.clone() };
     let mut session = broker.sessions().await.open(open).await.unwrap().into_inner();
@@ -184,16 +181,8 @@ async fn metrics_are_for_the_user_alone_and_go_with_the_broker() {
     assert_eq!(metrics.read("/").1, "404 text/plain; charset=utf-8");
     // A program of an extension has the user's rights, and is refused all the same.
     let script = format!("curl -s -w ' %{{http_code}}' --unix-socket {} http://localhost/metrics", socket.display());
-    let argv = ["/bin/sh", "-c", &script].map(ToOwned::to_owned).to_vec();
     let extension = local(&broker).await;
-    let request = pb::RunRequest { extension, target: ExecTarget::Host.into(), argv, ..Default::default() };
-    let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
-    let mut said = String::new();
-    while let Some(event) = run.message().await.unwrap() {
-        if let Some(pb::run_response::Event::Output(output)) = event.event {
-            said += &String::from_utf8_lossy(&output.data);
-        }
-    }
+    let said = broker.run(shell(&extension, ExecTarget::Host, &script)).await.text();
     assert_eq!(said, "metrics are for the user of this broker\n 403");
     // Readers that say nothing hold up neither others nor the end.
     let silent: Vec<_> = (0..4).map(|_| UnixStream::connect(&socket).unwrap()).collect();

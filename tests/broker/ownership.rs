@@ -8,7 +8,7 @@ use bollard::{
 };
 use longshore::pb::{self, OwnershipSource, ResourceKind};
 
-use crate::support::{Broker, Image, engine, eventually, no_traces, project, reason, trusting, unique};
+use crate::support::{Broker, Image, engine, eventually, no_traces, project, reason, shell, started, trusting, unique};
 
 const COMPOSE: &str = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
 const FILE: &str = "services:\n  web:\n    image: ${DESKTOP_PLUGIN_IMAGE}\n    volumes: ['data:/data', '/anonymous']\n  side:\n    image: ${DESKTOP_PLUGIN_IMAGE}\nvolumes:\n  data: {}\n";
@@ -174,15 +174,8 @@ async fn programs_are_on_the_ledger_as_long_as_anything_of_them_lives() {
     let mut watch = broker.ownership().await.watch(request).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
     for (target, service) in [(pb::ExecTarget::Backend, "service"), (pb::ExecTarget::Host, "")] {
-        let run = pb::RunRequest {
-            extension: image.id.clone(),
-            target: target.into(),
-            argv: ["sh", "-c", "sleep 1000"].map(String::from).to_vec(),
-            ..Default::default()
-        };
-        let mut run = broker.exec().await.run(run).await.unwrap().into_inner();
-        let event = run.message().await.unwrap().unwrap().event.unwrap();
-        let pb::run_response::Event::Started(started) = event else { panic!("{event:?}") };
+        let mut run = broker.start_program(shell(&image.id, target, "sleep 1000")).await;
+        let started = started(&mut run).await;
         let all = resources(&broker, pb::ListResourcesRequest { kinds: kinds.clone(), ..Default::default() }).await;
         let [listed] = &all[..] else { panic!("{all:?}") };
         let owner_of = listed.owner.as_ref().unwrap();

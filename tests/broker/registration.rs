@@ -24,7 +24,7 @@ use crate::{
     clients::{client, own, succeeds},
     support::{
         Broker, BrokerOptions, Image, ImageBuilder, Lease, channel, docker, eventually, fact, hello, local, no_traces,
-        project, reason, registration_socket, stand_in, trusting, trusting_update, unique,
+        program, project, reason, registration_socket, stand_in, trusting, trusting_update, unique,
     },
 };
 
@@ -44,7 +44,7 @@ async fn backend_in_a_container() {
 }
 
 /// This very program without what debuggers want of it: the example is in it.
-pub(crate) fn program() -> Vec<u8> {
+pub(crate) fn backend_program() -> Vec<u8> {
     static STRIPPED: OnceLock<PathBuf> = OnceLock::new();
     let stripped = STRIPPED.get_or_init(|| {
         let this = std::env::current_exe().unwrap();
@@ -65,7 +65,7 @@ pub(crate) fn program() -> Vec<u8> {
 fn registering() -> ImageBuilder {
     let manifest = r#"{"vm": {"image": "${DESKTOP_PLUGIN_IMAGE}"}}"#;
     Image::with_manifest(manifest)
-        .file("backend", program(), 0o755)
+        .file("backend", backend_program(), 0o755)
         .change("ENV LONGSHORE_TEST_BACKEND=1")
         .change(r#"CMD ["/backend", "--ignored", "--exact", "registration::backend_in_a_container", "--nocapture"]"#)
 }
@@ -423,30 +423,13 @@ async fn a_program_of_an_extension_does_not_register() {
     let broker = Broker::start().await;
     broker.install(trusting(&image.reference)).await.unwrap();
     let socket = registration_socket(&broker, &image.id).await;
-    let program = client("bin/python").get_program().to_owned();
-    let request = pb::RunRequest {
-        extension: image.id.clone(),
-        target: pb::ExecTarget::Host.into(),
-        argv: [
-            program.to_str().unwrap(),
-            own("examples/register.py").to_str().unwrap(),
-            own("proto").to_str().unwrap(),
-        ]
-        .map(String::from)
-        .into_iter()
-        .chain([broker.scratch().join("x.sock").display().to_string()])
-        .collect(),
-        env: [("LONGSHORE_SOCKET".to_owned(), socket.display().to_string())].into(),
-        ..Default::default()
-    };
-    let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
-    let mut said = Vec::new();
-    while let Some(event) = run.message().await.unwrap() {
-        if let Some(pb::run_response::Event::Output(piece)) = event.event {
-            said.extend(piece.data);
-        }
-    }
-    let said = String::from_utf8(said).unwrap();
+    let python = client("bin/python").get_program().display().to_string();
+    let (script, proto) = (own("examples/register.py"), own("proto"));
+    let at = broker.scratch().join("x.sock");
+    let argv = [&*python, script.to_str().unwrap(), proto.to_str().unwrap(), at.to_str().unwrap()];
+    let env = [("LONGSHORE_SOCKET".to_owned(), socket.display().to_string())].into();
+    let ran = broker.run(pb::RunRequest { env, ..program(&image.id, pb::ExecTarget::Host, &argv) }).await;
+    let said = ran.text();
     assert!(said.contains("PERMISSION_DENIED"), "{said}");
     broker.uninstall(&image.id, true).await.unwrap();
 }

@@ -24,7 +24,9 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
-use crate::support::{Broker, BrokerOptions, Image, health, local, reason, stand_in, trusting, until, watch};
+use crate::support::{
+    Broker, BrokerOptions, Image, health, local, program, reason, shell, stand_in, started, trusting, until, watch,
+};
 
 /// Longest time that a thing which comes to pass may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -164,8 +166,8 @@ async fn the_broker_has_all_descriptors_and_its_programs_what_they_would_have_ha
     let info = broker.system().await.get_info(pb::GetInfoRequest {}).await.unwrap().into_inner();
     assert_eq!(info.limits.unwrap().max_descriptors, 4096);
     let id = local(&broker).await;
-    let mut run = run(&broker, &id, pb::ExecTarget::Host, &["sh", "-c", "ulimit -Sn; ulimit -Hn"]).await;
-    assert_eq!(output(&mut run).await, "512\n4096\n");
+    let ran = broker.run(shell(&id, pb::ExecTarget::Host, "ulimit -Sn; ulimit -Hn")).await;
+    assert_eq!(ran.text(), "512\n4096\n");
     terminate(process.id());
     assert!(process.wait().unwrap().success());
 }
@@ -327,9 +329,9 @@ async fn open_streams_end_saying_why_and_their_programs_with_them() {
     let image = Image::hello().busybox().build().await;
     let mut broker = draining("60s").await;
     broker.install(trusting(&image.reference)).await.unwrap();
-    let mut host = run(&broker, &image.id, pb::ExecTarget::Host, &["sh", "-c", ESCAPING]).await;
-    let mut inside = run(&broker, &image.id, pb::ExecTarget::Backend, &["sh", "-c", ESCAPING]).await;
-    let programs = [started(&mut host).await, line(&mut host).await, started(&mut inside).await];
+    let mut host = broker.start_program(shell(&image.id, pb::ExecTarget::Host, ESCAPING)).await;
+    let mut inside = broker.start_program(shell(&image.id, pb::ExecTarget::Backend, ESCAPING)).await;
+    let programs = [started(&mut host).await.pid, line(&mut host).await, started(&mut inside).await.pid];
     line(&mut inside).await;
     let follow = pb::LogsRequest { extension: image.id.clone(), follow: true, ..Default::default() };
     let mut logs = broker.backends().await.logs(follow).await.unwrap().into_inner();
@@ -353,9 +355,9 @@ async fn a_killed_broker_takes_its_programs_along() {
     let image = Image::hello().busybox().build().await;
     let mut broker = Broker::start().await;
     broker.install(trusting(&image.reference)).await.unwrap();
-    let mut host = run(&broker, &image.id, pb::ExecTarget::Host, &["sh", "-c", ESCAPING]).await;
-    let mut inside = run(&broker, &image.id, pb::ExecTarget::Backend, &["sh", "-c", ESCAPING]).await;
-    let programs = [started(&mut host).await, line(&mut host).await, started(&mut inside).await];
+    let mut host = broker.start_program(shell(&image.id, pb::ExecTarget::Host, ESCAPING)).await;
+    let mut inside = broker.start_program(shell(&image.id, pb::ExecTarget::Backend, ESCAPING)).await;
+    let programs = [started(&mut host).await.pid, line(&mut host).await, started(&mut inside).await.pid];
     line(&mut inside).await;
     broker.kill();
     assert_gone(&programs).await;
@@ -385,8 +387,8 @@ async fn calls_may_finish_within_the_drain_and_are_cut_off_behind_it() {
 async fn a_reader_that_stalls_does_not_hold_a_stop() {
     let mut broker = draining(DRAIN).await;
     let id = local(&broker).await;
-    let mut yes = run(&broker, &id, pb::ExecTarget::Host, &["sh", "-c", "while :; do echo y; done"]).await;
-    let programs = [started(&mut yes).await];
+    let mut yes = broker.start_program(shell(&id, pb::ExecTarget::Host, "while :; do echo y; done")).await;
+    let programs = [started(&mut yes).await.pid];
     stops(&mut broker).await;
     assert_gone(&programs).await;
 }
@@ -397,16 +399,11 @@ async fn a_reader_that_stalls_does_not_hold_a_stop() {
 async fn a_calls_deadline_ends_it_with_its_program() {
     let broker = Broker::start().await;
     let id = local(&broker).await;
-    let mut request = tonic::Request::new(pb::RunRequest {
-        extension: id.clone(),
-        target: pb::ExecTarget::Host.into(),
-        argv: ["sleep", "600"].map(String::from).to_vec(),
-        ..Default::default()
-    });
+    let mut request = tonic::Request::new(program(&id, pb::ExecTarget::Host, &["sleep", "600"]));
     // Not by `set_timeout`, with which this side would end the call first.
     request.metadata_mut().insert("grpc-timeout", "700m".parse().unwrap());
     let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
-    let programs = [started(&mut run).await];
+    let programs = [started(&mut run).await.pid];
     let ended = ending(&mut run).await;
     assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
     assert_gone(&programs).await;
@@ -431,12 +428,7 @@ async fn every_failure_has_one_documented_reason() {
     let too_large = pb::ExtensionServiceGetRequest { extension: "x".repeat(5 << 20) };
     let grant =
         pb::GrantServiceSetRequest { extension: id.clone(), allow: vec!["nonsense".into()], ..Default::default() };
-    let exec = |target: pb::ExecTarget, argv: &[&str]| pb::RunRequest {
-        extension: id.clone(),
-        target: target.into(),
-        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-        ..Default::default()
-    };
+    let exec = |target: pb::ExecTarget, argv: &[&str]| program(&id, target, argv);
     let mut failures = vec![
         (extensions.get(get("no/such")).await.err(), "EXTENSION_NOT_FOUND"),
         (extensions.get(get("")).await.err(), "REQUEST_INVALID"),
@@ -538,36 +530,12 @@ async fn remove_all(broker: &mut Broker, id: &str) {
     broker.uninstall(id, true).await.unwrap();
 }
 
-async fn run(broker: &Broker, id: &str, target: pb::ExecTarget, argv: &[&str]) -> Streaming<pb::RunResponse> {
-    let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
-    let request = pb::RunRequest { extension: id.into(), target: target.into(), argv, ..Default::default() };
-    broker.exec().await.run(request).await.unwrap().into_inner()
-}
-
-/// The process id of a program that has just been started.
-async fn started(run: &mut Streaming<pb::RunResponse>) -> i64 {
-    match timeout(SOON, run.message()).await.unwrap().unwrap().unwrap().event.unwrap() {
-        Event::Started(started) => started.pid,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// The number that a program writes first.
 async fn line(run: &mut Streaming<pb::RunResponse>) -> i64 {
     match timeout(SOON, run.message()).await.unwrap().unwrap().unwrap().event.unwrap() {
         Event::Output(output) => String::from_utf8_lossy(&output.data).trim().parse().unwrap(),
         other => panic!("{other:?}"),
     }
-}
-
-async fn output(run: &mut Streaming<pb::RunResponse>) -> String {
-    let mut written = Vec::new();
-    while let Some(event) = run.message().await.unwrap() {
-        if let Some(Event::Output(output)) = event.event {
-            written.extend_from_slice(&output.data);
-        }
-    }
-    String::from_utf8(written).unwrap()
 }
 
 /// The error that a stream ends with.

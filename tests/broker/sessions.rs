@@ -12,7 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     programs::count_marked,
-    support::{Broker, local, reason},
+    support::{Broker, local, program, reason, shell, started},
 };
 
 /// How long what ends may take to end.
@@ -46,11 +46,9 @@ impl View {
     }
 
     async fn starts_over(&self, execs: &mut ExecServiceClient<Channel>, script: &str) -> Streaming<pb::RunResponse> {
-        let argv = ["/bin/sh", "-c", script].map(ToOwned::to_owned).to_vec();
-        let request = pb::RunRequest { target: ExecTarget::Host.into(), argv, ..Default::default() };
-        let mut events = execs.run(self.call(request)).await.unwrap().into_inner();
-        let first = events.message().await.unwrap().and_then(|first| first.event);
-        assert!(matches!(first, Some(Event::Started(_))), "{first:?}");
+        let request = self.call(shell("", ExecTarget::Host, script));
+        let mut events = execs.run(request).await.unwrap().into_inner();
+        started(&mut events).await;
         events
     }
 }
@@ -136,12 +134,7 @@ async fn a_view_acts_as_its_extension_and_as_nobody_else() {
         }
     }
     assert_eq!(code, Some(Outcome::Code(7)));
-    let foreign = pb::RunRequest {
-        extension: other.clone(),
-        target: ExecTarget::Host.into(),
-        argv: vec!["/bin/true".into()],
-        ..Default::default()
-    };
+    let foreign = program(&other, ExecTarget::Host, &["/bin/true"]);
     assert_eq!(reason(&broker.exec().await.run(view.call(foreign)).await.unwrap_err()), "SESSION_SCOPE");
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::support::{Broker, BrokerOptions, Image, no_traces, reason, trusting};
+use crate::support::{Broker, BrokerOptions, Image, no_traces, reason, shell, trusting};
 
 /// How long calls may go on.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -90,16 +90,11 @@ fn fetch(id: &str, path: &str) -> pb::FetchRequest {
     pb::FetchRequest { extension: id.to_owned(), path: path.to_owned(), ..Default::default() }
 }
 
-fn program(id: &str, target: pb::ExecTarget, line: &str) -> pb::RunRequest {
-    let argv = ["sh", "-c", line].map(String::from).to_vec();
-    pb::RunRequest { extension: id.to_owned(), target: target.into(), argv, ..Default::default() }
-}
-
 /// Programs of all sorts that never end by themselves.
 async fn hold_programs(load: &mut Load, broker: &Broker, id: &str) {
     for target in [pb::ExecTarget::Host, pb::ExecTarget::Backend] {
         for line in ["sleep 1000", "while :; do echo y; sleep 0.01; done", "trap '' TERM; while :; do sleep 1; done"] {
-            load.hold("run", broker.exec().await.run(program(id, target, line)).await.unwrap().into_inner());
+            load.hold("run", broker.start_program(shell(id, target, line)).await);
         }
         let start = pb::ExecStart {
             extension: id.to_owned(),

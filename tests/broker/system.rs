@@ -22,7 +22,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::support::{Broker, BrokerOptions, Image, Lease, docker, image_source, reason, unique};
+use crate::support::{
+    Broker, BrokerOptions, Image, Lease, Ran, docker, image_source, program, reason, started, unique,
+};
 
 /// The socket's group.
 const GROUP: u32 = 20_100;
@@ -128,27 +130,19 @@ impl At<'_> {
         id: &str,
         argv: &[&str],
     ) -> Result<Streaming<pb::RunResponse>, Status> {
-        let request = pb::RunRequest {
-            extension: id.to_owned(),
-            target: target.into(),
-            argv: argv.iter().map(ToString::to_string).collect(),
-            ..Default::default()
-        };
-        Ok(ExecServiceClient::new(self.channel().await.unwrap()).run(request).await?.into_inner())
+        Ok(ExecServiceClient::new(self.channel().await.unwrap()).run(program(id, target, argv)).await?.into_inner())
     }
 
     /// What a program of this user's extension writes.
     async fn output(&self, id: &str, script: &str) -> String {
-        written(self.run(id, &["sh", "-c", script]).await.unwrap()).await
+        let mut events = self.run(id, &["sh", "-c", script]).await.unwrap();
+        Ran::of(&mut events).await.unwrap().text().trim().to_owned()
     }
 
     /// Starts a program that stays, and tells which it is.
     async fn start(&self, id: &str) -> (pb::Started, Streaming<pb::RunResponse>) {
         let mut told = self.run(id, &["sh", "-c", "setsid sleep 1000 & sleep 1000"]).await.unwrap();
-        match told.message().await.unwrap().unwrap().event.unwrap() {
-            pb::run_response::Event::Started(started) => (started, told),
-            other => panic!("{other:?}"),
-        }
+        (started(&mut told).await, told)
     }
 
     async fn execs(&self) -> Vec<pb::ExecInfo> {
@@ -160,17 +154,6 @@ impl At<'_> {
         let mut grants = GrantServiceClient::new(self.channel().await.unwrap());
         grants.list_audit(pb::ListAuditRequest::default()).await.unwrap().into_inner().entries
     }
-}
-
-/// All that a program writes.
-async fn written(mut told: Streaming<pb::RunResponse>) -> String {
-    let mut text = Vec::new();
-    while let Some(event) = told.message().await.unwrap() {
-        if let Some(pb::run_response::Event::Output(piece)) = event.event {
-            text.extend(piece.data);
-        }
-    }
-    String::from_utf8(text).unwrap().trim().to_owned()
 }
 
 /// A broker for Ann and Ben.
@@ -448,8 +431,8 @@ async fn what_reaches_others_is_not_a_users_to_grant() {
     assert!(refused.message().contains("ermission denied"), "{refused:?}");
     // The docker command line runs as Ann too, and what it keeps is hers.
     for _ in 0..2 {
-        let told = ann.run_on(pb::ExecTarget::Docker, &id, &["info", "--format", "{{.OSType}}"]).await.unwrap();
-        assert_eq!(written(told).await, "linux");
+        let mut told = ann.run_on(pb::ExecTarget::Docker, &id, &["info", "--format", "{{.OSType}}"]).await.unwrap();
+        assert_eq!(Ran::of(&mut told).await.unwrap().stdout(), "linux");
     }
     let config = broker.data_dir().join("users/20001/extensions").join(id.replace('/', "_")).join("docker-config");
     assert_eq!(fs::metadata(config).unwrap().uid(), 20_001);

@@ -174,7 +174,8 @@ const REGISTERING: &str =
 fn composed(file: &str) -> ImageBuilder {
     let manifest = r#"{"vm": {"composefile": "docker-compose.yml", "exposes": {"socket": "backend.sock"}}}"#;
     let image = Image::with_manifest(manifest).busybox().file("docker-compose.yml", file, 0o644);
-    let image = image.file("hello-backend", hello_backend(), 0o755).file("backend", registration::program(), 0o755);
+    let image =
+        image.file("hello-backend", hello_backend(), 0o755).file("backend", registration::backend_program(), 0o755);
     let image = image.file("client", gateway::inside::client(), 0o755);
     image.change(r#"CMD ["/hello-backend", "serve", "--socket", "/run/guest-services/backend.sock"]"#)
 }

@@ -18,9 +18,11 @@ use bollard::{
     },
 };
 use futures_util::TryStreamExt;
-use longshore::pb::{self, exited::Outcome, run_response::Event};
+use longshore::pb;
 
-use crate::support::{Broker, BrokerOptions, Image, PLAIN_UID, docker_gid, engine, local, trusting, unique};
+use crate::support::{
+    Broker, BrokerOptions, Image, PLAIN_UID, docker_gid, engine, local, program, shell, trusting, unique,
+};
 
 /// A user that is neither root nor the broker's.
 const OTHER_UID: u32 = PLAIN_UID + 1;
@@ -34,11 +36,10 @@ async fn a_plain_user_of_the_engine_runs_a_broker_and_root_may_call_it() {
     assert!(info.engine.unwrap().reachable);
     broker.install(trusting(&image.reference)).await.unwrap();
     assert_eq!(broker.get(&image.id, "/hello?name=x").await.unwrap().body, "Hello, x!\n".as_bytes());
-    let id = ["sh", "-c", "id -u; id -G"];
-    let on_host = run(&broker, &image.id, pb::ExecTarget::Host, &id, 2).await;
-    assert_eq!(on_host.text, format!("{PLAIN_UID}\n{PLAIN_UID} {}\n", docker_gid()));
-    let inside = run(&broker, &image.id, pb::ExecTarget::Backend, &["id", "-u"], 2).await;
-    assert_eq!(inside.text, "0\n");
+    let on_host = broker.run(shell(&image.id, pb::ExecTarget::Host, "id -u; id -G")).await;
+    assert_eq!(on_host.text(), format!("{PLAIN_UID}\n{PLAIN_UID} {}\n", docker_gid()));
+    let inside = broker.run(program(&image.id, pb::ExecTarget::Backend, &["id", "-u"])).await;
+    assert_eq!(inside.text(), "0\n");
     broker.uninstall(&image.id, true).await.unwrap();
     for path in [broker.socket(), broker.data_dir(), broker.runtime_dir()] {
         let found = fs::metadata(&path).unwrap();
@@ -91,18 +92,20 @@ async fn programs_of_extensions_are_refused() {
     let broker = Broker::start().await;
     let id = local(&broker).await;
     let (binary, socket) = (broker.binary().display().to_string(), broker.socket().display().to_string());
-    let direct = run(&broker, &id, pb::ExecTarget::Host, &[&binary, "--socket", &socket, "--json", "info"], 2).await;
-    assert_eq!(direct.code, Some(1));
-    assert!(direct.text.contains("CALLER_REFUSED"), "{}", direct.text);
+    let argv = [&*binary, "--socket", &socket, "--json", "info"];
+    let direct = broker.run(program(&id, pb::ExecTarget::Host, &argv)).await;
+    assert_eq!(direct.code(), 1);
+    assert!(direct.text().contains("CALLER_REFUSED"), "{}", direct.text());
 
     // Forked twice, in a session of its own, when nothing that started it is left.
     let orphan = format!(
         "P=$$; (setsid sh -c 'while kill -0 '$P' 2>/dev/null; do sleep 0.05; done; exec {binary} --socket {socket} --json \
          info' &) ; exit 7"
     );
-    let orphan = run(&broker, &id, pb::ExecTarget::Host, &["sh", "-c", &orphan], 30).await;
-    assert_eq!(orphan.code, Some(7));
-    assert!(orphan.text.contains("CALLER_REFUSED"), "{}", orphan.text);
+    let drain_timeout = Some(prost_types::Duration { seconds: 30, nanos: 0 });
+    let orphan = broker.run(pb::RunRequest { drain_timeout, ..shell(&id, pb::ExecTarget::Host, &orphan) }).await;
+    assert_eq!(orphan.code(), 7);
+    assert!(orphan.text().contains("CALLER_REFUSED"), "{}", orphan.text());
     let info = broker.cli(&["info"]).output().unwrap();
     assert!(info.status.success(), "others are not: {info:?}");
 }
@@ -129,32 +132,6 @@ async fn containers_are_refused() {
 }
 
 // === helpers ===
-
-/// What a program did.
-struct Ran {
-    text: String,
-    code: Option<i32>,
-}
-
-async fn run(broker: &Broker, id: &str, target: pb::ExecTarget, argv: &[&str], drain_s: i64) -> Ran {
-    let request = pb::RunRequest {
-        extension: id.into(),
-        target: target.into(),
-        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-        drain_timeout: Some(prost_types::Duration { seconds: drain_s, nanos: 0 }),
-        ..Default::default()
-    };
-    let mut events = broker.exec().await.run(request).await.unwrap().into_inner();
-    let (mut written, mut code) = (Vec::new(), None);
-    while let Some(event) = events.message().await.unwrap() {
-        match event.event.unwrap() {
-            Event::Output(output) => written.extend_from_slice(&output.data),
-            Event::Exited(pb::Exited { outcome: Some(Outcome::Code(exited)), .. }) => code = Some(exited),
-            _ => {}
-        }
-    }
-    Ran { text: String::from_utf8(written).unwrap(), code }
-}
 
 /// Runs a command in a container of its own and returns all that it wrote.
 async fn in_container(image: &Image, command: &[&str], host_config: HostConfig) -> String {

@@ -1,12 +1,14 @@
 //! The docker command line as an extension is given it, and lists of what the engine has.
 
-use std::{collections::HashMap, fs};
+use std::fs;
 
-use longshore::pb::{self, exited::Outcome, run_response::Event};
+use longshore::pb;
 use tonic::Status;
 
 use super::stage;
-use crate::support::{Broker, BrokerOptions, Image, Stage, as_both, docker, read_store, reason, trusting, unique};
+use crate::support::{
+    Broker, BrokerOptions, Image, Ran, Stage, as_both, docker, program, read_store, reason, trusting, unique,
+};
 
 as_both!(
     docker_runs_at_the_gateway,
@@ -17,34 +19,11 @@ as_both!(
     lists_come_as_the_engine_writes_them,
 );
 
-/// What a program did.
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
 impl Stage {
     async fn try_run(&self, argv: &[&str], env: &[(&str, &str)]) -> Result<Ran, Status> {
-        let request = pb::RunRequest {
-            extension: self.id(),
-            target: pb::ExecTarget::Docker.into(),
-            argv: argv.iter().map(ToString::to_string).collect(),
-            env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<HashMap<_, _>>(),
-            ..Default::default()
-        };
-        let mut events = self.broker.exec().await.run(request).await?.into_inner();
-        let (mut out, mut err, mut code) = (vec![], vec![], None);
-        while let Some(event) = events.message().await? {
-            match event.event.unwrap() {
-                Event::Output(piece) if piece.stream() == pb::OutputStream::Stderr => err.extend(piece.data),
-                Event::Output(piece) => out.extend(piece.data),
-                Event::Exited(pb::Exited { outcome: Some(Outcome::Code(exited)), .. }) => code = Some(exited),
-                _ => {}
-            }
-        }
-        let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
-        Ok(Ran { code: code.expect("it exits"), stdout: text(out), stderr: text(err) })
+        let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let request = pb::RunRequest { env, ..program(&self.id(), pb::ExecTarget::Docker, argv) };
+        Ran::of(&mut self.broker.try_start(request).await?).await
     }
 
     async fn run(&self, argv: &[&str]) -> Ran {
@@ -57,13 +36,13 @@ async fn docker_runs_at_the_gateway(options: BrokerOptions) {
     let image = &stage.image.reference;
     let name = stage.name("target");
     let ran = stage.run(&["run", "--name", &name, image, "echo", "it's", "$HOME"]).await;
-    assert_eq!((ran.code, &*ran.stdout), (0, "it's $HOME"), "{}", ran.stderr);
+    assert_eq!((ran.code(), ran.stdout()), (0, "it's $HOME"), "{}", ran.stderr());
     assert!(stage.owned(pb::ResourceKind::Container).await.contains(&name));
     let ran = stage.run(&["--log-level", "error", "exec", &name, "true"]).await;
-    assert!(ran.code != 0 && ran.stderr.contains("is not running"), "{}", ran.stderr);
+    assert!(ran.code() != 0 && ran.stderr().contains("is not running"), "{}", ran.stderr());
     // Plugins are found, and the user's logins are not.
     let compose = stage.run(&["compose", "version", "--short"]).await;
-    assert_eq!(compose.code, 0, "{}", compose.stderr);
+    assert_eq!(compose.code(), 0, "{}", compose.stderr());
     let config = stage.extension_dir().join("docker-config/config.json");
     assert!(!fs::read_to_string(&config).unwrap().contains("auths"));
     // The audit has the subcommand and how much followed, and no more.
@@ -71,7 +50,7 @@ async fn docker_runs_at_the_gateway(options: BrokerOptions) {
     assert_eq!(last_of_audit(&stage), "docker docker login, 3 arguments allowed");
     stage.run(&["rm", &name]).await;
     // With a session, a plain list is enough to see that it is the gateway's.
-    assert_eq!(stage.run(&["ps", "-q", "--filter", &format!("name={name}")]).await.stdout, "");
+    assert_eq!(stage.run(&["ps", "-q", "--filter", &format!("name={name}")]).await.stdout(), "");
 }
 
 fn last_of_audit(stage: &Stage) -> String {
@@ -119,14 +98,19 @@ async fn what_leads_elsewhere_is_refused(options: BrokerOptions) {
 async fn contexts_lead_nowhere(options: BrokerOptions) {
     let stage = stage(options).await;
     let create = ["context", "create", "away", "--docker", "host=tcp://127.0.0.1:1"];
-    assert_eq!(stage.run(&create).await.code, 0);
+    assert_eq!(stage.run(&create).await.code(), 0);
     stage.run(&["context", "use", "away"]).await;
     let ran = stage.run(&["ps"]).await;
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
     // Behind the subcommand they are no options of docker's, and not Compose's either.
     for elsewhere in [&["--context", "away"][..], &["-H", "tcp://127.0.0.1:1"]] {
         let ran = stage.run(&[&["compose"][..], elsewhere, &["ls", "-q"]].concat()).await;
-        assert!(ran.code != 0 && !ran.stderr.contains("127.0.0.1"), "{elsewhere:?}: {} {}", ran.stdout, ran.stderr);
+        assert!(
+            ran.code() != 0 && !ran.stderr().contains("127.0.0.1"),
+            "{elsewhere:?}: {} {}",
+            ran.stdout(),
+            ran.stderr()
+        );
     }
 }
 
@@ -139,7 +123,7 @@ async fn deep_directories_are_reached(options: BrokerOptions) {
     let request = pb::InstallRequest { ready_timeout, ..trusting(&stage.image.reference) };
     stage.broker.install(request).await.unwrap();
     let ran = stage.run(&["version", "--format", "{{.Server.Version}}"]).await;
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
 }
 
 async fn lists_come_as_the_engine_writes_them(options: BrokerOptions) {

@@ -4,7 +4,7 @@ use longshore::pb::{self, ExtensionState};
 use prost::Message;
 
 use super::*;
-use crate::support::{BrokerOptions, no_traces, reason};
+use crate::support::{BrokerOptions, no_traces, program, reason};
 
 /// The grants that a refusal lists.
 fn missing(error: &tonic::Status) -> Vec<(String, String)> {
@@ -71,13 +71,7 @@ async fn a_variable_of_the_host_is_asked_for_and_reaches_only_then_the_file() {
 
 /// A run of `tool.sh` that has said something.
 pub(super) async fn running(broker: &Broker, id: &str) -> tonic::Streaming<pb::RunResponse> {
-    let request = pb::RunRequest {
-        extension: id.to_owned(),
-        target: pb::ExecTarget::Host.into(),
-        argv: vec!["tool.sh".into()],
-        ..Default::default()
-    };
-    let mut run = broker.exec().await.run(request).await.unwrap().into_inner();
+    let mut run = broker.start_program(program(id, pb::ExecTarget::Host, &["tool.sh"])).await;
     while let Some(event) = run.message().await.unwrap() {
         if let Some(pb::run_response::Event::Output(_)) = event.event {
             return run;
@@ -108,13 +102,7 @@ async fn a_grant_that_is_taken_back_ends_programs() {
         let set = pb::GrantServiceSetRequest { extension: image.id.clone(), ..Default::default() };
         assert_eq!(broker.grants().await.set(set).await.unwrap().into_inner().grants, []);
         killed(&mut run).await;
-        let request = pb::RunRequest {
-            extension: image.id.clone(),
-            target: pb::ExecTarget::Host.into(),
-            argv: vec!["tool.sh".into()],
-            ..Default::default()
-        };
-        let error = broker.exec().await.run(request).await.unwrap_err();
+        let error = broker.try_start(program(&image.id, pb::ExecTarget::Host, &["tool.sh"])).await.unwrap_err();
         assert_eq!(missing(&error)[0].0, "host.exec:tool.sh");
         broker.uninstall(&image.id, false).await.unwrap();
         no_traces(&broker, &image.id).await;

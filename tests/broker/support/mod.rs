@@ -7,6 +7,7 @@ mod health;
 mod image;
 mod lease;
 mod private_engine;
+mod program;
 mod small_disk;
 mod stage;
 mod traces;
@@ -18,6 +19,7 @@ pub(crate) use health::{health, until, watch};
 pub(crate) use image::{Image, ImageBuilder, busybox, hello_backend, metadata};
 pub(crate) use lease::{Lease, hello, registration_socket, stand_in};
 pub(crate) use private_engine::PrivateEngine;
+pub(crate) use program::{Ran, program, shell, started};
 pub(crate) use stage::{Stage, as_both, clear, docker};
 pub(crate) use traces::{
     appears, engine_names, engine_traces, has_image, images_of, list_images, no_traces, project, read_store, traces,

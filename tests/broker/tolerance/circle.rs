@@ -5,9 +5,9 @@ use std::{
     path::Path,
 };
 
-use longshore::pb::{self, run_response::Event};
+use longshore::pb;
 
-use crate::support::{Broker, Image, docker, engine, image_source, list_images, reason};
+use crate::support::{Broker, Image, docker, engine, image_source, list_images, program, reason};
 
 /// What an extension should do once it is installed.
 pub(super) struct Expected<'a> {
@@ -85,7 +85,8 @@ async fn look(broker: &Broker, image: &Image, expected: &Expected<'_>) {
     }
     call(broker, image, expected).await;
     if let Some((argv, output)) = expected.run {
-        assert_eq!(run(broker, &id, argv).await, output);
+        let ran = broker.run(program(&id, pb::ExecTarget::Backend, argv)).await;
+        assert_eq!((ran.code(), &*ran.text()), (0, output));
     }
     let owned = pb::ListResourcesRequest { extension: id.clone(), owned_only: true, ..Default::default() };
     let owned = broker.ownership().await.list_resources(owned).await.unwrap().into_inner().resources;
@@ -115,24 +116,6 @@ async fn call(broker: &Broker, image: &Image, expected: &Expected<'_>) {
         let body = String::from_utf8_lossy(&response.body);
         assert!(response.status == 200 && body.contains(part), "{path}: {} {body}", response.status);
     }
-}
-
-/// What a command in the backend writes, its exit code being 0.
-pub(super) async fn run(broker: &Broker, id: &str, argv: &[&str]) -> String {
-    let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
-    let target = pb::ExecTarget::Backend.into();
-    let request = pb::RunRequest { extension: id.to_owned(), target, argv, ..Default::default() };
-    let mut events = broker.exec().await.run(request).await.unwrap().into_inner();
-    let (mut output, mut ended) = (Vec::new(), None);
-    while let Some(event) = events.message().await.unwrap() {
-        match event.event.unwrap() {
-            Event::Output(chunk) => output.extend(chunk.data),
-            Event::Exited(exited) => ended = exited.outcome,
-            Event::Started(_) | Event::Drained(_) => {}
-        }
-    }
-    assert_eq!(ended, Some(pb::exited::Outcome::Code(0)), "{}", String::from_utf8_lossy(&output));
-    String::from_utf8(output).unwrap()
 }
 
 /// A stopped backend leaves its socket behind; one that does not unlink it must come up all the same.
