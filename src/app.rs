@@ -12,12 +12,7 @@ mod process;
 pub mod repair;
 mod spans;
 
-use std::{
-    future::Future,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{future::Future, path::Path, process::ExitCode, sync::Arc};
 
 use data::Data;
 use opening::Opening;
@@ -28,7 +23,8 @@ use crate::{
         listener::{Admitted, ControlSocket},
     },
     config::{self, Config, EngineAddress, ServeArgs, SshAddress, System},
-    engine::{Far, Relay, Ssh, Tls, Trouble},
+    dockerd::Dockerd,
+    engine::{Far, Relay, Ssh, Tls},
     model::error::{Error, Reason, Result},
 };
 
@@ -83,8 +79,7 @@ pub async fn run(
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let data = Data::open(&config)?;
-    let (engine, relay) = engine_socket(&config.engine, &data.engine_socket())?;
-    let engine = (engine, trouble_of(relay.as_ref()));
+    let (engine, _relay) = reach(&config.engine, &data.engine_socket())?;
     let admitted = config.system.as_ref().map(admitted);
     let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
@@ -126,16 +121,17 @@ fn metrics_at(path: &Path, spans: Arc<SpanCounts>) -> Result<MetricsAt> {
     Ok(MetricsAt { socket: ControlSocket::bind(path, "--metrics-socket", None)?, spans })
 }
 
-/// The socket of the engine; where it is not on one of this machine, one at `own` that leads there while the value is held.
+/// The engine; where it is not on a socket of this machine, by one at `own` that leads there while the second value is held.
 /// Errors: CONFIG_INVALID, FILE_FAILED.
-fn engine_socket(engine: &EngineAddress, own: &Path) -> Result<(PathBuf, Option<Relay>)> {
-    match engine {
-        EngineAddress::Unix(path) | EngineAddress::Pipe(path) => Ok((path.clone(), None)),
+fn reach(engine: &EngineAddress, own: &Path) -> Result<(Dockerd, Option<Relay>)> {
+    let (dockerd, relay) = match engine {
+        EngineAddress::Unix(path) | EngineAddress::Pipe(path) => (Dockerd::at(path), None),
         elsewhere => {
             let relay = relay_to(elsewhere, own)?;
-            Ok((relay.path().to_owned(), Some(relay)))
+            (relay.dockerd(), Some(relay))
         }
-    }
+    };
+    Ok((dockerd.known_as(engine.to_string()), relay))
 }
 
 /// A socket that leads to an engine that is not on one. Errors: CONFIG_INVALID, FILE_FAILED.
@@ -149,9 +145,4 @@ fn relay_to(engine: &EngineAddress, at: &Path) -> Result<Relay> {
         }
     };
     Relay::open(at, far)
-}
-
-/// What such a relay notes; nothing where there is none.
-fn trouble_of(relay: Option<&Relay>) -> Trouble {
-    relay.map(|relay| relay.trouble().clone()).unwrap_or_default()
 }

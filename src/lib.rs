@@ -9,6 +9,7 @@ pub mod client;
 mod clock;
 pub mod config;
 pub mod core;
+pub mod dockerd;
 pub mod engine;
 pub mod exec;
 pub mod files;

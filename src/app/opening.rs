@@ -1,7 +1,7 @@
 //! Puts the broker of a user together and starts what it does of itself.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +15,8 @@ use super::{
 use crate::{
     config::{Config, System},
     core::{Behalf, Broker, Brokers, Callers, Limits, MAX_HELD_BYTES, Parts, Places},
-    engine::{Engine, Trouble},
+    dockerd::Dockerd,
+    engine::Engine,
     exec::{Hub, Visits},
     model::error::{Error, Reason, Result},
     proxy,
@@ -27,7 +28,7 @@ use crate::{
 pub(super) struct Opening {
     config: Config,
     data: Data,
-    engine: (PathBuf, Trouble),
+    engine: Dockerd,
     places: Places,
     limits: Limits,
     /// A name for this run.
@@ -36,12 +37,11 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// `engine` is the socket that leads to the engine and what is wrong behind it, `socket` the control socket,
-    /// `open_files` the soft limit of descriptors that programs on the host get.
+    /// `socket` is the control socket, `open_files` the soft limit of descriptors that programs on the host get.
     pub(super) fn new(
         config: &Config,
         data: Data,
-        engine: (PathBuf, Trouble),
+        engine: Dockerd,
         socket: &Path,
         open_files: Option<u64>,
     ) -> Arc<Self> {
@@ -89,13 +89,11 @@ impl Opening {
         }
         let store = Store::open(&layout.database())?;
         let run = format!("{}-{uid}", self.run);
-        let (socket, trouble) = self.engine.clone();
-        let engine = Engine::new(socket, &store.broker_id().await?, &run);
-        let engine = engine.known_as(self.config.engine.to_string()).behind(trouble);
+        let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &run);
         let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
         let (visits, visited) = Visits::new();
         let open_files = self.open_files;
-        let needs = Needs { open_files, store: &store, engine: &engine, run: &run, run_as: behalf.run_as(), visits };
+        let needs = Needs { open_files, store: &store, run: &run, run_as: behalf.run_as(), visits };
         let hub = Hub::new(process::hub_options(needs));
         let broker = Broker::new(Parts {
             behalf,

@@ -5,7 +5,6 @@ use std::{future::Future, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    engine::Engine,
     exec::{HubOptions, SqueezeJournal, Visits},
     model::error::{Error, Result},
     store::Store,
@@ -20,7 +19,6 @@ pub(super) struct Needs<'a> {
     /// The soft limit of descriptors that those on the host get.
     pub(super) open_files: Option<u64>,
     pub(super) store: &'a Store,
-    pub(super) engine: &'a Engine,
     /// The name of this run.
     pub(super) run: &'a str,
     /// As whom those on the host run, where that is not our own user.
@@ -35,7 +33,6 @@ pub(super) fn hub_options(needs: Needs<'_>) -> HubOptions {
         max_open_files: needs.open_files,
         is_subreaper: is_subreaper(),
         squeeze_journal: Some(squeeze_journal(needs.store, needs.run)),
-        engine_socket: Some(needs.engine.socket().to_owned()),
         run_as: needs.run_as,
         visits: Some(needs.visits),
         ..HubOptions::default()

@@ -5,7 +5,6 @@ use std::{future::Future, sync::Arc};
 use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 
 use crate::{
-    engine::Engine,
     exec::{HubOptions, Visits},
     model::error::{Error, Result},
     store::Store,
@@ -17,7 +16,6 @@ use crate::{
 pub(super) struct Needs<'a> {
     pub(super) open_files: Option<u64>,
     pub(super) store: &'a Store,
-    pub(super) engine: &'a Engine,
     pub(super) run: &'a str,
     pub(super) run_as: Option<Arc<User>>,
     pub(super) visits: Visits,

@@ -43,9 +43,8 @@ async fn run(args: &RepairArgs) -> Result<String> {
     check_directory(&config.data_dir)?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
-    let (socket, relay) = super::engine_socket(&config.engine, &layout.engine_socket())?;
-    let engine = Engine::new(socket, "repair", "repair").known_as(config.engine.to_string());
-    let repair = Repair::new(layout, engine.behind(super::trouble_of(relay.as_ref())));
+    let (dockerd, _relay) = super::reach(&config.engine, &layout.engine_socket())?;
+    let repair = Repair::new(layout, Engine::new(dockerd, "repair", "repair"));
     let wrong = match repair.check().await {
         Ok(Soundness::Sound) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
         Ok(Soundness::NothingThere) => {

@@ -198,11 +198,10 @@ impl Broker {
     async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<Stream> {
         let container = self.running_container(installed, backend).await?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let (docker, way) = (self.engine.client()?, self.way(&broker_dir).await?);
-        let (docker, socket_of_engine) = (&docker, self.engine.socket());
+        let (dockerd, way) = (self.engine.dockerd(), self.way(&broker_dir).await?);
         let mut failure = None;
         for user in INSIDE_USERS {
-            let place = InContainer { docker, socket: socket_of_engine, container: &container.id, user, way };
+            let place = InContainer { dockerd, container: &container.id, user, way };
             // A link that died with its container is noticed when it is used; the next is a new one.
             for _ in 0..2 {
                 let link = self.hub.container(place).await?;

@@ -120,10 +120,8 @@ impl Broker {
 
     /// Has a tunnel, and waits until it breaks off.
     async fn tunnel(&self, container: &str) -> Result<()> {
-        let docker = self.engine.client()?;
-        let (socket, user) = (self.engine.socket(), Some(ROOT));
-        let way = self.way_apart().await?;
-        let place = InContainer { docker: &docker, socket, container, user, way };
+        let (user, way) = (Some(ROOT), self.way_apart().await?);
+        let place = InContainer { dockerd: self.engine.dockerd(), container, user, way };
         let link = self.hub.container(place).await?;
         link.closed().await;
         Ok(())

@@ -152,7 +152,7 @@ impl Engine {
     async fn list(&self, query: &str, filters: &HashMap<&str, Vec<String>>) -> Result<Vec<Container>> {
         let filters = serde_json::to_string(filters).map_err(|e| Error::bug("a filter is no JSON").caused_by(e))?;
         let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
-        let listed: Vec<Listed> = self.get("", &format!("/containers/json?{query}&filters={filters}")).await?;
+        let listed: Vec<Listed> = self.dockerd.get("", &format!("/containers/json?{query}&filters={filters}")).await?;
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
@@ -162,7 +162,8 @@ impl Engine {
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Inspected>> {
-        found(self.get(id, &format!("/containers/{}/json", utf8_percent_encode(id, NON_ALPHANUMERIC))).await)
+        let path = format!("/containers/{}/json", utf8_percent_encode(id, NON_ALPHANUMERIC));
+        found(self.dockerd.get(id, &path).await.map_err(Error::from))
     }
 
     /// One container by id or name, if it exists.

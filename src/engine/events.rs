@@ -47,7 +47,7 @@ impl Engine {
     }
 
     fn ended(&self) -> Error {
-        self.away("", &"it ended its stream of events")
+        self.dockerd.away("", &"it ended its stream of events")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The container engine: Docker, or Podman's compatible API, over its Unix socket, or over one that leads to it.
 //!
-//! Control calls go through bollard; it opens a connection per call, which is fine for them. Streams whose framing
-//! matters are read by our own client ([`logs`]).
+//! Most calls go through bollard; it opens a connection per call, which is fine for them. What it cannot put, and answers
+//! that it cannot read, go through [`crate::dockerd`]: its types know what Docker says, and Podman says more.
 
 mod answers;
 pub mod compose;
@@ -11,7 +11,6 @@ mod events;
 mod images;
 mod logs;
 mod objects;
-mod raw;
 mod relay;
 #[cfg_attr(windows, path = "socket_watch_windows.rs")]
 mod socket_watch;
@@ -20,41 +19,37 @@ mod temporary;
 mod veil;
 mod volumes;
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder};
+use bytes::Bytes;
 use futures_util::StreamExt;
+use http::Request;
+use http_body_util::Full;
 use tokio::sync::{OnceCell, RwLock};
 
 pub use containers::{BackendSpec, Container, ContainerDetails, Mounted};
 pub use events::EngineEvent;
 pub use images::{Image, ImageReader, Loaded, Transfer};
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use logs::taken_apart;
 pub use logs::{LogChunk, LogOptions, LogSource, logs};
 pub use objects::{Network, Volume};
-pub use relay::{Far, Relay, Ssh, Tls, Trouble};
+pub use relay::{Far, Relay, Ssh, Tls};
 pub use socket_watch::SocketWatch;
 pub use veil::Veil;
 
 use crate::{
+    dockerd::{Dockerd, Refusal},
     local,
     model::error::{Error, Reason, Result},
 };
 
-/// How long a control call may wait for its answer's head. Creating a container on a busy disk takes seconds.
-const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long the engine may take to say that it is there and what it is; one that hangs counts as one that is away.
 const ABOUT_BOUND: Duration = Duration::from_secs(10);
 
 /// A handle on the engine; cheap to clone. Nothing connects before the first call.
 #[derive(Clone)]
 pub struct Engine {
-    socket: PathBuf,
-    /// Its address, as it is told.
-    url: String,
-    /// What is wrong on the way from its socket to it.
-    trouble: Trouble,
+    dockerd: Dockerd,
     origin: temporary::Origin,
     /// Whether pulls use the logins of the user that this process runs as.
     uses_logins: bool,
@@ -88,15 +83,11 @@ pub struct About {
 }
 
 impl Engine {
-    /// The engine that listens on `socket`, used by `run` of the broker called `broker`: the same names mark what it
+    /// The engine that `dockerd` speaks for, used by `run` of the broker called `broker`: the same names mark what it
     /// makes for itself.
-    pub fn new(socket: impl Into<PathBuf>, broker: &str, run: &str) -> Self {
-        let socket = socket.into();
-        let url = local::url(&socket);
+    pub fn new(dockerd: Dockerd, broker: &str, run: &str) -> Self {
         Engine {
-            socket,
-            url,
-            trouble: Trouble::default(),
+            dockerd,
             origin: temporary::Origin::new(broker, run),
             uses_logins: true,
             platform: Arc::default(),
@@ -104,24 +95,19 @@ impl Engine {
         }
     }
 
-    /// The same, told of by another address than that of the socket that leads to it.
-    pub fn known_as(self, url: String) -> Self {
-        Engine { url, ..self }
-    }
-
     /// The same for somebody whom the logins of the user that this process runs as are none of the business of.
     pub fn without_logins(self) -> Self {
         Engine { uses_logins: false, ..self }
     }
 
-    /// The same, behind a relay that notes why it does not reach it.
-    pub fn behind(self, trouble: Trouble) -> Self {
-        Engine { trouble, ..self }
+    /// What speaks for it.
+    pub fn dockerd(&self) -> &Dockerd {
+        &self.dockerd
     }
 
     /// The engine's socket.
     pub fn socket(&self) -> &std::path::Path {
-        &self.socket
+        self.dockerd.socket()
     }
 
     /// The name of the broker that uses it.
@@ -131,16 +117,30 @@ impl Engine {
 
     /// The engine's address, as DOCKER_HOST spells it.
     pub fn url(&self) -> &str {
-        &self.url
+        self.dockerd.url()
     }
 
     /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
-    pub fn client(&self) -> Result<Docker> {
+    fn client(&self) -> Result<Docker> {
         #[cfg(unix)]
         let connect = Docker::connect_with_unix;
         #[cfg(windows)]
         let connect = Docker::connect_with_named_pipe;
-        connect(&local::url(&self.socket), CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
+        let bound = self.dockerd.patience().as_secs();
+        connect(&local::url(self.socket()), bound, API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
+    }
+
+    /// What is said at a path of the engine's API, with its query, unchanged.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`; `ENGINE_REFUSED` and `RESOURCE_NOT_FOUND` with the engine's words; `REQUEST_INVALID` where
+    /// there can be no such path.
+    pub async fn json(&self, path: &str) -> Result<Bytes> {
+        let request = Request::get(path).body(Full::default()).map_err(|e| {
+            Error::new(Reason::RequestInvalid, "", "these options cannot be sent to the engine").caused_by(e)
+        })?;
+        Ok(self.dockerd.whole("", request).await?)
     }
 
     /// What its images must be built for; asked once. Podman looks up the packages of its helpers each time that it says
@@ -162,10 +162,7 @@ impl Engine {
     /// Asks the engine about itself.
     pub async fn about(&self) -> Result<About> {
         let client = self.client()?;
-        let version = tokio::time::timeout(ABOUT_BOUND, client.version()).await.map_err(|_| {
-            let message = format!("the engine at {} does not answer within {ABOUT_BOUND:?}", self.url);
-            Error::new(Reason::EngineUnavailable, "", message)
-        })?;
+        let version = self.dockerd.within(ABOUT_BOUND).in_time("", client.version()).await?;
         let version = version.map_err(|e| self.refused("", e))?;
         let platform = version.platform.map(|platform| platform.name).filter(|name| !name.is_empty());
         let component = version.components.and_then(|list| list.into_iter().next()).map(|component| component.name);
@@ -187,8 +184,8 @@ impl Engine {
     }
 
     /// Watches from now on whether its socket appears.
-    pub fn watch_socket(&self) -> SocketWatch {
-        SocketWatch::of(&self.socket)
+    pub fn arrival(&self) -> Arrival {
+        Arrival::of(self.socket())
     }
 
     /// Completes when the engine, which answers now, ceases to: its stream of events ends with it.
@@ -202,30 +199,17 @@ impl Engine {
         }
     }
 
-    /// The engine does not answer what was asked about `subject`, and why.
-    fn away(&self, subject: &str, why: &dyn fmt::Display) -> Error {
-        let why = self.trouble.get().unwrap_or_else(|| why.to_string());
-        let message = format!("the engine at {} does not answer: {why}", self.url);
-        Error::new(Reason::EngineUnavailable, subject, message)
-    }
-
     /// Puts an engine's failure about `subject` into our terms.
     fn refused(&self, subject: &str, error: BollardError) -> Error {
         match error {
             BollardError::DockerResponseServerError { status_code, message } => {
-                let reason = match status_code {
-                    404 => Reason::ResourceNotFound,
-                    _ => Reason::EngineRefused,
-                };
-                Error::new(reason, subject, format!("the engine refused: {}", message.trim()))
+                Refusal::new(subject, status_code, &message).into()
             }
-            BollardError::DockerStreamError { error } => {
-                Error::new(Reason::EngineRefused, subject, format!("the engine refused: {}", error.trim()))
-            }
+            BollardError::DockerStreamError { error } => Refusal::new(subject, 500, &error).into(),
             BollardError::JsonDataError { message, .. } => {
                 Error::new(Reason::EngineRefused, subject, format!("the engine's answer cannot be read: {message}"))
             }
-            other => self.away(subject, &root_cause(&other)).caused_by(other),
+            other => self.dockerd.away(subject, &root_cause(&other)).caused_by(other),
         }
     }
 }
@@ -257,7 +241,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("url", &self.url).finish()
+        f.debug_struct("Engine").field("url", &self.url()).finish()
     }
 }
 

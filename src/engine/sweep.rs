@@ -56,7 +56,7 @@ impl Engine {
         let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
             .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
             .map_err(|e| Error::bug(format!("no request can import {image}")).caused_by(e))?;
-        self.raw(&image, import).await?;
+        self.dockerd.whole(&image, import).await?;
         Ok(image)
     }
 
@@ -93,7 +93,7 @@ impl Engine {
             // bollard turns any code but 0 into an error.
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(e)) => Err(self.refused(id, e)),
-            None => Err(Error::new(Reason::EngineUnavailable, id, "the engine broke off the wait for a container")),
+            None => Err(self.dockerd.away(id, &"it broke off the wait for a container")),
         }
     }
 }

@@ -22,7 +22,8 @@ use tokio::task::JoinSet;
 
 use super::Engine;
 use crate::{
-    local::{self, Listener, Stream, place},
+    dockerd::Dockerd,
+    local::{self, Listener, place},
     model::error::{Error, Reason, Result},
 };
 
@@ -60,7 +61,7 @@ impl Engine {
         local::make_private_dir(&own).map_err(failed)?;
         let listener = Listener::bind(&path).map_err(failed)?;
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, self.socket().to_owned(), Arc::new(hidden)));
+        serving.spawn(serve(listener, self.dockerd.clone(), Arc::new(hidden)));
         Ok(Veil { directory: own, path, _serving: serving })
     }
 }
@@ -78,7 +79,7 @@ impl Drop for Veil {
     }
 }
 
-async fn serve(listener: Listener, engine: PathBuf, hidden: Arc<Vec<String>>) {
+async fn serve(listener: Listener, engine: Dockerd, hidden: Arc<Vec<String>>) {
     let mut connections = JoinSet::new();
     while let Ok(stream) = listener.accept().await {
         let (engine, hidden) = (engine.clone(), hidden.clone());
@@ -96,14 +97,14 @@ async fn serve(listener: Listener, engine: PathBuf, hidden: Arc<Vec<String>>) {
     }
 }
 
-async fn answer(engine: &Path, hidden: &[String], request: Request<Incoming>) -> Response<Body> {
+async fn answer(engine: &Dockerd, hidden: &[String], request: Request<Incoming>) -> Response<Body> {
     let is_list = request.method() == Method::GET && request.uri().path().ends_with("/containers/json");
     let answered = async {
-        let response = ask(engine, request).await?;
+        let response = engine.pass("", request).await?;
         if is_list && response.status() == StatusCode::OK {
             without(response, hidden).await
         } else {
-            Ok(whole(response))
+            Ok(response.map(BodyExt::boxed))
         }
     };
     answered.await.unwrap_or_else(|error: Box<dyn std::error::Error + Send + Sync>| {
@@ -112,21 +113,6 @@ async fn answer(engine: &Path, hidden: &[String], request: Request<Incoming>) ->
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         response
     })
-}
-
-async fn ask(
-    engine: &Path,
-    request: Request<Incoming>,
-) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TokioIo::new(Stream::connect(engine).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    // Ends with the response's body.
-    tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
-}
-
-fn whole(response: Response<Incoming>) -> Response<Body> {
-    response.map(BodyExt::boxed)
 }
 
 fn full(bytes: Bytes) -> Body {

@@ -5,181 +5,154 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bollard::{
-    exec::{CreateExecOptions, StartExecOptions, StartExecResults},
-    models::ContainerState,
-};
-use futures_util::StreamExt;
+use serde::Deserialize;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
 };
 
 use super::{
-    door::Door,
-    hub::{InContainer, Way},
+    dial_in::DialIn,
+    in_container::{InContainer, Way},
+    instance::{Command, Instance},
     tunnel::{self, Visits},
 };
-use crate::model::{
-    error::{Error, Reason, Result},
-    mounts::SHIM,
+use crate::{
+    dockerd::{Failure, Frames, Stream},
+    model::{
+        error::{Error, Reason, Result},
+        mounts::{SHIM, SHIM_APART},
+    },
 };
 
 /// How long a shim may take to dial in.
 const START_BOUND: Duration = Duration::from_secs(10);
 /// How long the engine may take to see that a container ended.
 const ENGINE_LAG: Duration = Duration::from_millis(250);
-/// How much of what the engine says about a failure is kept, in bytes.
-const MAX_MESSAGE_BYTES: usize = 2 << 10;
+/// How much of what is said about a failure is kept, in bytes.
+const MAX_SAID_BYTES: usize = 2 << 10;
 
-/// A shim to start.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order<'a> {
-    /// Where, and how it is reached. In a shared directory the shim's copy lies already.
-    pub(super) place: InContainer<'a>,
-    /// Where those go that come to the doors of a tunnel.
-    pub(super) visits: Option<&'a Visits>,
+/// Why there is no link.
+pub(super) enum NoLink {
+    /// Nothing could be started.
+    Engine(Failure),
+    /// What was started says this.
+    Shim(String),
 }
 
-/// Starts a shim: its link.
-pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd> {
+impl<E: Into<Failure>> From<E> for NoLink {
+    fn from(error: E) -> Self {
+        NoLink::Engine(error.into())
+    }
+}
+
+/// What the engine says of a container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct State {
+    running: Option<bool>,
+    paused: Option<bool>,
+    restarting: Option<bool>,
+    started_at: Option<String>,
+}
+
+/// Starts a shim: its link. In a shared directory its copy lies already. `visits` is where those go that come to the doors
+/// of a tunnel.
+pub(super) async fn start(place: InContainer<'_>, visits: Option<&Visits>) -> Result<OwnedFd> {
     let began = SystemTime::now();
-    let started = match order.place.way {
+    let started = match place.way {
         Way::Shared(broker_dir) => {
-            let door = Door::open(broker_dir).map_err(|error| {
+            let dial_in = DialIn::open(broker_dir).map_err(|error| {
                 let dir = broker_dir.display();
                 Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
             })?;
-            timeout(START_BOUND, start_at(order.place, &door)).await
+            timeout(START_BOUND, dialled(place, &dial_in)).await
         }
-        Way::Apart => timeout(START_BOUND, order.dig()).await,
+        Way::Apart => timeout(START_BOUND, dug(place, visits)).await,
     };
     match started {
-        Ok(Err(Failure::Told(error))) => Err(error),
         Ok(Ok(link)) => Ok(link),
-        Ok(Err(Failure::Engine(error))) => Err(order.explain_engine(&error, began).await),
-        Ok(Err(Failure::Shim(why))) => Err(order.explain(&why, began).await),
-        Err(_) => Err(order.explain("it was started and did not report", began).await),
-    }
-}
-
-enum Failure {
-    Engine(bollard::errors::Error),
-    Shim(String),
-    /// It says itself what the matter is.
-    Told(Error),
-}
-
-impl From<bollard::errors::Error> for Failure {
-    fn from(error: bollard::errors::Error) -> Self {
-        Failure::Engine(error)
-    }
-}
-
-async fn start_at(order: InContainer<'_>, door: &Door) -> Result<OwnedFd, Failure> {
-    let options = CreateExecOptions {
-        attach_stdin: Some(true),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        cmd: Some(vec![SHIM.to_owned(), "shim".to_owned(), "container".to_owned()]),
-        user: order.user.map(ToOwned::to_owned),
-        privileged: Some(false),
-        ..CreateExecOptions::default()
-    };
-    let exec = order.docker.create_exec(order.container, options).await?;
-    let attach = StartExecOptions { detach: false, tty: false, output_capacity: None };
-    let StartExecResults::Attached { mut output, mut input } = order.docker.start_exec(&exec.id, Some(attach)).await?
-    else {
-        return Err(Failure::Shim("the engine did not attach to it".to_owned()));
-    };
-    // A failed start ends the stream; what is said there is better than what writing to it fails with.
-    let _ = input.write_all(door.order().as_bytes()).await;
-    let _ = input.flush().await;
-    let said = async {
-        let mut said = String::new();
-        while let Some(chunk) = output.next().await {
-            match chunk {
-                Ok(chunk) => said.push_str(&String::from_utf8_lossy(&chunk.into_bytes())),
-                Err(error) => said.push_str(&error.to_string()),
-            }
-            said.truncate(said.floor_char_boundary(MAX_MESSAGE_BYTES));
+        Ok(Err(NoLink::Engine(Failure::Refused(refusal)))) if !refusal.is_missing() => {
+            Err(explain(place, &refusal.message, began).await)
         }
-        said.trim().to_owned()
-    };
+        Ok(Err(NoLink::Engine(failure))) => Err(failure.into()),
+        Ok(Err(NoLink::Shim(why))) => Err(explain(place, &why, began).await),
+        Err(_) => Err(explain(place, "it was started and did not report", began).await),
+    }
+}
+
+/// Starts the shim that lies at `path` in a container, in this `role`.
+async fn shim(place: InContainer<'_>, path: &str, role: &str) -> Result<Stream, Failure> {
+    let argv = [path, "shim", role].map(ToOwned::to_owned).to_vec();
+    Instance::create(place, Command { argv, has_stdin: true, ..Command::default() }).await?.attach().await
+}
+
+/// Has a shim that dials in.
+async fn dialled(place: InContainer<'_>, dial_in: &DialIn) -> Result<OwnedFd, NoLink> {
+    let mut stream = shim(place, SHIM, "container").await?;
+    // A failed start ends the stream; what is said there is better than what writing to it fails with.
+    let _ = stream.write_all(dial_in.order().as_bytes()).await;
+    let _ = stream.flush().await;
     tokio::select! {
         // The nonce may arrive in the moment in which the shim lets its output go.
         biased;
-        link = door.admit(order.container) => link.map_err(|error| Failure::Shim(error.to_string())),
-        said = said => match timeout(Duration::from_millis(100), door.admit(order.container)).await {
+        link = dial_in.admit(place.container) => link.map_err(|error| NoLink::Shim(error.to_string())),
+        said = said(stream) => match timeout(Duration::from_millis(100), dial_in.admit(place.container)).await {
             Ok(Ok(link)) => Ok(link),
-            _ => Err(Failure::Shim(said)),
+            _ => Err(NoLink::Shim(said)),
         },
     }
 }
 
-impl Order<'_> {
-    /// Has the shim at the far end of a tunnel.
-    async fn dig(self) -> Result<OwnedFd, Failure> {
-        let InContainer { socket, container, user, .. } = self.place;
-        match tunnel::start(tunnel::Order { socket, container, user, visits: self.visits }).await {
-            Ok(link) => Ok(link),
-            Err(tunnel::Failure::Far(why)) => Err(Failure::Shim(why)),
-            // The container's state says it, where it is the reason.
-            Err(tunnel::Failure::Engine(error)) if error.reason() == Reason::EngineRefused => {
-                Err(Failure::Shim(error.message().to_owned()))
-            }
-            Err(tunnel::Failure::Engine(error)) => Err(Failure::Told(error)),
-        }
-    }
+/// Has a shim at the far end of a tunnel.
+async fn dug(place: InContainer<'_>, visits: Option<&Visits>) -> Result<OwnedFd, NoLink> {
+    tunnel::open(shim(place, SHIM_APART, "tunnel").await?, place.container, visits).await
+}
 
-    /// Why the engine refused: the container's state says it, where it is the reason.
-    async fn explain_engine(self, error: &bollard::errors::Error, began: SystemTime) -> Error {
-        match error {
-            bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
-                let message = format!("the engine has no container {}", self.place.container);
-                Error::new(Reason::ResourceNotFound, self.place.container, message)
-            }
-            bollard::errors::Error::DockerResponseServerError { message, .. } => self.explain(message, began).await,
-            error => Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")),
-        }
+/// What is said on a stream until its end: the beginning of it.
+async fn said(mut stream: Stream) -> String {
+    let mut frames = Frames::new(false);
+    while stream.read_buf(frames.buffer()).await.is_ok_and(|read| read > 0) {
+        frames.buffer().truncate(MAX_SAID_BYTES);
     }
+    frames.text()
+}
 
-    /// Why the shim does not run, by the container's state; `why` is what was said about it.
-    async fn explain(self, why: &str, began: SystemTime) -> Error {
-        let told = match self.state().await {
-            Ok(state) => explain_state(&state, self.place.container, why, began),
-            Err(error) => error,
-        };
-        if told.reason() != Reason::ShimUnavailable {
-            return told;
-        }
-        // A container that ended in this moment still counts as running.
-        sleep(ENGINE_LAG).await;
-        match self.state().await {
-            Ok(state) => explain_state(&state, self.place.container, why, began),
+/// Why the shim does not run, by the container's state; `why` is what was said about it.
+async fn explain(place: InContainer<'_>, why: &str, began: SystemTime) -> Error {
+    let told = || async {
+        match state(place).await {
+            Ok(state) => explain_state(&state, place.container, why, began),
             Err(error) => error,
         }
+    };
+    let first = told().await;
+    if first.reason() != Reason::ShimUnavailable {
+        return first;
     }
+    // A container that ended in this moment still counts as running.
+    sleep(ENGINE_LAG).await;
+    told().await
+}
 
-    async fn state(self) -> Result<ContainerState> {
-        match self.place.docker.inspect_container(self.place.container, None).await {
-            Ok(found) => Ok(found.state.unwrap_or_default()),
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-                let message = format!("the container {} is gone", self.place.container);
-                Err(Error::new(Reason::BackendStopped, self.place.container, message))
-            }
-            // Podman has a state of its own for one that has just ended.
-            Err(bollard::errors::Error::JsonDataError { message, .. }) if message.contains("`stopped`") => {
-                Ok(ContainerState { running: Some(false), ..ContainerState::default() })
-            }
-            Err(error) => {
-                Err(Error::new(Reason::EngineUnavailable, "", format!("the engine does not answer: {error}")))
-            }
+async fn state(InContainer { dockerd, container, .. }: InContainer<'_>) -> Result<State> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inspected {
+        #[serde(default)]
+        state: State,
+    }
+    match dockerd.get::<Inspected>(container, &format!("/containers/{container}/json")).await {
+        Ok(found) => Ok(found.state),
+        Err(Failure::Refused(refusal)) if refusal.is_missing() => {
+            let message = format!("the container {container} is gone");
+            Err(Error::new(Reason::BackendStopped, container, message))
         }
+        Err(failure) => Err(failure.into()),
     }
 }
 
-fn explain_state(state: &ContainerState, container: &str, why: &str, began: SystemTime) -> Error {
+fn explain_state(state: &State, container: &str, why: &str, began: SystemTime) -> Error {
     let started = state.started_at.as_deref().and_then(|time| humantime::parse_rfc3339_weak(time).ok());
     if state.paused == Some(true) {
         Error::new(Reason::ContainerPaused, container, "the container is paused; resume it first")
@@ -199,14 +172,13 @@ mod tests {
 
     #[test]
     fn the_state_of_the_container_is_the_reason() {
-        let state =
-            |running, paused| ContainerState { running: Some(running), paused: Some(paused), ..Default::default() };
+        let state = |running, paused| State { running: Some(running), paused: Some(paused), ..State::default() };
         let began = SystemTime::now();
-        let reason = |state: &ContainerState| explain_state(state, "c", "why", began).reason();
+        let reason = |state: &State| explain_state(state, "c", "why", began).reason();
         assert_eq!(reason(&state(true, true)), Reason::ContainerPaused);
         assert_eq!(reason(&state(false, false)), Reason::BackendStopped);
         assert_eq!(reason(&state(true, false)), Reason::ShimUnavailable);
-        let started = |at: SystemTime| ContainerState {
+        let started = |at: SystemTime| State {
             started_at: Some(humantime::format_rfc3339_nanos(at).to_string()),
             ..state(true, false)
         };

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bollard::Docker;
 use tokio::{process::Command, sync::OnceCell, task::spawn_blocking};
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     ids::ExecIds,
+    in_container::{InContainer, Way},
     link::{Link, Target},
     living::{ExecCounts, ExecFilter, Left, Life, Living},
     orphans,
@@ -30,6 +30,7 @@ use super::{
     tunnel::Visits,
 };
 use crate::{
+    dockerd::Dockerd,
     model::{
         error::{Error, Reason, Result},
         mounts::SHIM_NAME,
@@ -62,8 +63,6 @@ pub struct HubOptions {
     /// Where squeezed process limits are written down; without one, a broker that is killed at that moment leaves a
     /// container squeezed.
     pub squeeze_journal: Option<SqueezeJournal>,
-    /// The engine's socket, for what is not in Docker's API; without it no process limit is squeezed on Podman.
-    pub engine_socket: Option<PathBuf>,
     /// Where those are handed that come to the doors of tunnels.
     pub visits: Option<Visits>,
 }
@@ -77,7 +76,6 @@ impl Default for HubOptions {
             is_subreaper: false,
             run_as: None,
             squeeze_journal: None,
-            engine_socket: None,
             visits: None,
         }
     }
@@ -109,31 +107,6 @@ struct Host {
     base: Option<Base>,
     /// Why they get none.
     no_base: String,
-}
-
-/// A container to run programs in.
-#[derive(Debug, Clone, Copy)]
-pub struct InContainer<'a> {
-    /// The engine.
-    pub docker: &'a Docker,
-    /// The engine's socket.
-    pub socket: &'a Path,
-    /// The container's full id.
-    pub container: &'a str,
-    /// As whom, as the engine takes it; `None` is the container's own user.
-    pub user: Option<&'a str>,
-    /// How it is reached.
-    pub way: Way<'a>,
-}
-
-/// How a shim in a container is reached.
-#[derive(Debug, Clone, Copy)]
-pub enum Way<'a> {
-    /// By a directory that it shares with the broker: what is mounted at [`crate::model::mounts::CONTAINER_DIR`] there;
-    /// 0755.
-    Shared(&'a Path),
-    /// By a tunnel; the shim is at [`crate::model::mounts::SHIM_APART`] there.
-    Apart,
 }
 
 /// Who can do anything that anybody can in a container.
@@ -248,7 +221,7 @@ impl Hub {
     /// `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`, `ENGINE_UNAVAILABLE`; `SHIM_UNAVAILABLE` with the
     /// reason where it cannot run there; `FILE_FAILED` where the shared directory cannot be written.
     pub async fn container(&self, place: InContainer<'_>) -> Result<Arc<Link>> {
-        let InContainer { docker, container, user, way, .. } = place;
+        let InContainer { dockerd, container, user, way } = place;
         let cell = self.cell((container.to_owned(), user.map(ToOwned::to_owned)));
         let start = || async {
             if let Way::Shared(broker_dir) = way {
@@ -256,8 +229,8 @@ impl Hub {
             }
             // Nobody else can open doors there.
             let visits = self.options.visits.as_ref().filter(|_| user == Some(ROOT));
-            let link = container::start(container::Order { place, visits }).await?;
-            let (id, squeeze) = (container.to_owned(), self.squeeze(docker, container));
+            let link = container::start(place, visits).await?;
+            let (id, squeeze) = (container.to_owned(), self.squeeze(dockerd, container));
             let target = Target::Container { id, squeeze, carried: matches!(way, Way::Apart) };
             Link::new(link, target, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
@@ -288,8 +261,7 @@ impl Hub {
                 Err(error) => return Err(error),
             }
         }
-        let order = engine::Order { socket: place.socket, container: place.container, user: place.user };
-        engine::run(order, program, &self.living, &self.ids).await
+        engine::run(place, program, &self.living, &self.ids).await
     }
 
     fn is_unfit(&self, container: &str) -> bool {
@@ -309,18 +281,13 @@ impl Hub {
     }
 
     /// One for all users of a container: they share the limit.
-    fn squeeze(&self, docker: &Docker, container: &str) -> Arc<Squeeze> {
+    fn squeeze(&self, dockerd: &Dockerd, container: &str) -> Arc<Squeeze> {
         let mut squeezes = lock(&self.squeezes);
         squeezes.retain(|_, squeeze| squeeze.strong_count() > 0);
         if let Some(squeeze) = squeezes.get(container).and_then(Weak::upgrade) {
             return squeeze;
         }
-        let squeeze = Arc::new(Squeeze::new(
-            docker.clone(),
-            self.options.engine_socket.clone(),
-            container.to_owned(),
-            self.journal.clone(),
-        ));
+        let squeeze = Arc::new(Squeeze::new(dockerd, container.to_owned(), self.journal.clone()));
         squeezes.insert(container.to_owned(), Arc::downgrade(&squeeze));
         squeeze
     }

@@ -10,7 +10,7 @@ mod container;
 mod copy;
 mod dial;
 #[cfg(unix)]
-mod door;
+mod dial_in;
 mod engine;
 #[cfg_attr(windows, path = "windows/env.rs")]
 mod env;
@@ -20,9 +20,11 @@ mod handle;
 mod hub;
 mod idle;
 mod ids;
+mod in_container;
 #[cfg_attr(windows, path = "windows/input.rs")]
 mod input;
 mod input_closed;
+mod instance;
 #[cfg(windows)]
 #[path = "windows/job.rs"]
 mod job;
@@ -63,7 +65,8 @@ pub use dial::{DialError, DialErrorKind};
 pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
-pub use hub::{Hub, HubOptions, InContainer, Way};
+pub use hub::{Hub, HubOptions};
+pub use in_container::{InContainer, Way};
 pub use input_closed::InputClosed;
 pub use link::Link;
 pub use living::{ExecCounts, ExecFilter, Left, Life};

@@ -3,22 +3,23 @@
 //! A tree that forks faster than it can be walked ends that way, and no other. What the limit was is written down before
 //! it is changed, so that the next start of a killed broker restores it ([`restore_pids_limit`]).
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use bollard::{Docker, models::ContainerUpdateBody};
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
 use tokio::{
     sync::{Mutex, watch},
     time::{sleep, timeout},
 };
 
-use super::engine::podman_pids_limit;
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    dockerd::{Dockerd, Failure},
+    model::error::Result,
+};
+
+/// Where Podman's own API begins, in the oldest version that can change a container.
+const PODMAN_API: &str = "/v4.3.0/libpod";
 
 /// Below any number of processes that a container with a shim has: no fork succeeds.
 const SQUEEZED: i64 = 1;
@@ -48,9 +49,7 @@ impl fmt::Debug for SqueezeJournal {
 /// The limit of one container, for all who have to end something in it.
 #[derive(Debug)]
 pub(super) struct Squeeze {
-    docker: Docker,
-    /// The engine's socket, where it is known.
-    socket: Option<PathBuf>,
+    dockerd: Dockerd,
     container: String,
     journal: Option<Arc<SqueezeJournal>>,
     state: Mutex<State>,
@@ -69,13 +68,9 @@ struct State {
 pub(super) struct Held<'a>(&'a Squeeze);
 
 impl Squeeze {
-    pub(super) fn new(
-        docker: Docker,
-        socket: Option<PathBuf>,
-        container: String,
-        journal: Option<Arc<SqueezeJournal>>,
-    ) -> Self {
-        Squeeze { docker, socket, container, journal, state: Mutex::default(), is_free: watch::Sender::new(true) }
+    pub(super) fn new(dockerd: &Dockerd, container: String, journal: Option<Arc<SqueezeJournal>>) -> Self {
+        let dockerd = dockerd.within(UPDATE_BOUND);
+        Squeeze { dockerd, container, journal, state: Mutex::default(), is_free: watch::Sender::new(true) }
     }
 
     /// Squeezes, or joins those who do; `None` where the engine does not.
@@ -96,23 +91,22 @@ impl Squeeze {
 
     /// What the limit was.
     async fn squeeze(&self) -> Result<i64> {
-        let found = timeout(UPDATE_BOUND, self.docker.inspect_container(&self.container, None)).await;
-        let found = found.map_err(|_| too_slow(&self.container))?.map_err(|error| refused(&self.container, &error))?;
-        let limit = found.host_config.and_then(|config| config.pids_limit).unwrap_or_default().max(0);
+        let limit = limit_of(&self.dockerd, &self.container).await?;
         if let Some(journal) = &self.journal {
             (journal.note)(self.container.clone(), limit).await?;
         }
         self.is_free.send_replace(false);
-        let squeezed = set_limit(&self.docker, self.socket.as_deref(), &self.container, SQUEEZED).await;
+        let squeezed = set_limit(&self.dockerd, &self.container, SQUEEZED).await;
         if squeezed.is_err() {
             // It may have been done all the same.
             self.restore(limit).await;
         }
-        squeezed.map(|()| limit)
+        squeezed?;
+        Ok(limit)
     }
 
     async fn restore(&self, limit: i64) {
-        match restore_pids_limit(&self.docker, self.socket.as_deref(), &self.container, limit).await {
+        match restore(&self.dockerd, &self.container, limit).await {
             Ok(()) => {
                 let settled = match &self.journal {
                     Some(journal) => (journal.settle)(self.container.clone()).await,
@@ -150,56 +144,57 @@ impl Held<'_> {
 }
 
 /// Gives a container back the process limit that it had before it was squeezed; 0 is none. A container that is gone needs
-/// none. The engine's socket is for what the client cannot ask.
+/// none.
 ///
 /// # Errors
 ///
 /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`: to be tried again.
-pub async fn restore_pids_limit(docker: &Docker, socket: Option<&Path>, container: &str, limit: i64) -> Result<()> {
-    let mut last = set_limit(docker, socket, container, limit).await;
-    for _ in 1..RESTORE_TRIES {
-        match last {
-            Err(error) if error.reason() != Reason::ResourceNotFound => {
-                sleep(RESTORE_PAUSE).await;
-                last = set_limit(docker, socket, container, limit).await;
-            }
-            _ => break,
+pub async fn restore_pids_limit(dockerd: &Dockerd, container: &str, limit: i64) -> Result<()> {
+    restore(&dockerd.within(UPDATE_BOUND), container, limit).await
+}
+
+async fn restore(dockerd: &Dockerd, container: &str, limit: i64) -> Result<()> {
+    let mut tries = 1;
+    loop {
+        match set_limit(dockerd, container, limit).await {
+            Ok(()) => return Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.is_missing() => return Ok(()),
+            Err(failure) if tries == RESTORE_TRIES => return Err(failure.into()),
+            Err(_) => {}
         }
-    }
-    match last {
-        Err(error) if error.reason() == Reason::ResourceNotFound => Ok(()),
-        other => other,
+        tries += 1;
+        sleep(RESTORE_PAUSE).await;
     }
 }
 
-async fn set_limit(docker: &Docker, socket: Option<&Path>, container: &str, limit: i64) -> Result<()> {
-    let change = ContainerUpdateBody { pids_limit: Some(limit), ..ContainerUpdateBody::default() };
-    let changed = timeout(UPDATE_BOUND, docker.update_container(container, change)).await;
-    match (changed.map_err(|_| too_slow(container))?.map_err(|error| refused(container, &error)), socket) {
-        // The container is gone, or the engine is Podman.
-        (Err(error), Some(socket)) if error.reason() == Reason::ResourceNotFound => {
-            let changed = timeout(UPDATE_BOUND, podman_pids_limit(socket, container, limit)).await;
-            match changed.map_err(|_| too_slow(container))? {
-                Err(again) if again.reason() == Reason::ResourceNotFound => Err(error),
-                other => other,
-            }
-        }
-        (changed, _) => changed.map(drop),
+/// What the process limit of a container is; 0 is none.
+async fn limit_of(dockerd: &Dockerd, container: &str) -> Result<i64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inspected {
+        host_config: HostConfig,
     }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct HostConfig {
+        pids_limit: Option<i64>,
+    }
+    let found: Inspected = dockerd.get(container, &format!("/containers/{container}/json")).await?;
+    Ok(found.host_config.pids_limit.unwrap_or_default().max(0))
 }
 
-fn refused(container: &str, error: &bollard::errors::Error) -> Error {
-    match error {
-        bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
-            Error::new(Reason::ResourceNotFound, container, format!("the container {container} is gone"))
-        }
-        bollard::errors::Error::DockerResponseServerError { message, .. } => {
-            Error::new(Reason::EngineRefused, container, format!("the engine refused: {}", message.trim()))
-        }
-        error => Error::new(Reason::EngineUnavailable, container, format!("the engine does not answer: {error}")),
+/// Of Docker's API Podman 4 has no `update`; it has one in its own, which no other engine has.
+async fn set_limit(dockerd: &Dockerd, container: &str, limit: i64) -> Result<(), Failure> {
+    let path = format!("/containers/{container}/update");
+    let missing = match dockerd.post(container, &path, &json!({ "PidsLimit": limit })).await {
+        Err(Failure::Refused(refusal)) if refusal.is_missing() => refusal,
+        changed => return changed.map(drop),
+    };
+    let limit = if limit == 0 { -1 } else { limit };
+    let change = json!({ "pids": { "limit": limit } });
+    match dockerd.post(container, &format!("{PODMAN_API}{path}"), &change).await {
+        // The container is gone.
+        Err(Failure::Refused(again)) if again.is_missing() => Err(missing.into()),
+        changed => changed.map(drop),
     }
-}
-
-fn too_slow(container: &str) -> Error {
-    Error::new(Reason::EngineUnavailable, container, format!("the engine does not answer within {UPDATE_BOUND:?}"))
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     api::authority::AuthorityRewrite,
-    engine::taken_apart,
+    dockerd::Frames,
     gateway::fuzzed,
     model::{
         compose,
@@ -147,6 +147,21 @@ pub fn log_frames(bytes: &[u8]) {
     for size in [1, 7, 100] {
         assert_eq!(taken_apart(bytes, size), whole, "in pieces of {size}");
     }
+}
+
+fn taken_apart(bytes: &[u8], size: usize) -> (Vec<u8>, bool) {
+    let (mut frames, mut all) = (Frames::new(false), Vec::new());
+    for piece in bytes.chunks(size) {
+        frames.buffer().extend_from_slice(piece);
+        loop {
+            match frames.piece() {
+                Ok(Some((_, data))) => all.extend_from_slice(&data),
+                Ok(None) => break,
+                Err(_) => return (all, false),
+            }
+        }
+    }
+    (all, true)
 }
 
 /// A request at an engine gateway.

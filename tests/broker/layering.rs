@@ -36,8 +36,7 @@ fn picture() -> Vec<Module> {
 
 /// A library, and the modules or files that may name it.
 const LIBRARIES: &[(&str, &[&str])] = &[
-    // exec starts the shim in a container with it.
-    ("bollard", &["engine", "exec/container.rs", "exec/hub.rs", "exec/squeeze.rs", "exec/windows/hub.rs"]),
+    ("bollard", &["engine"]),
     ("tonic", &["api", "backend.rs", "cli", "client", "pb.rs"]),
     ("tonic_types", &["api", "backend.rs", "cli", "client"]),
     ("tonic_health", &["api"]),
@@ -53,7 +52,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["app"]),
     ("tracing_opentelemetry", &["app"]),
     ("h2", &["api", "exec/tunnel", "proxy", "shim/tunnel"]),
-    ("hyper", &["api", "engine", "exec/engine", "proxy"]),
+    ("hyper", &["api", "dockerd", "engine", "proxy"]),
 ];
 
 /// What `model` may not name: it opens nothing and waits for nothing.

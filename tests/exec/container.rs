@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bollard::Docker;
 use futures_util::StreamExt;
 use longshore::{
+    dockerd::Dockerd,
     exec::{Cut, DialErrorKind, Event, Exit, Hub, InContainer, Link, Outcome, Way, WindowSize},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
@@ -67,21 +67,24 @@ impl Container {
     }
 
     pub(crate) async fn link(&self, hub: &Hub, user: Option<&str>) -> Result<Arc<Link>, Error> {
-        let engine = Docker::connect_with_unix_defaults().unwrap();
-        link(hub, &engine, &self.id, user, &self.broker_dir()).await
+        link(hub, &dockerd(), &self.id, user, &self.broker_dir()).await
     }
+}
+
+/// This machine's engine.
+pub(crate) fn dockerd() -> Dockerd {
+    Dockerd::at("/var/run/docker.sock")
 }
 
 /// The link to the shim of a user in a container that shares a directory.
 pub(crate) async fn link(
     hub: &Hub,
-    docker: &Docker,
+    dockerd: &Dockerd,
     container: &str,
     user: Option<&str>,
     broker_dir: &Path,
 ) -> Result<Arc<Link>, Error> {
-    let socket = Path::new("/var/run/docker.sock");
-    hub.container(InContainer { docker, socket, container, user, way: Way::Shared(broker_dir) }).await
+    hub.container(InContainer { dockerd, container, user, way: Way::Shared(broker_dir) }).await
 }
 
 impl Drop for Container {
@@ -398,8 +401,7 @@ async fn broker_of_a_plain_user() {
     let direct = tokio::net::UnixStream::connect(data.join("guest/ext.sock")).await;
     assert_eq!(direct.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     let hub = Hub::new(longshore::exec::HubOptions { shim, ..Default::default() });
-    let engine = Docker::connect_with_unix_defaults().unwrap();
-    let link = link(&hub, &engine, &id, Some("0"), &data.join("broker")).await.unwrap();
+    let link = link(&hub, &dockerd(), &id, Some("0"), &data.join("broker")).await.unwrap();
     let mut stream = link.connect(GUEST_DIR, "ext.sock").await.unwrap();
     let mut said = [0; 5];
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut said).await.unwrap();
@@ -443,8 +445,7 @@ async fn broker_of_its_own() {
     let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
     let marker = std::env::var("LONGSHORE_TEST_MARK").unwrap();
     let hub = hub();
-    let engine = Docker::connect_with_unix_defaults().unwrap();
-    let link = link(&hub, &engine, &id, None, &data.join("broker")).await.unwrap();
+    let link = link(&hub, &dockerd(), &id, None, &data.join("broker")).await.unwrap();
     let mut run = link.run(&in_container(with_env(shell(WILD_TREE), "IN_TREE", &marker))).await.unwrap();
     wait_for(&mut run, "up").await;
     println!("READY");

@@ -1,17 +1,19 @@
 //! Programs where no shim runs, so that the engine alone runs them. Here because the shim's binary needs a loader.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use bollard::Docker;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use longshore::exec::{
-    Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Run, Stdin, Way,
-    WindowSize,
+use longshore::{
+    dockerd::Dockerd,
+    exec::{
+        Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Run, Stdin, Way,
+        WindowSize,
+    },
 };
 
 use crate::{
-    container::{Container, busybox, docker, in_container},
+    container::{Container, busybox, docker, dockerd, in_container},
     support::*,
 };
 
@@ -20,22 +22,20 @@ const NEEDS_A_LOADER: &str = "/bin/ls";
 
 struct Fixture {
     hub: Hub,
-    engine: Docker,
+    dockerd: Dockerd,
     container: Container,
 }
 
 impl Fixture {
     fn new(options: &[&str]) -> Self {
         let hub = Hub::new(HubOptions { shim: NEEDS_A_LOADER.into(), ..HubOptions::default() });
-        let engine = Docker::connect_with_unix_defaults().unwrap();
-        Fixture { hub, engine, container: Container::start(busybox(), options) }
+        Fixture { hub, dockerd: dockerd(), container: Container::start(busybox(), options) }
     }
 
     async fn run(&self, program: Program) -> Run {
         let broker_dir = self.container.broker_dir();
         let place = InContainer {
-            docker: &self.engine,
-            socket: Path::new("/var/run/docker.sock"),
+            dockerd: &self.dockerd,
             container: &self.container.id,
             user: None,
             way: Way::Shared(&broker_dir),

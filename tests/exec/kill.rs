@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bollard::Docker;
 use futures_util::future::join_all;
 use longshore::exec::{Cause, Containment, ExecHandle, Hub, HubOptions, Link, Outcome, Run, SqueezeJournal};
 
@@ -363,12 +362,7 @@ async fn a_tree_that_outlasts_walking_is_squeezed() {
             Box::pin(async { Ok(()) })
         }),
     };
-    let hub = Hub::new(HubOptions {
-        shim: SHIM.into(),
-        squeeze_journal: Some(journaling),
-        engine_socket: Some("/var/run/docker.sock".into()),
-        ..HubOptions::default()
-    });
+    let hub = Hub::new(HubOptions { shim: SHIM.into(), squeeze_journal: Some(journaling), ..HubOptions::default() });
     let link = container.link(&hub, None).await.unwrap();
     let file = container.pids_limit();
     let limit = || fs::read_to_string(&file).unwrap().trim().to_owned();
@@ -433,12 +427,7 @@ impl Drop for Traced {
 #[ignore = "started by the tests above"]
 async fn broker_of_its_own() {
     let Ok(shim) = std::env::var("LONGSHORE_TEST_SHIM") else { return };
-    let hub = Hub::new(HubOptions {
-        shim: shim.into(),
-        max_open_files: Some(1024),
-        engine_socket: Some("/var/run/docker.sock".into()),
-        ..HubOptions::default()
-    });
+    let hub = Hub::new(HubOptions { shim: shim.into(), max_open_files: Some(1024), ..HubOptions::default() });
     let link = match std::env::var("LONGSHORE_TEST_CONTAINER") {
         Err(_) => {
             let expected = std::env::var("LONGSHORE_TEST_CONTAINMENT").unwrap();
@@ -451,8 +440,7 @@ async fn broker_of_its_own() {
         }
         Ok(id) => {
             let data = PathBuf::from(std::env::var("LONGSHORE_TEST_DATA").unwrap());
-            let engine = Docker::connect_with_unix_defaults().unwrap();
-            crate::container::link(&hub, &engine, &id, None, &data.join("broker")).await.unwrap()
+            crate::container::link(&hub, &crate::container::dockerd(), &id, None, &data.join("broker")).await.unwrap()
         }
     };
     let mut held = Vec::new();

@@ -9,11 +9,7 @@ use std::{
 
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{
-    super::{relay_to, trouble_of},
-    BOUND,
-    places::existing,
-};
+use super::{super::reach, BOUND, places::existing};
 use crate::{
     config::{Config, EngineAddress, EngineFiles},
     engine::{Engine, Kernels},
@@ -32,7 +28,7 @@ const START: &str = "start the engine (sudo systemctl start docker), or name ano
 
 /// All that there is to say.
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
-    let (url, origin) = (config.engine.to_string(), &config.engine_origin);
+    let origin = &config.engine_origin;
     // A relay needs a directory to lie in.
     let scratch = match tempfile::tempdir() {
         Ok(scratch) => scratch,
@@ -41,22 +37,22 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             return vec![Check::problem(ENGINE, found, "mend $TMPDIR or /tmp")];
         }
     };
-    let connected = match &config.engine {
-        EngineAddress::Unix(path) => bounded(UnixStream::connect(path)).await.map(|stream| {
-            let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
-            (path.clone(), None, peer)
-        }),
-        elsewhere => match relay_to(elsewhere, &scratch.path().join("engine.sock")) {
-            Ok(relay) => Ok((relay.path().to_owned(), Some(relay), None)),
-            Err(error) => return vec![Check::problem(ENGINE, error.message(), "mend what it names")],
-        },
+    let (dockerd, _relay) = match reach(&config.engine, &scratch.path().join("engine.sock")) {
+        Ok(reached) => reached,
+        Err(error) => return vec![Check::problem(ENGINE, error.message(), "mend what it names")],
     };
-    match connected {
-        Ok((socket, relay, peer)) => {
-            let trouble = trouble_of(relay.as_ref());
-            let engine = Engine::new(socket, "doctor", "doctor").known_as(url).behind(trouble.clone());
+    let peer = match &config.engine {
+        EngineAddress::Unix(path) => {
+            let connected = bounded(UnixStream::connect(path)).await;
+            connected.map(|stream| stream.peer_cred().ok().and_then(|peer| peer.pid()))
+        }
+        _ => Ok(None),
+    };
+    match peer {
+        Ok(peer) => {
+            let engine = Engine::new(dockerd, "doctor", "doctor");
             let (about, shared) = tokio::join!(about(&engine, origin), shared(&engine, peer, config));
-            if let Some(why) = trouble.get() {
+            if let Some(why) = engine.dockerd().trouble() {
                 let found = format!("{} (from {origin}) is not reached: {why}", config.engine);
                 return vec![Check::problem(ENGINE, found, how_to_reach(&config.engine))];
             }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::{self, Config, DoctorArgs, EngineAddress, ServeArgs},
+    dockerd::Dockerd,
     engine::{
         Engine,
         compose::{Compose, Search},
@@ -76,7 +77,7 @@ async fn engine(config: &Config) -> Check {
     let EngineAddress::Pipe(pipe) = &config.engine else {
         return Check::ok(ENGINE, format!("{said}; a broker asks it what it is"));
     };
-    let engine = Engine::new(pipe.clone(), "doctor", "doctor").known_as(config.engine.to_string());
+    let engine = Engine::new(Dockerd::at(pipe).known_as(config.engine.to_string()), "doctor", "doctor");
     match timeout(BOUND, engine.about()).await {
         Ok(Ok(about)) => {
             Check::ok(ENGINE, format!("{} {}, API {}, {said}", about.name, about.version, about.api_version))

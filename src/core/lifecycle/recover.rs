@@ -159,7 +159,7 @@ impl Broker {
     /// Gives containers back the process limits that a killed broker had squeezed.
     async fn restore_squeezed(&self) -> Result<()> {
         for (container, limit) in self.store.left_squeezed(self.run.clone()).await? {
-            restore_pids_limit(&self.engine.client()?, Some(self.engine.socket()), &container, limit).await?;
+            restore_pids_limit(self.engine.dockerd(), &container, limit).await?;
             self.store.settle_squeezed(container).await?;
         }
         Ok(())

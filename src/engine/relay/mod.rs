@@ -5,7 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    dockerd::{Dockerd, Trouble},
     local::{Listener, Stream},
     model::error::{Error, Reason, Result},
 };
@@ -54,10 +55,6 @@ pub struct Relay {
     accepting: JoinHandle<()>,
 }
 
-/// Why the engine was not reached the last time, in words; nothing once it was. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Trouble(Arc<Mutex<Option<String>>>);
-
 impl Relay {
     /// Opens one at `path`, in a directory that is private and nobody else's; what a broker left there is replaced.
     ///
@@ -76,14 +73,9 @@ impl Relay {
         Ok(Relay { path: path.to_owned(), trouble, accepting })
     }
 
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Why the engine was not reached.
-    pub fn trouble(&self) -> &Trouble {
-        &self.trouble
+    /// The engine that it leads to.
+    pub fn dockerd(&self) -> Dockerd {
+        Dockerd::at(&self.path).behind(self.trouble.clone())
     }
 }
 
@@ -91,17 +83,6 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
         let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-impl Trouble {
-    /// What it is.
-    pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, why: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
 

@@ -18,8 +18,8 @@ async fn bytes_and_ends_pass_each_way() {
     // One that a broker left.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let relay = Relay::open(&path, Far::Tcp("127.0.0.1".into(), address.port())).unwrap();
-    assert_eq!(std::fs::metadata(relay.path()).unwrap().permissions().mode() & 0o777, 0o600);
-    let mut client = Stream::connect(relay.path()).await.unwrap();
+    assert_eq!(std::fs::metadata(relay.dockerd().socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut client = Stream::connect(relay.dockerd().socket()).await.unwrap();
     let mut engine = listener.accept().await.unwrap().0;
     client.write_all(b"asked").await.unwrap();
     client.shutdown().await.unwrap();
@@ -33,9 +33,9 @@ async fn bytes_and_ends_pass_each_way() {
     assert_eq!((&*heard, &*told), (&b"asked"[..], &b"told"[..]));
 
     drop(listener);
-    let mut client = Stream::connect(relay.path()).await.unwrap();
+    let mut client = Stream::connect(relay.dockerd().socket()).await.unwrap();
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nobody listens");
-    let why = relay.trouble().get().unwrap();
+    let why = relay.dockerd().trouble().unwrap();
     assert!(why.contains("127.0.0.1") && why.contains("refused"), "{why}");
     drop(relay);
     assert!(!path.exists());

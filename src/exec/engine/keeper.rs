@@ -11,12 +11,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{
-    client::{Client, ExecState, Stream},
-    frames::Frames,
-};
 use crate::{
-    exec::pipes::{Ends, FarReader, FarWriter},
+    dockerd::{Frames, Output, Stream},
+    exec::{
+        instance::Instance,
+        pipes::{Ends, FarReader, FarWriter},
+    },
+    model::error::Error,
     shim::{
         caller::{Channel, Inbox},
         wire::{End, Ended, MAX_REQUEST_BYTES, Message, StartReason},
@@ -37,8 +38,7 @@ const SIGNAL_BASE: i64 = 128;
 /// Stands between the engine and a run.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    client: Client,
-    exec: String,
+    instance: Instance,
     channel: Channel,
     inbox: Inbox,
     ends: Ends,
@@ -54,8 +54,8 @@ enum Over {
 }
 
 impl Keeper {
-    pub(super) fn new(client: Client, exec: String, channel: Channel, ends: Ends) -> Self {
-        Keeper { client, exec, channel, inbox: Inbox::new(MAX_REQUEST_BYTES), ends, has_exited: false }
+    pub(super) fn new(instance: Instance, channel: Channel, ends: Ends) -> Self {
+        Keeper { instance, channel, inbox: Inbox::new(MAX_REQUEST_BYTES), ends, has_exited: false }
     }
 
     /// Carries until the stream ends or the run wants no more, and says how the program ended.
@@ -98,16 +98,16 @@ impl Keeper {
     async fn wait_for_start(&mut self, from: &mut ReadHalf<Stream>, frames: &mut Frames) -> Result<bool, String> {
         let mut is_open = true;
         loop {
-            let state = self.client.state(&self.exec).await.map_err(|error| error.to_string())?;
-            if state.has_started {
+            let state = self.instance.state().await.map_err(|failure| Error::from(failure).to_string())?;
+            if state.has_started() {
                 self.say(Message::Started { pid: 0, pidfd: false, terminal: false });
                 return Ok(true);
             }
-            if !state.is_running && (!is_open || state.code.is_some_and(|code| code != 0)) {
+            if !state.is_running() && (!is_open || state.code().is_some_and(|code| code != 0)) {
                 while is_open && frames.buffer().len() < READ_BYTES {
                     is_open = from.read_buf(frames.buffer()).await.unwrap_or_default() > 0;
                 }
-                let (reason, message) = explain(&text(frames));
+                let (reason, message) = explain(&frames.text());
                 self.say(Message::StartFailed { reason, message });
                 return Ok(false);
             }
@@ -122,10 +122,10 @@ impl Keeper {
 
     async fn carry(&mut self, from: &mut ReadHalf<Stream>, frames: &mut Frames) -> Over {
         let mut asked = Instant::now();
-        let mut pending: Option<(usize, Bytes)> = None;
+        let mut pending: Option<(Output, Bytes)> = None;
         loop {
             if pending.is_none() {
-                match frames.next() {
+                match frames.piece() {
                     Ok(next) => pending = next,
                     Err(_) => return Over::Ended,
                 }
@@ -137,7 +137,7 @@ impl Keeper {
             let Keeper { channel, inbox, ends, .. } = self;
             tokio::select! {
                 wish = next_wish(channel, inbox) => match wish {
-                    Some((columns, rows)) => self.client.resize(&self.exec, columns, rows).await,
+                    Some((columns, rows)) => self.instance.resize(columns, rows).await,
                     None => return Over::Unwanted,
                 },
                 written = write_some(&mut ends.outputs, &mut pending), if pending.is_some() => {
@@ -157,7 +157,8 @@ impl Keeper {
 
     /// Asks whether the program ended, and says so.
     async fn ask(&mut self) {
-        if let Ok(ExecState { is_running: false, code: Some(code), .. }) = self.client.state(&self.exec).await {
+        let Ok(state) = self.instance.state().await else { return };
+        if let (false, Some(code)) = (state.is_running(), state.code()) {
             self.has_exited = true;
             self.say(Message::Exited { end: end_of(code), oom: false });
         }
@@ -193,9 +194,14 @@ fn room(frames: &mut Frames) -> &mut BytesMut {
 }
 
 /// Writes as much of a piece as fits. Fails when nobody reads it.
-async fn write_some(outputs: &mut [Option<FarWriter>; 2], pending: &mut Option<(usize, Bytes)>) -> io::Result<()> {
-    let Some((which, data)) = pending else { return Ok(()) };
-    if let Some(pipe) = outputs.get_mut(*which).and_then(Option::as_mut) {
+async fn write_some(outputs: &mut [Option<FarWriter>; 2], pending: &mut Option<(Output, Bytes)>) -> io::Result<()> {
+    let Some((output, data)) = pending else { return Ok(()) };
+    let [stdout, stderr] = outputs;
+    let pipe = match output {
+        Output::Stdout => stdout,
+        Output::Stderr => stderr,
+    };
+    if let Some(pipe) = pipe {
         let written = pipe.write(data).await?;
         data.advance(written);
         if !data.is_empty() {
@@ -216,14 +222,6 @@ async fn type_in(mut stdin: FarReader, mut to: WriteHalf<Stream>) {
 fn end_of(code: i64) -> End {
     let low = u8::try_from(code.rem_euclid(256)).unwrap_or_default();
     if code > SIGNAL_BASE { End::CodeOrSignal(low) } else { End::Code(low.into()) }
-}
-
-fn text(frames: &mut Frames) -> String {
-    let mut text = Vec::new();
-    while let Ok(Some((_, data))) = frames.next() {
-        text.extend_from_slice(&data);
-    }
-    String::from_utf8_lossy(&text).trim().to_owned()
 }
 
 /// Why it did not start, by the only thing there is: what the engine's runtime says in words.

@@ -4,18 +4,16 @@
 //! A task plays the keeper's part towards the run, so that everything else is as with a shim. What is lost: the engine can
 //! neither signal nor kill a program, nor tell a signal from a code, nor say what a program left running.
 
-pub(super) mod client;
-pub(super) mod frames;
 mod keeper;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
-use serde_json::json;
-
-use self::{client::Client, keeper::Keeper};
+use self::keeper::Keeper;
 use super::{
     execution::{Execution, Parts, Place},
     ids::ExecIds,
+    in_container::InContainer,
+    instance::{Command, Instance},
     limit::limit,
     living::Living,
     pipes::Pipes,
@@ -23,30 +21,13 @@ use super::{
     run::Run,
 };
 use crate::{
+    dockerd::Failure,
     model::error::{Error, Reason, Result},
     shim::caller,
 };
 
-/// Gives a container a process limit by Podman's own API: of Docker's, Podman 4 has no `update`. 0 is none.
-///
-/// Errors: RESOURCE_NOT_FOUND where the container is not there, or the engine is not Podman; ENGINE_REFUSED,
-/// ENGINE_UNAVAILABLE.
-pub(super) async fn podman_pids_limit(socket: &Path, container: &str, limit: i64) -> Result<()> {
-    let limit = if limit == 0 { -1 } else { limit };
-    let mut client = Client::connect(socket).await?;
-    client.post_to_podman(&format!("/containers/{container}/update"), &json!({"pids": {"limit": limit}})).await
-}
-
-/// Where to run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order<'a> {
-    /// The engine's socket.
-    pub(super) socket: &'a Path,
-    /// The container's full id.
-    pub(super) container: &'a str,
-    /// As whom; `None` is the container's own user.
-    pub(super) user: Option<&'a str>,
-}
+/// What the engine answers where something cannot be done now.
+const CONFLICT: u16 = 409;
 
 /// Starts a program. One that cannot be started is told by the stream.
 ///
@@ -54,41 +35,43 @@ pub(super) struct Order<'a> {
 ///
 /// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `CONTAINER_PAUSED`, `BACKEND_STOPPED`, `RESOURCE_NOT_FOUND`,
 /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
-pub(super) async fn run(order: Order<'_>, program: &Program, living: &Arc<Living>, ids: &ExecIds) -> Result<Run> {
+pub(super) async fn run(place: InContainer<'_>, program: &Program, living: &Arc<Living>, ids: &ExecIds) -> Result<Run> {
     // Checks it.
     program.to_start(false)?;
-    let mut client = Client::connect(order.socket).await?;
-    let exec = create(&mut client, order, program).await?;
+    let mut instance = Instance::create(place, command(program)).await.map_err(why)?;
     let Pipes { outputs, input, far } = Pipes::open(program.stdin, program.tty.is_none()).map_err(limit)?;
     let (channel, keeper_channel) = caller::pair().map_err(limit)?;
-    let stream = client.attach(&exec, program.tty.is_some()).await?;
+    let stream = instance.attach().await.map_err(why)?;
     if let Some(size) = program.tty {
-        client.resize(&exec, size.columns, size.rows).await;
+        instance.resize(size.columns, size.rows).await;
     }
-    let info = program.info(ids.next(), Some(order.container.to_owned()), true);
-    let keeper = Keeper::new(client, exec, keeper_channel, far.watched().map_err(limit)?);
+    let info = program.info(ids.next(), Some(place.container.to_owned()), true);
+    let keeper = Keeper::new(instance, keeper_channel, far.watched().map_err(limit)?);
     tokio::spawn(keeper.keep(stream));
     let parts =
         Parts { info, place: Place::Engine, channel, input, terminal: None, squeeze: None, grace: program.grace };
     Ok(Run::begin(Arc::new(Execution::new(parts, living)), living, outputs, program))
 }
 
-async fn create(client: &mut Client, order: Order<'_>, program: &Program) -> Result<String> {
-    let env: Vec<_> = program.env.vars.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut body = json!({
-        "AttachStdin": program.stdin == Stdin::Piped,
-        "AttachStdout": true,
-        "AttachStderr": true,
-        "Tty": program.tty.is_some(),
-        "Cmd": program.argv,
-        "Env": env,
-    });
-    for (field, value) in [("User", order.user), ("WorkingDir", program.cwd.as_deref())] {
-        if let Some(value) = value {
-            body[field] = value.into();
-        }
+fn command(program: &Program) -> Command<'_> {
+    Command {
+        argv: program.argv.clone(),
+        env: program.env.vars.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: program.cwd.as_deref(),
+        has_stdin: program.stdin == Stdin::Piped,
+        has_terminal: program.tty.is_some(),
     }
-    let created = client.post(&format!("/containers/{}/exec", order.container), &body, order.container).await?;
-    let id = created.get("Id").and_then(|id| id.as_str()).map(ToOwned::to_owned);
-    id.ok_or_else(|| Error::new(Reason::EngineRefused, order.container, "the engine made an exec without an id"))
+}
+
+/// Why there is no program. That none can be had where nothing runs is said in words only.
+fn why(failure: Failure) -> Error {
+    match failure {
+        Failure::Refused(refusal) if refusal.status == CONFLICT => {
+            let is_paused = refusal.message.contains("paused");
+            let reason = if is_paused { Reason::ContainerPaused } else { Reason::BackendStopped };
+            let message = refusal.to_string();
+            Error::new(reason, refusal.subject, message)
+        }
+        other => other.into(),
+    }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::{Said, lock};
-use crate::exec::engine::frames::Frames;
+use crate::dockerd::{Frames, Output};
 
 /// What is read at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -37,9 +37,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Carrier<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let carrier = &mut *self;
         while carrier.unread.is_empty() {
-            match carrier.frames.next() {
-                Ok(Some((0, data))) => carrier.unread = data,
-                Ok(Some((_, data))) => {
+            match carrier.frames.piece() {
+                Ok(Some((Output::Stdout, data))) => carrier.unread = data,
+                Ok(Some((Output::Stderr, data))) => {
                     let mut said = lock(&carrier.said);
                     if said.len() < MAX_SAID_BYTES {
                         said.push_str(&String::from_utf8_lossy(&data));

@@ -12,14 +12,12 @@ mod visit;
 use std::{
     io,
     os::fd::OwnedFd,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -27,12 +25,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{carrier::Carrier, near::Near};
-use super::engine::client::Client;
+use super::container::NoLink;
 use crate::{
-    model::{
-        error::{Error, Reason, Result},
-        mounts::SHIM_APART,
-    },
+    model::error::Error,
     shim::{
         caller::Channel,
         socket,
@@ -45,54 +40,25 @@ use crate::{
 pub use crate::shim::tunnel::Door;
 pub use visit::{Visit, Visits};
 
-/// A tunnel to dig.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order<'a> {
-    /// The engine's socket.
-    pub(super) socket: &'a Path,
-    /// The container's full id.
-    pub(super) container: &'a str,
-    /// As whom; `None` is the container's own user.
-    pub(super) user: Option<&'a str>,
-    /// Where those go that come to the doors in the container; `None` opens none.
-    pub(super) visits: Option<&'a Visits>,
-}
-
-/// Why there is no tunnel.
-pub(super) enum Failure {
-    /// The engine refused, or does not answer.
-    Engine(Error),
-    /// What was started says this.
-    Far(String),
-}
-
 /// What the far end says on its standard error: its beginning.
 type Said = Arc<Mutex<String>>;
 
-/// Starts the far end: the link to its resident, once that answers.
-pub(super) async fn start(order: Order<'_>) -> Result<OwnedFd, Failure> {
-    let mut client = Client::connect(order.socket).await.map_err(Failure::Engine)?;
-    let exec = create(&mut client, order).await.map_err(Failure::Engine)?;
-    let stream = client.attach(&exec, false).await.map_err(Failure::Engine)?;
-    open(stream, order.container, order.visits).await
-}
-
 /// The link to the resident at the other end of an exec's stream, once that answers. Whatever runs there is not
 /// believed: the container's root may have put it in the shim's place.
-async fn open<S>(stream: S, container: &str, visits: Option<&Visits>) -> Result<OwnedFd, Failure>
+pub(super) async fn open<S>(stream: S, container: &str, visits: Option<&Visits>) -> Result<OwnedFd, NoLink>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let failed = |error: io::Error| Failure::Engine(super::limit::limit(error));
+    let failed = |error: io::Error| NoLink::from(super::limit::limit(error));
     let said = Said::default();
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(STREAM_BYTES).initial_connection_window_size(TUNNEL_BYTES);
     builder.max_frame_size(FRAME_BYTES).max_send_buffer_size(UNSENT_BYTES).enable_push(false);
     builder.max_header_list_size(HEAD_BYTES).data_frame_budget(SMALL_FRAMES_BYTES);
-    let told = || Failure::Far(lock(&said).trim().to_owned());
+    let told = || NoLink::Shim(lock(&said).trim().to_owned());
     let begun = builder.handshake::<_, Bytes>(Carrier::new(stream, said.clone())).await;
     let (ask, mut connection) = begun.map_err(|_| told())?;
-    let ping = connection.ping_pong().ok_or_else(|| Failure::Engine(Error::bug("a tunnel without a ping")))?;
+    let ping = connection.ping_pong().ok_or_else(|| NoLink::from(Error::bug("a tunnel without a ping")))?;
     let over = CancellationToken::new();
     // Given up before it answers, it is let go of.
     let given_up = over.clone().drop_guard();
@@ -163,23 +129,6 @@ async fn hear(mut ping: h2::PingPong, over: &CancellationToken) -> Option<h2::Pi
         heard = ping.ping(h2::Ping::opaque()) => heard.ok().map(|_| ping),
         () = over.cancelled() => None,
     }
-}
-
-async fn create(client: &mut Client, order: Order<'_>) -> Result<String> {
-    let mut body = json!({
-        "AttachStdin": true,
-        "AttachStdout": true,
-        "AttachStderr": true,
-        "Tty": false,
-        "Cmd": [SHIM_APART, "shim", "tunnel"],
-    });
-    if let Some(user) = order.user {
-        body["User"] = user.into();
-    }
-    let path = format!("/containers/{}/exec", order.container);
-    let created = client.post(&path, &body, order.container).await?;
-    let id = created.get("Id").and_then(|id| id.as_str()).map(ToOwned::to_owned);
-    id.ok_or_else(|| Error::new(Reason::EngineRefused, order.container, "the engine made an exec without an id"))
 }
 
 fn lock(said: &Said) -> std::sync::MutexGuard<'_, String> {

@@ -72,8 +72,8 @@ async fn told(bytes: &[u8]) -> Result<OwnedFd, String> {
     far.shutdown().await.unwrap();
     match timeout(SOON, open(near, "c", Some(&visits))).await.expect("it is told at once") {
         Ok(link) => Ok(link),
-        Err(Failure::Far(why)) => Err(why),
-        Err(Failure::Engine(error)) => Err(error.to_string()),
+        Err(NoLink::Shim(why)) => Err(why),
+        Err(NoLink::Engine(failure)) => Err(crate::model::error::Error::from(failure).to_string()),
     }
 }
 

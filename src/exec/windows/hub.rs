@@ -2,13 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use bollard::Docker;
-
 use super::{
     engine,
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     ids::ExecIds,
+    in_container::InContainer,
     link::Link,
     living::{ExecCounts, ExecFilter, Left, Life, Living},
     program::{Cause, Containment, Program},
@@ -31,30 +30,6 @@ pub struct Hub {
     ids: Arc<ExecIds>,
     host: Arc<Link>,
     _visits: Option<Visits>,
-}
-
-/// A container to run programs in.
-#[derive(Debug, Clone, Copy)]
-pub struct InContainer<'a> {
-    /// The engine.
-    pub docker: &'a Docker,
-    /// The engine's pipe.
-    pub socket: &'a Path,
-    /// The container's full id.
-    pub container: &'a str,
-    /// As whom, as the engine takes it; `None` is the container's own user.
-    pub user: Option<&'a str>,
-    /// How it would be reached.
-    pub way: Way<'a>,
-}
-
-/// How a shim in a container would be reached.
-#[derive(Debug, Clone, Copy)]
-pub enum Way<'a> {
-    /// By a directory that it shares with the broker.
-    Shared(&'a Path),
-    /// By a tunnel.
-    Apart,
 }
 
 impl Hub {
@@ -96,8 +71,7 @@ impl Hub {
     /// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`,
     /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
     pub async fn run_in_container(&self, place: InContainer<'_>, program: &Program) -> Result<Run> {
-        let order = engine::Order { socket: place.socket, container: place.container, user: place.user };
-        engine::run(order, program, &self.living, &self.ids).await
+        engine::run(place, program, &self.living, &self.ids).await
     }
 
     /// Puts nothing into an extension's broker directory.

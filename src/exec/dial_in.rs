@@ -23,7 +23,7 @@ use crate::{
     shim::NONCE_BYTES,
 };
 
-/// How a door's name begins.
+/// How the name of one begins.
 const PREFIX: &str = "shim-";
 /// How long a caller may take to say its nonce. The shim says it at once.
 const NONCE_BOUND: Duration = Duration::from_secs(1);
@@ -32,15 +32,15 @@ const BACKLOG: i32 = 16;
 
 /// A socket for one shim to come through. Its name is new each time; it goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct DialIn {
     dir: OwnedFd,
     name: String,
     nonce: String,
     listener: UnixListener,
 }
 
-impl Door {
-    /// Opens one in `dir`, for any user in the container to dial. Doors that a broker left when it died are removed.
+impl DialIn {
+    /// Opens one in `dir`, for any user in the container to dial. Those that a broker left when it died are removed.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let dir = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         remove_dead(&dir);
@@ -48,7 +48,7 @@ impl Door {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         bind(&socket, &address(&dir, &name)?)?;
-        // The socket is there from here on: `Door` removes it, whatever follows.
+        // The socket is there from here on: `DialIn` removes it, whatever follows.
         let made = || {
             chmodat(&dir, &name, Mode::from_raw_mode(0o666), AtFlags::empty())?;
             listen(&socket, BACKLOG)
@@ -58,7 +58,7 @@ impl Door {
             return Err(error.into());
         }
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Door { dir, name, nonce: random::nonce(), listener })
+        Ok(DialIn { dir, name, nonce: random::nonce(), listener })
     }
 
     /// What the shim must read on its standard input: nonce and name, one line.
@@ -80,7 +80,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for DialIn {
     fn drop(&mut self) {
         let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
     }
@@ -100,7 +100,7 @@ fn remove_dead(dir: &OwnedFd) {
     }
 }
 
-/// Whether nobody listens. A door between bind and listen looks dead too, but then its shim was not told of it yet.
+/// Whether nobody listens. One between bind and listen looks dead too, but then its shim was not told of it yet.
 fn is_dead(dir: &OwnedFd, name: &str) -> bool {
     let probe = || -> io::Result<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -125,12 +125,12 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[tokio::test]
-    async fn a_door_goes_and_a_dead_one_is_removed() {
+    async fn one_goes_and_a_dead_one_is_removed() {
         let temp = tempfile::tempdir().unwrap();
         let names = || fs::read_dir(temp.path()).unwrap().count();
         drop(std::os::unix::net::UnixListener::bind(temp.path().join("shim-dead")).unwrap());
-        let first = Door::open(temp.path()).unwrap();
-        let second = Door::open(temp.path()).unwrap();
+        let first = DialIn::open(temp.path()).unwrap();
+        let second = DialIn::open(temp.path()).unwrap();
         assert_eq!(names(), 2);
         assert_ne!(first.order(), second.order());
         drop((first, second));
@@ -140,16 +140,16 @@ mod tests {
     #[tokio::test]
     async fn a_peer_of_no_container_is_turned_away() {
         let temp = tempfile::tempdir().unwrap();
-        let door = Door::open(temp.path()).unwrap();
-        let path = temp.path().join(&door.name);
-        let nonce = door.nonce.clone();
+        let dial_in = DialIn::open(temp.path()).unwrap();
+        let path = temp.path().join(&dial_in.name);
+        let nonce = dial_in.nonce.clone();
         let dial = async move {
             let mut stream = UnixStream::connect(path).await.unwrap();
             tokio::io::AsyncWriteExt::write_all(&mut stream, nonce.as_bytes()).await.unwrap();
             stream.read(&mut [0]).await.unwrap()
         };
         tokio::select! {
-            _ = door.admit(ID) => panic!("let in"),
+            _ = dial_in.admit(ID) => panic!("let in"),
             read = dial => assert_eq!(read, 0),
         }
     }
