@@ -3,7 +3,7 @@
 //! Programs that we run cannot leave: keepers and the resident are subreapers, so an orphan's next parent is still one of
 //! ours. One that kills both its keeper and the resident becomes the broker's own child, where that is a subreaper too.
 
-use std::fs;
+use crate::peer::Stat;
 
 /// The longest chain that is followed.
 const MAX_DEPTH: usize = 4096;
@@ -17,23 +17,15 @@ pub(super) struct Process {
     pub(super) started_ticks: u64,
 }
 
-/// What `/proc/<pid>/stat` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
-    is_zombie: bool,
-    parent: i32,
-    started_ticks: u64,
-}
-
 impl Process {
     /// The process that has this number now.
     pub(super) fn of(pid: i32) -> Option<Self> {
-        Some(Process { pid, started_ticks: stat_of(pid)?.started_ticks })
+        Some(Process { pid, started_ticks: Stat::of(pid)?.started_ticks })
     }
 
     /// Whether it still runs; a zombie does not.
     pub(super) fn is_alive(&self) -> bool {
-        stat_of(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.is_zombie)
+        Stat::of(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.is_zombie)
     }
 }
 
@@ -54,13 +46,13 @@ fn walk(pid: i32, ancestors: &[Process]) -> Option<bool> {
         if ancestors.contains(&at) {
             return Some(true);
         }
-        let Stat { parent, .. } = stat_of(at.pid)?;
+        let parent = Stat::of(at.pid)?.parent;
         if parent <= 0 {
             return Some(false);
         }
         let above = Process::of(parent)?;
         // Unless `at` is still its child now, `above` may be a stranger that took the number of a parent that died.
-        let now = stat_of(at.pid)?;
+        let now = Stat::of(at.pid)?;
         if (now.parent, now.started_ticks) != (parent, at.started_ticks) {
             return None;
         }
@@ -69,22 +61,8 @@ fn walk(pid: i32, ancestors: &[Process]) -> Option<bool> {
     None
 }
 
-fn stat_of(pid: i32) -> Option<Stat> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The name in parentheses may hold anything, so fields are counted from its end.
-fn parse(stat: &str) -> Option<Stat> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let is_zombie = fields.next()? == "Z";
-    let parent = fields.next()?.parse().ok()?;
-    Some(Stat { is_zombie, parent, started_ticks: fields.nth(17)?.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -102,18 +80,5 @@ mod tests {
         assert!(!below.is_alive());
         assert!(descends_from(pid, &[own]), "a process that is gone is kept out");
         assert!(!descends_from(pid, &[]));
-    }
-
-    #[test]
-    fn a_hostile_name_changes_nothing() {
-        let stat = format!("7 (a) R 1 (x) S 42 {} 99 0", "0 ".repeat(17));
-        assert_eq!(parse(&stat), Some(Stat { is_zombie: false, parent: 42, started_ticks: 99 }));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in ".*") {
-            let _ = parse(&text);
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! containers call at.
 
 pub mod socket;
+mod stat;
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +16,10 @@ use rustix::{
 };
 use tokio::net::UnixStream;
 
+pub use stat::Stat;
+
 /// `SO_PEERPIDFD` of Linux 6.5.
 const SO_PEERPIDFD: libc::c_int = 77;
-/// Flag of a process that is ending, in the ninth field of `/proc/<pid>/stat`.
-const PF_EXITING: u64 = 0x4;
 
 /// The process at the other end of a socket.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub fn place_of(pid: i32) -> Option<Place> {
     let read = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     let (own, of_peer) = (read("self")?, read(&pid.to_string())?);
     // The cgroups of a process that is ending are those of nobody (v1).
-    if is_ending(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)? {
+    if Stat::of(pid)?.is_ending {
         return None;
     }
     Some(place_in(&of_peer, &containers_in(&own)))
@@ -103,12 +104,6 @@ fn containers_in(cgroups: &str) -> BTreeSet<&str> {
 fn ids_in(text: &str) -> impl Iterator<Item = &str> {
     let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
     text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_id)
-}
-
-/// Reads `/proc/<pid>/stat`. The name in parentheses may hold anything, so fields are counted from its end.
-fn is_ending(stat: &str) -> Option<bool> {
-    let flags: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(6)?.parse().ok()?;
-    Some(flags & PF_EXITING != 0)
 }
 
 /// The group of the process that connected, and its other groups, as they were when it did.

@@ -19,6 +19,8 @@ use rustix::{
     },
 };
 
+use crate::peer::Stat;
+
 /// Buries every child that has ended. True when no child is left, living or dead.
 pub(super) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
     loop {
@@ -123,19 +125,11 @@ fn descendants_by_scan(own: Pid, spared: impl Fn(Pid) -> bool) -> Vec<(Pid, Pid)
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
-    stat_field(pid, 1).and_then(Pid::from_raw)
+    Pid::from_raw(Stat::of(pid.as_raw_pid())?.parent)
 }
 
 /// The number of the session a process is in, 0 for one that this PID namespace cannot name; `None` once the process is
 /// gone. From `/proc`, because `getsid` answers 0 for a process that is being buried at that moment.
 pub(crate) fn session_of(pid: Pid) -> Option<i32> {
-    stat_field(pid, 3)
-}
-
-/// A number from `/proc/<pid>/stat`: field 1 is the parent, 3 the session.
-fn stat_field(pid: Pid, field: usize) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, so the fields are counted from its end; the state is field 0.
-    let number = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field)?.parse().ok()?;
-    (number >= 0).then_some(number)
+    Some(Stat::of(pid.as_raw_pid())?.session).filter(|session| *session >= 0)
 }

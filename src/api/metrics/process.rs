@@ -7,6 +7,8 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
+use crate::peer::Stat;
+
 /// What this process has; `None` for what the system does not say.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -21,12 +23,11 @@ impl Process {
         // Less the one by which it is looked.
         let descriptors = fs::read_dir("/proc/self/fd").ok().map(|found| (found.count() as u64).saturating_sub(1));
         let resident_bytes = fs::read_to_string("/proc/self/statm").ok().as_deref().and_then(resident_pages);
-        let cpu_ticks = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(ticks);
         Process {
             descriptors,
             most_descriptors: getrlimit(Resource::Nofile).current,
             resident_bytes: resident_bytes.map(|pages| pages * page_size() as u64),
-            cpu_seconds: cpu_ticks.map(|ticks| ticks as f64 / clock_ticks_per_second() as f64),
+            cpu_seconds: Stat::of_own().map(|own| own.cpu_ticks as f64 / clock_ticks_per_second() as f64),
         }
     }
 }
@@ -36,14 +37,6 @@ fn resident_pages(statm: &str) -> Option<u64> {
     statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Time in the program and in the kernel for it, of `/proc/<pid>/stat`. The name in parentheses may hold anything, so
-/// fields are counted from its end.
-fn ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user + system)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,7 +44,6 @@ mod tests {
     #[test]
     fn the_system_says_what_this_process_has() {
         assert_eq!(resident_pages("100 20 3 4 0 5 0\n"), Some(20));
-        assert_eq!(ticks("1 (a) b) S 1 2 3 4 5 6 7 8 9 10 40 2 13"), Some(42));
         let Process { descriptors, most_descriptors, resident_bytes, cpu_seconds } = Process::now();
         assert!(descriptors > Some(2) && descriptors < most_descriptors, "{descriptors:?} of {most_descriptors:?}");
         assert!(resident_bytes > Some(1 << 20) && cpu_seconds.is_some());
