@@ -4,6 +4,8 @@
 pub mod api;
 pub mod app;
 pub mod backend;
+#[cfg(unix)]
+mod beneath;
 pub mod cli;
 pub mod client;
 mod clock;

@@ -184,8 +184,8 @@ impl Engine {
     }
 
     /// Watches from now on whether its socket appears.
-    pub fn arrival(&self) -> Arrival {
-        Arrival::of(self.socket())
+    pub fn watch_socket(&self) -> SocketWatch {
+        SocketWatch::of(self.socket())
     }
 
     /// Completes when the engine, which answers now, ceases to: its stream of events ends with it.

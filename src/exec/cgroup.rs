@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::ancestry::Process;
-use crate::user::User;
+use crate::{beneath::open_dir, user::User};
 
 /// How its name begins; then the process namespace, the broker, when it started, and a number.
 const PREFIX: &str = "longshore";
@@ -187,10 +187,6 @@ fn cgroup2_mount(line: &str) -> Option<(String, PathBuf)> {
     }
     let mut fields = before.split(' ').skip(3);
     Some((fields.next()?.to_owned(), fields.next()?.into()))
-}
-
-fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn names(dir: &OwnedFd) -> Vec<String> {

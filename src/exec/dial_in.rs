@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, chmodat, open, unlinkat},
+    fs::{AtFlags, CWD, Mode, chmodat, unlinkat},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 use tokio::{
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    beneath::open_dir,
     peer::{self, Place},
     random,
     shim::NONCE_BYTES,
@@ -42,7 +43,7 @@ pub(super) struct DialIn {
 impl DialIn {
     /// Opens one in `dir`, for any user in the container to dial. Those that a broker left when it died are removed.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let dir = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let dir = open_dir(CWD, dir)?;
         remove_dead(&dir);
         let name = format!("{PREFIX}{:016x}", random::number());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

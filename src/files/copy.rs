@@ -15,11 +15,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, sta
 
 use super::{
     name::refused,
-    open::{open_dir, walk},
     tree::unreadable,
     unpack::{Item, Limits, Run},
 };
-use crate::{model::error::Result, user::User};
+use crate::{
+    beneath::{open_dir, walk},
+    model::error::Result,
+    user::User,
+};
 
 /// Hands every entry at and below `path` to `run`.
 pub(super) fn copy(source: &Dir, path: &Path, limits: &Limits, reader: Option<&User>, run: &mut Run<'_>) -> Result<()> {

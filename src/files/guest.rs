@@ -13,12 +13,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, openat, statat, statx, unlinkat},
+    fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinkat},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
 use crate::{
+    beneath::mount_of,
     local::Stream,
     model::error::{Error, Reason, Result},
 };
@@ -42,7 +43,7 @@ pub enum Found {
     Special,
     /// A socket with a second name, perhaps one from elsewhere.
     HardLinked,
-    /// A socket on another file system, mounted over the name.
+    /// A socket on another mount, put over the name.
     Foreign,
 }
 
@@ -71,7 +72,7 @@ impl fmt::Display for Found {
             Found::Directory => "a directory",
             Found::Special => "a pipe or a device",
             Found::HardLinked => "a socket with a second name",
-            Found::Foreign => "a socket on another file system",
+            Found::Foreign => "a socket on another mount",
         })
     }
 }
@@ -166,15 +167,16 @@ impl GuestDir {
         }
     }
 
-    /// Opens the socket without connecting and makes sure that it is one, in this very directory.
+    /// Opens the socket without connecting and makes sure that it is one, in this very directory. One with a second name is
+    /// refused: the broker may what no container may, and dials for it. The shim need not ask (`shim/guest`).
     fn open_socket(&self, name: &str) -> Result<OwnedFd, DialError> {
         component(name).map_err(DialError::Other)?;
         let fd = openat(&self.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let found = facts(fd.as_fd())?;
+        let found = fstat(&fd)?;
         let not = |found| Err(DialError::NotASocket(found));
-        match FileType::from_raw_mode(found.mode) {
-            FileType::Socket if found.place != facts(self.fd.as_fd())?.place => not(Found::Foreign),
-            FileType::Socket if found.names > 1 => not(Found::HardLinked),
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Socket if mount_of(&fd)? != mount_of(&self.fd)? => not(Found::Foreign),
+            FileType::Socket if found.st_nlink > 1 => not(Found::HardLinked),
             FileType::Socket => Ok(fd),
             FileType::Symlink => not(Found::Symlink),
             FileType::RegularFile => not(Found::File),
@@ -188,32 +190,6 @@ impl AsFd for GuestDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// What decides whether a socket is the extension's own.
-struct Facts {
-    mode: u32,
-    names: u32,
-    place: Place,
-}
-
-/// Where a file lies. The mount says more than the device: one file system can be mounted twice, and on overlayfs files
-/// and directories may have different devices.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Mount(u64),
-    /// Before Linux 5.8.
-    Device(u32, u32),
-}
-
-fn facts(fd: BorrowedFd<'_>) -> Result<Facts, Errno> {
-    let found = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
-    let place = if StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID) {
-        Place::Mount(found.stx_mnt_id)
-    } else {
-        Place::Device(found.stx_dev_major, found.stx_dev_minor)
-    };
-    Ok(Facts { mode: u32::from(found.stx_mode), names: found.stx_nlink, place })
 }
 
 fn component(name: &str) -> io::Result<()> {

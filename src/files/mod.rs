@@ -18,8 +18,6 @@ mod copy;
 mod links;
 mod meter;
 mod name;
-#[cfg(unix)]
-mod open;
 #[cfg_attr(windows, path = "windows/private.rs")]
 mod private;
 #[cfg_attr(windows, path = "windows/tree.rs")]

@@ -1,5 +1,5 @@
-//! Removes a tree that somebody hostile may have made, and may still be changing: no link is followed, no other file
-//! system entered, depth does not matter, and what cannot be removed is listed instead of stopping the rest.
+//! Removes a tree that somebody hostile may have made, and may still be changing: no link is followed, no other mount
+//! entered, depth does not matter, and what cannot be removed is listed instead of stopping the rest.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -16,7 +16,7 @@ use rustix::{
 };
 
 pub use super::leftovers::Leftovers;
-use super::open::open_dir;
+use crate::beneath::{mount_of, open_dir};
 
 /// Directories open at a time; what lies deeper is moved up first.
 const MAX_OPEN: usize = 64;
@@ -56,7 +56,7 @@ pub fn remove(path: &Path) -> Result<(), Leftovers> {
 
 /// As [`remove`], in an open directory. `shown` is its path for the report.
 pub(super) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<(), Leftovers> {
-    let mut removal = Removal { left: Leftovers::default(), device: None, moved: 0 };
+    let mut removal = Removal { left: Leftovers::default(), mount: None, moved: 0 };
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(_) => removal.tree(parent, name, shown),
@@ -67,8 +67,8 @@ pub(super) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -
 /// One removal under way.
 struct Removal {
     left: Leftovers,
-    /// The file system it began on; others are not entered.
-    device: Option<u64>,
+    /// The mount it began on; others are not entered.
+    mount: Option<u64>,
     /// Directories moved up so far, for their names.
     moved: u64,
 }
@@ -176,13 +176,11 @@ impl Removal {
             }
             other => other?,
         };
-        let stat = fstat(&fd)?;
-        #[allow(clippy::useless_conversion, reason = "its type differs between platforms")]
-        let device = u64::from(stat.st_dev);
-        if *self.device.get_or_insert(device) != device {
+        let mount = mount_of(&fd)?;
+        if *self.mount.get_or_insert(mount) != mount {
             return Err(Errno::XDEV);
         }
-        if stat.st_mode & 0o700 != 0o700 {
+        if fstat(&fd)?.st_mode & 0o700 != 0o700 {
             // Fails where it is not ours; then so does what follows, and that is reported.
             let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
         }
@@ -246,6 +244,11 @@ mod tests {
         os::unix::fs::{PermissionsExt, symlink},
     };
 
+    use rustix::{
+        mount::{MountPropagationFlags, mount_bind, mount_change},
+        thread::{UnshareFlags, unshare_unsafe},
+    };
+
     use super::*;
     use crate::model::error::{Error, Reason};
 
@@ -300,6 +303,32 @@ mod tests {
         }
         remove(&tree).unwrap();
         assert!(!tree.exists());
+    }
+
+    /// What is mounted below stays, also where it lies on the same disk.
+    #[test]
+    fn no_mount_is_entered() {
+        let temp = tempfile::tempdir().unwrap();
+        let (tree, outside) = (temp.path().join("tree"), temp.path().join("outside"));
+        fs::create_dir_all(tree.join("a/in")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else can mount anything; then everything must go.
+            return remove(&tree).unwrap();
+        }
+        let remove_beside = || {
+            // SAFETY: this thread is the test's own, and what it shares no more is its mounts.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            mount_bind(&outside, tree.join("a/in")).unwrap();
+            remove(&tree).unwrap_err()
+        };
+        let left = std::thread::scope(|scope| scope.spawn(remove_beside).join().unwrap());
+        let found: Vec<_> = left.listed.iter().map(|(path, error)| (path.clone(), error.raw_os_error())).collect();
+        assert_eq!(found, [(tree.join("a/in"), Some(Errno::XDEV.raw_os_error()))]);
+        assert!(outside.join("kept").exists());
+        remove(&tree).unwrap();
     }
 
     /// A plain user meets what a container's root left behind: the rest goes, and what stays is named.

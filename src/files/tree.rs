@@ -21,11 +21,13 @@ use rustix::{
 use super::{
     links,
     name::refused,
-    open::{open_dir, walk},
     remove::remove_entry,
     unpack::{Limits, Top, Unpacked},
 };
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    beneath::{open_dir, walk},
+    model::error::{Error, Reason, Result},
+};
 
 /// Warnings kept one by one; beyond them they are only counted.
 const MAX_WARNINGS: usize = 100;

@@ -18,6 +18,7 @@ use rustix::{
 };
 
 use super::wire::{ConnectReason, Message};
+use crate::beneath::{mount_of, open_dir};
 
 /// How long a full queue of a listener is waited for.
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
@@ -29,7 +30,9 @@ pub(super) const SWEEP_BOUND: Duration = Duration::from_secs(600);
 /// Why there is no connection, and what to tell.
 type Failure = (ConnectReason, String);
 
-/// Connects to the socket `name` below `dir` without following a link or leaving the directory's file system.
+/// Connects to the socket `name` below `dir` without following a link or leaving the directory's mount. Unlike the broker
+/// (`files/guest`) it takes a socket with a second name as well: it has the rights of the container's own user, who can
+/// reach whatever that leads to without us.
 pub(super) fn connect_to(dir: &str, name: &str) -> Result<OwnedFd, Failure> {
     let target = open_socket(dir, name)?;
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(explain)?;
@@ -45,7 +48,7 @@ fn open_socket(dir: &str, name: &str) -> Result<OwnedFd, Failure> {
     let not_a_socket = || (ConnectReason::NotASocket, format!("{name}: not a socket in {dir}"));
     let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = openat(CWD, dir, step | OFlags::DIRECTORY, Mode::empty()).map_err(explain)?;
-    let device = fstat(&at).map_err(explain)?.st_dev;
+    let mount = mount_of(&at).map_err(explain)?;
     let mut parts = Path::new(name).components().peekable();
     while let Some(part) = parts.next() {
         let Component::Normal(part) = part else { return Err(not_a_socket()) };
@@ -54,7 +57,7 @@ fn open_socket(dir: &str, name: &str) -> Result<OwnedFd, Failure> {
             Errno::NOTDIR | Errno::LOOP => not_a_socket(),
             error => explain(error),
         })?;
-        if fstat(&at).map_err(explain)?.st_dev != device {
+        if mount_of(&at).map_err(explain)? != mount {
             return Err(not_a_socket());
         }
     }
@@ -83,7 +86,9 @@ fn explain(error: Errno) -> Failure {
     (why, io::Error::from(error).to_string())
 }
 
-/// Empties `dir` within `bound`: no link is followed and no other mount entered. The directory itself stays.
+/// Empties `dir` within `bound`: no link is followed and no other mount entered. The directory itself stays. The broker's own
+/// way (`files/remove`) names what stays and takes as long as it takes; here somebody may go on filling the directory, and
+/// nobody hears names.
 pub(super) fn clear(dir: &str, bound: Duration) -> Message {
     match Clearing::of(dir, bound).and_then(Clearing::run) {
         Ok((removed, left)) => Message::Cleared { removed, left },
@@ -94,7 +99,7 @@ pub(super) fn clear(dir: &str, bound: Duration) -> Message {
 /// Directories below the top one are moved up into it before they are emptied, so that no depth can exhaust anything.
 struct Clearing {
     top: OwnedFd,
-    mount: String,
+    mount: u64,
     removed: u64,
     moved: u64,
     /// The last number that a directory which was moved up was named by.
@@ -181,16 +186,6 @@ impl Clearing {
             }
         }
     }
-}
-
-fn open_dir(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// The mount that a descriptor lies on; two bind mounts of one file system differ here and not in their device.
-fn mount_of(fd: &OwnedFd) -> Result<String, Errno> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(|_| Errno::IO)?;
-    info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(|id| id.trim().to_owned()).ok_or(Errno::IO)
 }
 
 #[cfg(test)]
