@@ -16,12 +16,13 @@ use tokio::net::{UnixListener, UnixSocket};
 
 use super::activation;
 use crate::{
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        platform::MAX_SOCKET_PATH_BYTES,
+    },
     user::access::Access,
 };
 
-/// Longest path that fits into a socket address, without the closing NUL.
-pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 

@@ -6,10 +6,8 @@ use std::{
 };
 
 use super::{EngineFiles, LogFormat};
-use crate::model::audit::Audit;
+use crate::model::{audit::Audit, platform::MAX_SOCKET_PATH_BYTES};
 
-/// Bytes of a Unix socket's path, without the NUL at its end.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Where pipes of this machine are.
 const PIPES: &str = r"\\.\pipe\";
 /// Longest name of a pipe.

@@ -19,6 +19,7 @@ use crate::{
         extension::{BackendRecord, Installed},
         journal::ChangeKind,
         mounts::GUEST_DIR,
+        platform::CONTAINER_ROOT,
         reference::ExtensionId,
         registration::{Address, Protocol, Speech},
     },
@@ -31,7 +32,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 /// Who connects in a container: its root, who may what anybody made there; where root was stripped of that right, the
 /// container's own user, who is most likely to have made it.
-const INSIDE_USERS: [Option<&str>; 2] = [Some("0:0"), None];
+const INSIDE_USERS: [Option<&str>; 2] = [Some(CONTAINER_ROOT), None];
 
 /// Whom a call is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

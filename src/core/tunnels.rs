@@ -11,11 +11,9 @@ use tokio::sync::mpsc;
 use super::{Broker, view::ContainerView};
 use crate::{
     exec::{Door, InContainer, Visit},
-    model::{error::Result, extension::ResourceKind, labels, reference::ExtensionId},
+    model::{error::Result, extension::ResourceKind, labels, platform::CONTAINER_ROOT, reference::ExtensionId},
 };
 
-/// Who may open doors in a container.
-const ROOT: &str = "0:0";
 /// When a tunnel that broke off is dug again at first, and at most; one that held for longer begins anew.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -120,7 +118,7 @@ impl Broker {
 
     /// Has a tunnel, and waits until it breaks off.
     async fn tunnel(&self, container: &str) -> Result<()> {
-        let (user, way) = (Some(ROOT), self.way_apart().await?);
+        let (user, way) = (Some(CONTAINER_ROOT), self.way_apart().await?);
         let place = InContainer { dockerd: self.engine.dockerd(), container, user, way };
         let link = self.hub.container(place).await?;
         link.closed().await;

@@ -16,6 +16,7 @@ use super::Engine;
 use crate::model::{
     error::{Error, Reason, Result},
     mounts::Mounts,
+    platform::CONTAINER_ROOT,
 };
 
 /// The image with nothing in it, there only while it is needed.
@@ -65,7 +66,7 @@ impl Engine {
         let body = ContainerCreateBody {
             image: Some(image.into()),
             entrypoint: Some(program.map(ToOwned::to_owned).collect()),
-            user: Some("0:0".into()),
+            user: Some(CONTAINER_ROOT.into()),
             labels: Some(self.origin.labels("sweeper")),
             network_disabled: Some(true),
             host_config: Some(HostConfig { mounts: Some(mounts.list()), ..Default::default() }),

@@ -30,7 +30,7 @@ const START_BOUND: Duration = Duration::from_secs(10);
 /// How long the engine may take to see that a container ended.
 const ENGINE_LAG: Duration = Duration::from_millis(250);
 /// How much of what is said about a failure is kept, in bytes.
-const MAX_SAID_BYTES: usize = 2 << 10;
+pub(super) const MAX_SAID_BYTES: usize = 2 << 10;
 
 /// Why there is no link.
 pub(super) enum NoLink {

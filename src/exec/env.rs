@@ -1,5 +1,7 @@
 //! The environment that a program on the host begins with.
 
+use crate::model::platform::DEFAULT_PATH;
+
 /// What programs get of the broker's environment; everything else may be a secret of the user's.
 const PASSED: [&str; 11] = [
     "HOME",
@@ -14,9 +16,6 @@ const PASSED: [&str; 11] = [
     "WAYLAND_DISPLAY",
     "SSH_AUTH_SOCK",
 ];
-
-/// Where programs are found when the broker itself was given no PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The base for programs on the host, as `RunRequest.env` documents it: the PATH with the extension's own programs
 /// first, some variables of the broker, and the extension's id. `var` reads the broker's environment.

@@ -34,6 +34,7 @@ use crate::{
     model::{
         error::{Error, Reason, Result},
         mounts::SHIM_NAME,
+        platform::CONTAINER_ROOT,
     },
     shim::socket,
     user::User,
@@ -108,9 +109,6 @@ struct Host {
     /// Why they get none.
     no_base: String,
 }
-
-/// Who can do anything that anybody can in a container.
-const ROOT: &str = "0:0";
 
 /// Container id and user.
 type ContainerKey = (String, Option<String>);
@@ -228,7 +226,7 @@ impl Hub {
                 self.place_copy(broker_dir).await?;
             }
             // Nobody else can open doors there.
-            let visits = self.options.visits.as_ref().filter(|_| user == Some(ROOT));
+            let visits = self.options.visits.as_ref().filter(|_| user == Some(CONTAINER_ROOT));
             let link = container::start(place, visits).await?;
             let (id, squeeze) = (container.to_owned(), self.squeeze(dockerd, container));
             let target = Target::Container { id, squeeze, carried: matches!(way, Way::Apart) };
@@ -379,7 +377,7 @@ impl Hub {
         copy::usable(&self.options.shim).map(|_| ())
     }
 
-    /// The process ids of the shims on the host that live.
+    /// The process ids of the shims on the host that live: what tests kill and look for, and nothing else asks for.
     pub fn host_pids(&self) -> Vec<i32> {
         lock(&self.host).shims.iter().filter(|shim| shim.is_alive()).map(|shim| shim.pid).collect()
     }

@@ -11,6 +11,7 @@ mod copy;
 mod dial;
 #[cfg(unix)]
 mod dial_in;
+mod drain;
 mod engine;
 #[cfg_attr(windows, path = "windows/env.rs")]
 mod env;
@@ -18,7 +19,6 @@ mod execution;
 mod handle;
 #[cfg_attr(windows, path = "windows/hub.rs")]
 mod hub;
-mod idle;
 mod ids;
 mod in_container;
 #[cfg_attr(windows, path = "windows/input.rs")]

@@ -16,9 +16,9 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{
+    drain::Drain,
     execution::{Execution, Facts, KeeperState},
     handle::ExecHandle,
-    idle::Idle,
     left_over::LeftOver,
     living::Living,
     output::Output,
@@ -44,9 +44,9 @@ pub struct Run {
     /// Which output is read first next time, so that neither starves.
     turn: usize,
     start_told: bool,
-    end: End,
+    end: Telling,
     /// How long the output may be open and empty after the end.
-    drain: Idle,
+    drain: Drain,
     /// Waits for what a terminal still hands on.
     settling: Option<Silence>,
     /// The limit of idleness.
@@ -59,7 +59,7 @@ pub struct Run {
 }
 
 #[derive(Debug)]
-enum End {
+enum Telling {
     NotYet,
     Known(Exit),
     Told,
@@ -89,7 +89,7 @@ impl Run {
         let reading =
             Reading { drain: program.drain_timeout, idle: program.limits.idle, max_bytes: program.limits.output_bytes };
         let exec_id = execution.info.id.clone();
-        let mut run = Run::ended(exec_id, End::NotYet, reading);
+        let mut run = Run::ended(exec_id, Telling::NotYet, reading);
         run.settling = (execution.info.tty || cfg!(windows)).then(|| Silence::new(SETTLING));
         run.outputs = outputs;
         run.execution = Some(execution);
@@ -99,10 +99,10 @@ impl Run {
     /// A program that was not even tried.
     pub(super) fn not_started(exec_id: String, reason: StartReason, message: String) -> Self {
         let exit = Exit { outcome: Outcome::start_failure(reason, message), oom: false };
-        Run::ended(exec_id, End::Known(exit), Reading::default())
+        Run::ended(exec_id, Telling::Known(exit), Reading::default())
     }
 
-    fn ended(exec_id: String, end: End, reading: Reading) -> Self {
+    fn ended(exec_id: String, end: Telling, reading: Reading) -> Self {
         Run {
             exec_id,
             execution: None,
@@ -110,7 +110,7 @@ impl Run {
             turn: 0,
             start_told: false,
             end,
-            drain: Idle::new(reading.drain),
+            drain: Drain::new(reading.drain),
             settling: None,
             idle: reading.idle.map(Silence::new),
             last_output: Instant::now(),
@@ -133,23 +133,23 @@ impl Run {
     /// Notes the end, once it is known, and how much output was written before it.
     fn note_end(&mut self, facts: Facts) {
         if facts.has_exited
-            && matches!(self.end, End::NotYet)
+            && matches!(self.end, Telling::NotYet)
             && let Some(exit) = self.execution.as_ref().and_then(|execution| execution.exit())
         {
             let on_its_way = if self.settling.is_some() { TERMINAL_BYTES } else { 0 };
             self.outputs.iter_mut().for_each(|output| output.note_end(on_its_way));
             self.last_output = Instant::now();
-            self.end = End::Known(exit);
+            self.end = Telling::Known(exit);
         }
     }
 
     /// Tells the end, once it is known and nothing that was written before it is left.
     fn take_end(&mut self) -> Option<Event> {
-        if self.outputs.iter().any(Output::is_owed) || !matches!(self.end, End::Known(_)) {
+        if self.outputs.iter().any(Output::is_owed) || !matches!(self.end, Telling::Known(_)) {
             return None;
         }
-        match mem::replace(&mut self.end, End::Told) {
-            End::Known(exit) => Some(Event::Exited(exit)),
+        match mem::replace(&mut self.end, Telling::Told) {
+            Telling::Known(exit) => Some(Event::Exited(exit)),
             _ => None,
         }
     }
@@ -194,7 +194,7 @@ impl Run {
     /// What follows when no output can be read now: the end, or the last event.
     fn poll_without_output(&mut self, facts: Facts, have_ended: bool, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if !have_ended
-            && matches!(self.end, End::Known(_))
+            && matches!(self.end, Telling::Known(_))
             && let Some(settling) = &mut self.settling
         {
             ready!(settling.poll(self.last_output, cx));
@@ -203,7 +203,7 @@ impl Run {
         if let Some(exited) = self.take_end() {
             return Poll::Ready(Some(exited));
         }
-        if !matches!(self.end, End::Told) {
+        if !matches!(self.end, Telling::Told) {
             self.poll_idle(facts, cx);
             return Poll::Pending;
         }
@@ -269,7 +269,7 @@ impl Stream for Run {
             return Poll::Ready(Some(exited));
         }
         // A fast program writes before its keeper has told that it started.
-        if facts.pid.is_none() && matches!(run.end, End::NotYet) {
+        if facts.pid.is_none() && matches!(run.end, Telling::NotYet) {
             return Poll::Pending;
         }
         match run.poll_output(cx) {

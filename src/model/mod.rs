@@ -13,6 +13,7 @@ pub mod journal;
 pub mod labels;
 pub mod manifest;
 pub mod mounts;
+pub mod platform;
 pub mod problem;
 pub mod reference;
 pub mod registration;

@@ -3,6 +3,7 @@
 use super::{
     error::{Error, Reason, Result},
     manifest::SocketName,
+    platform::MAX_SOCKET_PATH_BYTES,
 };
 
 /// The version of the protocol that this broker speaks.
@@ -17,8 +18,6 @@ const MAX_INSTANCE_BYTES: usize = 128;
 const MAX_SOFTWARE_BYTES: usize = 256;
 /// Longest text about its health, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
-/// Longest path of a socket on the host, in bytes: so much fits into an address.
-const MAX_PATH_BYTES: usize = 107;
 
 /// What an endpoint speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,10 +244,11 @@ fn guest_socket(name: &str) -> Result<Address> {
 }
 
 fn host_socket(path: String) -> Result<Address> {
-    if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !path.bytes().any(|byte| byte == 0) {
+    if path.starts_with('/') && path.len() <= MAX_SOCKET_PATH_BYTES && !path.bytes().any(|byte| byte == 0) {
         return Ok(Address::Host(path));
     }
-    let message = format!("socket {path:?}: on the host it is an absolute path of at most {MAX_PATH_BYTES} bytes");
+    let message =
+        format!("socket {path:?}: on the host it is an absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes");
     Err(invalid("socket", message))
 }
 

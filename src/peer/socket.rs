@@ -13,10 +13,11 @@ use rustix::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Place, is_alive, place_of};
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    platform::MAX_SOCKET_PATH_BYTES,
+};
 
-/// Longest path that fits into a socket address, without the closing NUL.
-const MAX_ADDRESS_BYTES: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -110,7 +111,7 @@ impl Socket {
     /// Its address as DOCKER_HOST spells it. Where its path is too long for one, a path through this process leads to it,
     /// which whoever runs as the same user can follow for as long as the process lives.
     pub fn address(&self) -> String {
-        match self.path.to_str().filter(|path| path.len() <= MAX_ADDRESS_BYTES) {
+        match self.path.to_str().filter(|path| path.len() <= MAX_SOCKET_PATH_BYTES) {
             Some(path) => format!("unix://{path}"),
             None => format!("unix:///proc/{}/fd/{}/{}", std::process::id(), self.dir.as_raw_fd(), self.name),
         }
@@ -144,7 +145,7 @@ mod tests {
             let second = Socket::bind(dir, NAME, own).unwrap();
             let address = second.address();
             let path = address.strip_prefix("unix://").unwrap();
-            assert!(path.len() <= MAX_ADDRESS_BYTES, "{path}");
+            assert!(path.len() <= MAX_SOCKET_PATH_BYTES, "{path}");
             let connected = UnixStream::connect(path).await.unwrap();
             assert_eq!(second.caller(&second.accept().await.unwrap(), |_| false), Ok(Caller::Host));
             drop(connected);

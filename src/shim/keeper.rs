@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, kill_process, pidfd_o
 use super::{
     cage::Cage,
     channel::Channel,
-    ending::{Ending, Watch},
+    felling::{Felling, Watch},
     oom::OomCounter,
     signals::Signals,
     start::{Stdio, start},
@@ -132,8 +132,8 @@ impl Keeper<'_> {
 
     fn end(mut self, grace: Duration) -> io::Result<bool> {
         let cage = self.means.cage.as_ref();
-        let ending = Ending { signals: self.means.signals, grace, bound: KILL_BOUND, cage };
-        let ended = ending.run(&mut self);
+        let felling = Felling { signals: self.means.signals, grace, bound: KILL_BOUND, cage };
+        let ended = felling.run(&mut self);
         self.channel.say(&[Message::Ended(ended)], &[]);
         match ended.survivors {
             0 => Ok(!cage.is_some_and(Cage::was_killed)),

@@ -8,7 +8,7 @@
 mod cage;
 pub mod caller;
 mod channel;
-mod ending;
+mod felling;
 mod guest;
 mod keeper;
 mod oom;

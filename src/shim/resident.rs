@@ -25,7 +25,7 @@ use rustix::{
 use super::{
     cage::{Cage, Cages},
     channel::Channel,
-    ending::{Ending, Unwatched},
+    felling::{Felling, Unwatched},
     guest,
     keeper::{self, Means},
     oom::OomCounter,
@@ -244,7 +244,7 @@ impl Resident {
             let _ = signals.wait(None, Some(deadline.saturating_duration_since(Instant::now())));
             self.reap();
         }
-        Ending { signals, grace: Duration::ZERO, bound: LAST_KILL_BOUND, cage: None }.run(&mut Unwatched);
+        Felling { signals, grace: Duration::ZERO, bound: LAST_KILL_BOUND, cage: None }.run(&mut Unwatched);
         if let Some(cages) = self.cages {
             cages.remove();
         }

@@ -23,9 +23,7 @@ use rustix::{
 };
 
 use super::wire::{Start, StartReason};
-
-/// Where programs are looked up when the environment has no PATH; what the engine sets in a container that names none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::model::platform::DEFAULT_PATH;
 
 /// Why a program was not started, and what to tell.
 pub(super) type Failure = (StartReason, String);

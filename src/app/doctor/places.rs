@@ -12,9 +12,9 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::BOUND;
 use crate::{
-    api::listener::{MAX_SOCKET_PATH_BYTES, check_directory},
+    api::listener::check_directory,
     files::layout::check_owner,
-    model::{checkup::Check, error::Result},
+    model::{checkup::Check, error::Result, platform::MAX_SOCKET_PATH_BYTES},
 };
 
 /// Less than this on the disk and the store may not be written.

@@ -13,7 +13,7 @@ use crate::{
     cli::{
         NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
     },
-    model::shell,
+    model::{platform::MAX_SOCKET_PATH_BYTES, shell},
     pb,
 };
 use clap::Args;
@@ -32,8 +32,6 @@ use tokio::{
 const SOCKET_VARIABLE: &str = "LONGSHORE_BACKEND_SOCKET";
 /// In an argument, stands for the path of the socket.
 const SOCKET_PLACEHOLDER: &str = "{socket}";
-/// Longest path that a Unix socket can have (`sun_path` without its final NUL).
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Time between asking a process to end and killing it.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -16,14 +16,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    platform::DEFAULT_PATH,
+};
 
 pub use find::Search;
 
 /// How long `config` may take. It opens a few small files and asks nobody.
 const CONFIG_LIMIT: Duration = Duration::from_secs(60);
-/// Where programs are looked for by Compose itself, which needs none for what it is run for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// No environment file, by a name Compose accepts.
 const NO_FILE: &str = if cfg!(windows) { "NUL" } else { "/dev/null" };
 
@@ -82,7 +83,8 @@ impl Environment {
         let mut all: Vec<(OsString, OsString)> =
             granted.map(|(name, value)| (name.clone().into(), value.clone().into())).collect();
         all.extend([
-            ("PATH".into(), PATH.into()),
+            // It needs no program for what it is run for.
+            ("PATH".into(), DEFAULT_PATH.into()),
             ("HOME".into(), self.home.clone().into()),
             ("DOCKER_HOST".into(), self.docker_host.clone().into()),
             ("DOCKER_CONFIG".into(), self.docker_config.clone().into()),

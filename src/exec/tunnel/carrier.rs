@@ -11,12 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::{Said, lock};
-use crate::dockerd::{Frames, Output};
+use crate::{
+    dockerd::{Frames, Output},
+    exec::container::MAX_SAID_BYTES,
+};
 
 /// What is read at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
-/// How much of what the far end says about a failure is kept, in bytes.
-const MAX_SAID_BYTES: usize = 2 << 10;
 
 /// What the far end writes to its standard output, and what it reads.
 pub(super) struct Carrier<S> {

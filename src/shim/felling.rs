@@ -12,7 +12,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 const WALK_BOUND: Duration = Duration::from_millis(200);
 
 /// How a tree is to be ended.
-pub(super) struct Ending<'a> {
+pub(super) struct Felling<'a> {
     /// Signals of this process.
     pub(super) signals: &'a Signals,
     /// Time between TERM and KILL; none: no TERM.
@@ -44,7 +44,7 @@ impl Watch for Unwatched {
     fn stuck(&mut self) {}
 }
 
-impl Ending<'_> {
+impl Felling<'_> {
     /// Ends it.
     pub(super) fn run(&self, watch: &mut impl Watch) -> Ended {
         let mut ended = Ended { caged: self.cage.is_some(), ..Ended::default() };

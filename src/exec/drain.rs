@@ -10,16 +10,16 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long the output was open and empty after the end.
 #[derive(Debug)]
-pub(super) struct Idle {
+pub(super) struct Drain {
     left: Duration,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Idle {
-    /// Idle for that long altogether, and it is over.
+impl Drain {
+    /// Open and empty for that long altogether, and it is over.
     pub(super) fn new(left: Duration) -> Self {
-        Idle { left, since: None, timer: None }
+        Drain { left, since: None, timer: None }
     }
 
     /// Counts on. Ready when the time is used up.
