@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{MAX_PIECE_BYTES, Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
 use crate::{
-    core::{Broker, InstallRequest, ListOptions, Subject, Updated, Work},
+    core::{Broker, InstallRequest, ListOptions, Progress, Subject, Updated, Work},
     model::{
         error::{Error, Reason},
         problem::Severity,
@@ -44,6 +44,21 @@ impl Wanted {
             uid,
         })
     }
+}
+
+fn caller_uid<T>(request: &Request<T>) -> Option<u32> {
+    request.extensions().get::<Peer>().map(|peer| peer.uid)
+}
+
+/// What takes progress, and where it comes out as messages.
+fn progress<M: Send + 'static>(
+    message: impl Fn(pb::Progress) -> M + Send + Sync + 'static,
+) -> (impl Fn(Progress) + Send + Sync + 'static, mpsc::Receiver<Result<M, Status>>) {
+    let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
+    let tell = move |progress| {
+        let _ = sender.try_send(Ok(message(convert::progress(progress))));
+    };
+    (tell, receiver)
 }
 
 /// Progress as it comes, and behind it how the work ended. Without `detach` the work is undone when the stream is dropped
@@ -99,21 +114,11 @@ impl ExtensionService for Extensions {
 
     async fn install(&self, request: Request<pb::InstallRequest>) -> Result<Response<Self::InstallStream>, Status> {
         use pb::install_response::Event;
-        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
-        let request = request.into_inner();
-        let detach = request.detach;
-        let wanted = Wanted {
-            source: request.source,
-            accept: request.accept_grants,
-            trust: request.trust,
-            ready_timeout: request.ready_timeout,
-        };
-        let request = wanted.read(uid).map_err(status)?;
-        let (events, progress) = mpsc::channel(PROGRESS_QUEUE);
-        let work = self.0.clone().start_install(request, move |progress| {
-            let event = Event::Progress(convert::progress(progress));
-            let _ = events.try_send(Ok(pb::InstallResponse { event: Some(event) }));
-        });
+        let uid = caller_uid(&request);
+        let pb::InstallRequest { source, accept_grants, trust, ready_timeout, detach } = request.into_inner();
+        let wanted = Wanted { source, accept: accept_grants, trust, ready_timeout };
+        let (tell, progress) = progress(|progress| pb::InstallResponse { event: Some(Event::Progress(progress)) });
+        let work = self.0.clone().start_install(wanted.read(uid).map_err(status)?, tell);
         let done = |view| pb::InstallResponse { event: Some(Event::Installed(convert::extension(view))) };
         Ok(Response::new(until_stopped(follow(work, progress, done, detach), self.0.stopping())))
     }
@@ -122,21 +127,11 @@ impl ExtensionService for Extensions {
 
     async fn update(&self, request: Request<pb::UpdateRequest>) -> Result<Response<Self::UpdateStream>, Status> {
         use pb::update_response::Event;
-        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
-        let request = request.into_inner();
-        let detach = request.detach;
-        let wanted = Wanted {
-            source: request.source,
-            accept: request.accept_grants,
-            trust: request.trust,
-            ready_timeout: request.ready_timeout,
-        };
-        let request = wanted.read(uid).map_err(status)?;
-        let (events, progress) = mpsc::channel(PROGRESS_QUEUE);
-        let work = self.0.clone().start_update(request, move |progress| {
-            let event = Event::Progress(convert::progress(progress));
-            let _ = events.try_send(Ok(pb::UpdateResponse { event: Some(event) }));
-        });
+        let uid = caller_uid(&request);
+        let pb::UpdateRequest { source, accept_grants, trust, ready_timeout, detach } = request.into_inner();
+        let wanted = Wanted { source, accept: accept_grants, trust, ready_timeout };
+        let (tell, progress) = progress(|progress| pb::UpdateResponse { event: Some(Event::Progress(progress)) });
+        let work = self.0.clone().start_update(wanted.read(uid).map_err(status)?, tell);
         let done = |updated: Updated| {
             let updated = pb::Updated {
                 extension: Some(convert::extension(updated.view)),
@@ -153,7 +148,7 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::UninstallRequest>,
     ) -> Result<Response<pb::UninstallResponse>, Status> {
-        let uid = request.extensions().get::<Peer>().map(|peer| peer.uid);
+        let uid = caller_uid(&request);
         let request = request.into_inner();
         if request.extension.is_empty() {
             return Err(status(convert::invalid("extension", "say which extension: its id, such as org/name")));

@@ -117,14 +117,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
                 self.counted(terms(Ending::CutOff), trace, told(passthrough::carry(broker, request)))
             }
             path => {
-                let is_ours = passthrough::is_ours(path);
-                let terms = terms(if is_ours { Ending::CutOff } else { Ending::Stopped });
+                let terms = terms(library_ending(path));
                 let mut request = request.map(tonic::body::Body::new);
                 request.extensions_mut().insert(self.peer.clone());
                 if let Some(session) = session {
                     request.extensions_mut().insert(session);
                 }
-                self.counted(terms, trace, routed(routes, request, is_ours))
+                self.counted(terms, trace, routed(routes, request))
             }
         }
     }
@@ -159,12 +158,14 @@ fn told(answer: impl Future<Output = Result<http::Response<Reply>>>) -> impl Fut
     answer.unwrap_or_else(|error| refusal(status(error)))
 }
 
+/// How a call ends that the library's router answers, when the broker stops.
+pub(super) fn library_ending(path: &str) -> Ending {
+    if passthrough::is_ours(path) { Ending::CutOff } else { Ending::Stopped }
+}
+
 /// What the library's router answers, with a reason for its own refusals.
-pub(super) async fn routed(
-    routes: Routes,
-    request: http::Request<tonic::body::Body>,
-    is_ours: bool,
-) -> http::Response<Reply> {
+pub(super) async fn routed(routes: Routes, request: http::Request<tonic::body::Body>) -> http::Response<Reply> {
+    let is_ours = passthrough::is_ours(request.uri().path());
     let Ok(response) = routes.oneshot(request).await;
     status::reasoned(response, is_ours).map(Reply::Library)
 }

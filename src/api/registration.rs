@@ -11,7 +11,7 @@ use super::{
     Streamed,
     calls::{Answering, Calls, CountedBody, Ending, Terms},
     convert, deadline,
-    front::routed,
+    front::{library_ending, routed},
     reply::refusal,
     status::{status, unreadable},
     trace::{Subject, note_extension},
@@ -94,11 +94,10 @@ impl hyper::service::Service<http::Request<Incoming>> for ExtensionDoor {
                 self.front.calls.begin(terms(Ending::CutOff), trace).answer(refused)
             }
             Ok(registrant) => {
-                let is_ours = path.starts_with("/longshore.");
-                let terms = terms(if is_ours { Ending::CutOff } else { Ending::Stopped });
+                let terms = terms(library_ending(path));
                 let mut request = request.map(tonic::body::Body::new);
                 request.extensions_mut().insert(registrant);
-                self.front.calls.begin(terms, trace).answer(routed(self.front.routes.clone(), request, is_ours))
+                self.front.calls.begin(terms, trace).answer(routed(self.front.routes.clone(), request))
             }
         }
     }

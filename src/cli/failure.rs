@@ -7,7 +7,11 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::{INTERRUPTED, advice, text::plain_lines, view::grant::NeedView};
+use super::{
+    INTERRUPTED, advice,
+    text::{plain_lines, without_number},
+    view::grant::NeedView,
+};
 use crate::pb;
 
 /// Exit code when the reader of our output has gone, as a shell reports a death by SIGPIPE.
@@ -198,10 +202,10 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What the operating system says, without the number that Rust adds.
+/// What the operating system says, as the middle of a sentence.
 fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = without_number(&text);
     text.chars().next().map(|first| first.to_lowercase().chain(text.chars().skip(1)).collect()).unwrap_or_default()
 }
 

@@ -91,6 +91,11 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{ending}")
 }
 
+/// What the operating system says, without the number that Rust adds.
+pub(super) fn without_number(text: &str) -> &str {
+    text.split(" (os error").next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -145,9 +145,10 @@ impl Broker {
                     None => found.as_ref().ok().and_then(|found| self.health(&installed.id, backend, found)),
                 };
                 let found_or = found.as_deref().map_err(Clone::clone);
-                let facts = self.backend_facts(&installed, backend, found_or, health.as_ref()).await;
+                let known = (attached, health);
+                let facts = self.backend_facts(&installed, backend, found_or, known).await;
                 containers = found.unwrap_or_default();
-                Some(BackendFacts { attached, health, ..facts })
+                Some(facts)
             }
         };
         let facts = Facts {
@@ -215,10 +216,10 @@ impl Broker {
         installed: &Installed,
         backend: &BackendRecord,
         containers: std::result::Result<&[ContainerView], String>,
-        health: Option<&Health>,
+        (attached, health): (bool, Option<Health>),
     ) -> BackendFacts {
         let is_seen = containers.is_ok() && backend.built;
-        let socket = match (health, &backend.socket) {
+        let socket = match (&health, &backend.socket) {
             // What it says itself is the last word.
             (Some(Health { ready: true, .. }), _) if is_seen => Some(SocketFacts::Answers),
             (Some(Health { ready: false, .. }), _) if is_seen => Some(self.while_silent(installed, backend).await),
@@ -232,8 +233,8 @@ impl Broker {
             exit_code: container.exit_code,
         };
         BackendFacts {
-            attached: false,
-            health: None,
+            attached,
+            health,
             built: backend.built,
             containers: containers.map(|containers| containers.iter().map(facts).collect()),
             socket,

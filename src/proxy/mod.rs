@@ -49,9 +49,6 @@ pub type GrpcLanes = lanes::Lanes<forward::Calls>;
 /// HTTP/2 connections for exchanges.
 pub type HttpLanes = lanes::Lanes<http2::Requests>;
 
-/// Longest a backend may take to accept a connection, unless configured.
-pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
-
 /// One HTTP header line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderLine {
@@ -140,11 +137,13 @@ impl HeaderLine {
 
 // === impl Limits ===
 
+/// For tests: the broker's own are in its configuration.
+#[cfg(any(test, feature = "fuzzing"))]
 impl Default for Limits {
     /// 5 seconds to connect, no other time limit, 3 MiB of body in memory without a bound.
     fn default() -> Self {
         Limits {
-            connect: DEFAULT_CONNECT,
+            connect: Duration::from_secs(5),
             head: None,
             idle: None,
             total: None,

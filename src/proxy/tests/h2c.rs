@@ -21,9 +21,7 @@ use crate::proxy::{Exchange, Length, Part, Piece, RequestHead, Tunnelled, Upload
 
 /// A backend whose requests are all served alike; it ends with the value.
 struct Server {
-    dir: TempDir,
-    accepted: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
+    backend: Counting,
     lanes: HttpLanes,
 }
 
@@ -35,16 +33,7 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        let accepted = Arc::<AtomicUsize>::default();
-        let counted = accepted.clone();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, counted.fetch_add(1, Ordering::Relaxed)));
-            }
-        });
-        Server { dir, accepted, task, lanes: HttpLanes::default() }
+        Server { backend: Counting::start(serve), lanes: HttpLanes::default() }
     }
 
     /// Each request is handed to `serve`.
@@ -66,7 +55,7 @@ impl Server {
     }
 
     async fn fetch_within(&self, request: Request, limits: &Limits) -> Result<Response> {
-        let socket = self.dir.path().join("s");
+        let socket = self.backend.socket();
         let dial = || async { Ok(Dialled::Http2(UnixStream::connect(&socket).await.unwrap())) };
         let route = Route { backend: "org/ext", pool: None, lanes: &self.lanes, dial };
         timeout(PATIENCE, fetch(route, request, limits)).await.expect("the fetch hangs").map(whole)
@@ -77,7 +66,7 @@ impl Server {
     }
 
     async fn open(&self, head: &RequestHead, upload: Upload) -> Result<Exchange> {
-        let socket = self.dir.path().join("s");
+        let socket = self.backend.socket();
         let dial = || async { Ok(Dialled::Http2(UnixStream::connect(&socket).await.unwrap())) };
         let route = Route { backend: "org/ext", pool: None, lanes: &self.lanes, dial };
         let limits = Limits::default();
@@ -85,13 +74,7 @@ impl Server {
     }
 
     fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+        self.backend.accepted()
     }
 }
 

@@ -14,9 +14,7 @@ use crate::proxy::{Answer, CarriedBody, GrpcLanes, forward};
 
 /// A backend whose connections are all served alike, and counted.
 struct Server {
-    dir: TempDir,
-    accepted: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
+    backend: Counting,
     lanes: GrpcLanes,
 }
 
@@ -25,20 +23,11 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-        let accepted = Arc::<AtomicUsize>::default();
-        let counted = accepted.clone();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, counted.fetch_add(1, Ordering::Relaxed)));
-            }
-        });
-        Server { dir, accepted, task, lanes: GrpcLanes::default() }
+        Server { backend: Counting::start(serve), lanes: GrpcLanes::default() }
     }
 
     async fn call(&self) -> Result<http::Response<Answer>> {
-        let socket = self.dir.path().join("s");
+        let socket = self.backend.socket();
         let dial = || async { Ok(UnixStream::connect(&socket).await.unwrap()) };
         let body = CarriedBody::new(Full::new(Bytes::from_static(b"call")).map_err(|never| match never {}));
         let call = http::Request::post("http://localhost/a.B/C").body(body).unwrap();
@@ -47,13 +36,7 @@ impl Server {
     }
 
     fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+        self.backend.accepted()
     }
 }
 

@@ -1,6 +1,15 @@
 //! Fetches against hand-written backends on real Unix sockets.
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -29,6 +38,46 @@ mod upload;
 
 /// Nothing here may take this long.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A backend whose connections are all served alike, and counted; it ends with the value.
+struct Counting {
+    dir: TempDir,
+    accepted: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Counting {
+    /// Each connection is handed to `serve`, with how many came before it.
+    fn start<F>(serve: impl Fn(UnixStream, usize) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let accepted = Arc::<AtomicUsize>::default();
+        let counted = accepted.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, counted.fetch_add(1, Ordering::Relaxed)));
+            }
+        });
+        Counting { dir, accepted, task }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// A backend that serves one connection; what its handler returns is what [`Backend::end`] gives.
 struct Backend<T> {

@@ -7,7 +7,7 @@ use crate::{
         NOT_EXECUTABLE, NOT_FOUND,
         console::Console,
         failure::Failure,
-        text::{count, span},
+        text::{count, span, without_number},
     },
     pb::{self, exited::Outcome},
 };
@@ -83,9 +83,9 @@ fn termination_message(termination: &pb::Termination) -> Option<String> {
     }
 }
 
-/// What the system says, without the number that Rust adds.
+/// What the system says.
 fn start_text(failure: &pb::StartFailure) -> String {
-    let text = failure.message.split(" (os error").next().unwrap_or_default();
+    let text = without_number(&failure.message);
     if failure.reason == "DIRECTORY_NOT_FOUND" { format!("working directory {text}") } else { text.to_owned() }
 }
 
