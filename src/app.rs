@@ -122,7 +122,10 @@ fn metrics_at(path: &Path, spans: Arc<SpanCounts>) -> Result<MetricsAt> {
 }
 
 /// The engine; where it is not on a socket of this machine, by one at `own` that leads there while the second value is held.
-/// Errors: CONFIG_INVALID, FILE_FAILED.
+///
+/// # Errors
+///
+/// `CONFIG_INVALID`, `FILE_FAILED`.
 fn reach(engine: &EngineAddress, own: &Path) -> Result<(Dockerd, Option<Relay>)> {
     let (dockerd, relay) = match engine {
         EngineAddress::Unix(path) | EngineAddress::Pipe(path) => (Dockerd::at(path), None),
@@ -134,7 +137,11 @@ fn reach(engine: &EngineAddress, own: &Path) -> Result<(Dockerd, Option<Relay>)>
     Ok((dockerd.known_as(engine.to_string()), relay))
 }
 
-/// A socket that leads to an engine that is not on one. Errors: CONFIG_INVALID, FILE_FAILED.
+/// A socket that leads to an engine that is not on one.
+///
+/// # Errors
+///
+/// `CONFIG_INVALID`, `FILE_FAILED`.
 fn relay_to(engine: &EngineAddress, at: &Path) -> Result<Relay> {
     let far = match engine {
         EngineAddress::Unix(_) | EngineAddress::Pipe(_) => return Err(Error::bug("a relay to a socket")),

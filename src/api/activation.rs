@@ -19,7 +19,9 @@ const FIRST_PASSED_FD: RawFd = 3;
 
 /// The listening socket that was passed to this process, with its path; `None` where none was.
 ///
-/// Errors: CONFIG_INVALID, FILE_FAILED.
+/// # Errors
+///
+/// `CONFIG_INVALID`, `FILE_FAILED`.
 pub(super) fn passed_socket() -> Result<Option<(OwnedFd, PathBuf)>> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(std::process::id()) {

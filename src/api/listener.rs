@@ -81,7 +81,9 @@ impl ControlSocket {
     /// Takes the socket that systemd passed, else binds `path`: bind, then mode 0600, then listen, so that nobody can
     /// connect in between, in a directory that only we may enter. A stale socket is removed after it was probed.
     ///
-    /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
+    /// # Errors
+    ///
+    /// `ALREADY_RUNNING`, `CONFIG_INVALID`, `FILE_FAILED`.
     pub fn open(path: &Path, admitted: Option<&Admitted>) -> Result<Self> {
         if let Some((passed, passed_path)) = activation::passed_socket()? {
             let listener = UnixListener::from_std(passed.into());
@@ -93,7 +95,9 @@ impl ControlSocket {
 
     /// Binds `path`, which an argument chooses, in the same way, whatever systemd passed.
     ///
-    /// Errors: those of [`ControlSocket::open`].
+    /// # Errors
+    ///
+    /// Those of [`ControlSocket::open`].
     pub fn bind(path: &Path, argument: &str, admitted: Option<&Admitted>) -> Result<Self> {
         check_length(path, argument)?;
         let directory = prepare_directory(path, admitted.is_some())?;
@@ -184,7 +188,9 @@ fn check_is_passed(directory: &Path) -> Result<()> {
 
 /// Whether a directory may hold the control socket: it is ours, and closed to writing by others.
 ///
-/// Errors: CONFIG_INVALID, FILE_FAILED.
+/// # Errors
+///
+/// `CONFIG_INVALID`, `FILE_FAILED`.
 pub fn check_directory(directory: &Path) -> Result<()> {
     let found = fs::metadata(directory).map_err(|e| failed(directory, "looking at the directory", e))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0;

@@ -36,14 +36,18 @@ pub struct ControlSocket {
 impl ControlSocket {
     /// Makes the pipe: the first of its name, so that no other process answers in our place, and for this user alone.
     ///
-    /// Errors: ALREADY_RUNNING, CONFIG_INVALID, FILE_FAILED.
+    /// # Errors
+    ///
+    /// `ALREADY_RUNNING`, `CONFIG_INVALID`, `FILE_FAILED`.
     pub fn open(name: &Path, admitted: Option<&Admitted>) -> Result<Self> {
         Self::bind(name, "--socket", admitted)
     }
 
     /// The same for a pipe that another argument chooses.
     ///
-    /// Errors: those of [`ControlSocket::open`].
+    /// # Errors
+    ///
+    /// Those of [`ControlSocket::open`].
     pub fn bind(name: &Path, argument: &str, _admitted: Option<&Admitted>) -> Result<Self> {
         let shown = name.display().to_string();
         let listener = Listener::bind(name).map_err(|error| match error.kind() {

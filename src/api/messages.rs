@@ -22,7 +22,7 @@ use super::MAX_REQUEST_BYTES;
 use crate::model::error::{Error, Reason, Result};
 
 /// What is before each message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 /// The key and the length of a field that is data: one byte, and a varint.
 const MAX_FIELD_BYTES: usize = 1 + 10;
 

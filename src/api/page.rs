@@ -18,7 +18,11 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Reads the fields of a request. Errors: REQUEST_INVALID, PAGE_TOKEN_INVALID.
+    /// Reads the fields of a request.
+    ///
+    /// # Errors
+    ///
+    /// `REQUEST_INVALID`, `PAGE_TOKEN_INVALID`.
     pub(super) fn read(size: i32, token: &str) -> Result<Page> {
         let size = match usize::try_from(size) {
             Ok(0) => DEFAULT_SIZE,
@@ -32,7 +36,11 @@ impl Page {
         Ok(Page { size, after })
     }
 
-    /// The key, where keys are numbers; `None` for the first page. Errors: PAGE_TOKEN_INVALID.
+    /// The key, where keys are numbers; `None` for the first page.
+    ///
+    /// # Errors
+    ///
+    /// `PAGE_TOKEN_INVALID`.
     pub(super) fn after_number(&self) -> Result<Option<i64>> {
         match self.after.as_str() {
             "" => Ok(None),

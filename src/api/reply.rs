@@ -16,11 +16,12 @@ use prost::{
 };
 use tonic::Status;
 
-use super::{messages::key_of, passthrough::Carried, status::status};
+use super::{
+    messages::{PREFIX_BYTES, key_of},
+    passthrough::Carried,
+    status::status,
+};
 use crate::{model::error::Error, proxy};
-
-/// What is before each message: that it is not compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 
 /// Some of a body, in two pieces side by side, so that what comes from elsewhere is framed without being copied.
 #[derive(Debug)]

@@ -24,7 +24,9 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// Errors: those of [`Layout::open`].
+    /// # Errors
+    ///
+    /// Those of [`Layout::open`].
     pub(super) fn open(config: &Config) -> Result<Self> {
         let path = &config.data_dir;
         match &config.system {

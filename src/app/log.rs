@@ -13,7 +13,9 @@ use crate::{
 
 /// Begins to log, within a runtime; the value sends spans, where they are sent.
 ///
-/// Errors: CONFIG_INVALID.
+/// # Errors
+///
+/// `CONFIG_INVALID`.
 pub(super) fn start(config: &Config) -> Result<Option<Sender>> {
     let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| {
         Error::new(Reason::ConfigInvalid, "log", format!("log: {:?} is no filter: {e}", config.log.filter))

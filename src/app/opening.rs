@@ -76,7 +76,11 @@ impl Opening {
         Arc::new(Brokers::new(callers, Box::new(open)))
     }
 
-    /// Opens one. Errors: `ALREADY_RUNNING`, `CONFIG_INVALID`, `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
+    /// Opens one.
+    ///
+    /// # Errors
+    ///
+    /// `ALREADY_RUNNING`, `CONFIG_INVALID`, `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
     async fn open(&self, uid: u32) -> Result<Arc<Broker>> {
         let layout = self.data.layout(uid)?;
         let behalf = self.behalf(uid)?;

@@ -36,8 +36,11 @@ pub fn main(args: &RepairArgs) -> ExitCode {
     }
 }
 
-/// What there is to say. Errors: ALREADY_RUNNING, CONFIG_INVALID, ENGINE_UNAVAILABLE, FILE_FAILED, STORE_NEWER,
-/// STORE_UNWRITABLE.
+/// What there is to say.
+///
+/// # Errors
+///
+/// `ALREADY_RUNNING`, `CONFIG_INVALID`, `ENGINE_UNAVAILABLE`, `FILE_FAILED`, `STORE_NEWER`, `STORE_UNWRITABLE`.
 async fn run(args: &RepairArgs) -> Result<String> {
     let config = config::load(&ServeArgs::from(args))?;
     check_directory(&config.data_dir)?;

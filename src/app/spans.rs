@@ -45,7 +45,9 @@ pub(super) struct Sender {
 impl Sender {
     /// Begins, within a runtime. The collector need not be there.
     ///
-    /// Errors: CONFIG_INVALID.
+    /// # Errors
+    ///
+    /// `CONFIG_INVALID`.
     pub(super) fn begin(endpoint: &str) -> Result<(Sender, SdkTracer)> {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(SEND_LIMIT).build();
         let mut exporter = exporter.map_err(|error| {

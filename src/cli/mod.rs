@@ -32,8 +32,10 @@ use crate::config::{DoctorArgs, RepairArgs, ServeArgs};
 pub use self::command::ClientCommand;
 use self::{console::Console, failure::Failure};
 
+/// What shells add to the number of a signal that ended a program.
+const SIGNAL_BASE: u8 = 128;
 /// Exit code after Ctrl-C, as a shell reports a death by SIGINT.
-const INTERRUPTED: u8 = 130;
+const INTERRUPTED: u8 = SIGNAL_BASE + 2;
 /// Exit code when the program is there and cannot be executed, as shells have it.
 const NOT_EXECUTABLE: u8 = 126;
 /// Exit code when there is no such program, as shells have it.

@@ -43,8 +43,11 @@ impl Apart {
 }
 
 impl Broker {
-    /// Whether the engine's containers can have directories of the broker: they run on its kernel. Errors:
-    /// ENGINE_UNAVAILABLE while that is not known.
+    /// Whether the engine's containers can have directories of the broker: they run on its kernel.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE` while that is not known.
     pub async fn shares_files(&self) -> Result<bool> {
         let ask = async || Ok(self.engine.kernels().await?.are_one());
         self.apart.shared.get_or_try_init(ask).await.copied()
@@ -73,7 +76,9 @@ impl Broker {
 
     /// What an extension's containers have of the broker, made or not.
     ///
-    /// Errors: ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`.
     pub(super) async fn mounts(&self, id: &ExtensionId) -> Result<Mounts> {
         let directory = self.layout.extension(id);
         Ok(match self.shares_files().await? {
@@ -84,7 +89,9 @@ impl Broker {
 
     /// The same, there from now on. Volumes are on the ledger.
     ///
-    /// Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED, FILE_FAILED, SHIM_UNAVAILABLE, PROJECT_NAME_TAKEN.
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`, `FILE_FAILED`, `SHIM_UNAVAILABLE`, `PROJECT_NAME_TAKEN`.
     pub(super) async fn have_mounts(&self, installed: &Installed) -> Result<Mounts> {
         let mounts = self.mounts(&installed.id).await?;
         if let Mounts::Apart { guest, .. } = &mounts {
@@ -145,8 +152,11 @@ impl Broker {
         Ok(())
     }
 
-    /// Makes a volume of ours, for an extension or for all: whether it is new. Errors: PROJECT_NAME_TAKEN where somebody
-    /// else made one of that name.
+    /// Makes a volume of ours, for an extension or for all: whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// `PROJECT_NAME_TAKEN` where somebody else made one of that name.
     async fn make_volume(&self, name: &str, extension: &str, there: &[Volume]) -> Result<bool> {
         let mark = Mark { kind: ResourceKind::Volume, extension, generation: 0, name, nonce: "" };
         if let Some(volume) = there.iter().find(|volume| volume.name == name) {

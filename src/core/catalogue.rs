@@ -195,7 +195,11 @@ impl Catalogue {
     }
 }
 
-/// Asks the engine for its objects. Errors: ENGINE_UNAVAILABLE.
+/// Asks the engine for its objects.
+///
+/// # Errors
+///
+/// `ENGINE_UNAVAILABLE`.
 pub(super) async fn objects(engine: &Engine, wanted: impl Fn(ResourceKind) -> bool) -> Result<Vec<(Key, Object)>> {
     let mut objects: Vec<(Key, Object)> = Vec::new();
     if wanted(ResourceKind::Container) {

@@ -20,7 +20,11 @@ pub(super) enum BackendContainer {
 }
 
 impl BackendContainer {
-    /// The container, where it runs. Errors: BACKEND_STOPPED, BACKEND_STARTING, CONTAINER_PAUSED.
+    /// The container, where it runs.
+    ///
+    /// # Errors
+    ///
+    /// `BACKEND_STOPPED`, `BACKEND_STARTING`, `CONTAINER_PAUSED`.
     pub(super) fn running(self, id: &ExtensionId) -> Result<ContainerDetails> {
         let stopped = |message: String| Error::new(Reason::BackendStopped, id.as_str(), message);
         match self {

@@ -52,8 +52,10 @@ impl Broker {
     /// gateway, with a configuration of the extension's own. That holds none of the user's logins, for which there is no
     /// grant; what the extension logs in to stays its own.
     ///
-    /// Errors: ARGV_INVALID for options that lead to another engine or configuration, REQUEST_INVALID for such variables,
-    /// GRANTS_REQUIRED, DOCKER_CLI_NOT_FOUND, FILE_FAILED, SHIM_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `ARGV_INVALID` for options that lead to another engine or configuration, `REQUEST_INVALID` for such variables,
+    /// `GRANTS_REQUIRED`, `DOCKER_CLI_NOT_FOUND`, `FILE_FAILED`, `SHIM_UNAVAILABLE`.
     pub(super) async fn run_docker(
         &self,
         installed: &Installed,
@@ -120,14 +122,19 @@ impl Broker {
 
     /// All containers as the engine's API lists them, unchanged. Options: `all`, `limit`, `size`, `filters`.
     ///
-    /// Errors: EXTENSION_NOT_FOUND, REQUEST_INVALID, GRANTS_REQUIRED (`engine.read`), ENGINE_UNAVAILABLE, ENGINE_REFUSED.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `REQUEST_INVALID`, `GRANTS_REQUIRED` (`engine.read`), `ENGINE_UNAVAILABLE`,
+    /// `ENGINE_REFUSED`.
     pub async fn engine_containers_json(&self, id: &ExtensionId, options: &ListOptions) -> Result<Bytes> {
         self.engine_json(id, "/containers/json", options).await
     }
 
     /// All images as the engine's API lists them, unchanged. Options: `all`, `digests`, `filters`.
     ///
-    /// Errors: as [`Broker::engine_containers_json`].
+    /// # Errors
+    ///
+    /// As [`Broker::engine_containers_json`].
     pub async fn engine_images_json(&self, id: &ExtensionId, options: &ListOptions) -> Result<Bytes> {
         self.engine_json(id, "/images/json", options).await
     }

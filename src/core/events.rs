@@ -134,7 +134,11 @@ impl Events {
         self.token(self.now())
     }
 
-    /// Reads a token: its place, and whether it is of this run. Errors: RESUME_TOKEN_EXPIRED.
+    /// Reads a token: its place, and whether it is of this run.
+    ///
+    /// # Errors
+    ///
+    /// `RESUME_TOKEN_EXPIRED`.
     fn place(&self, token: &str) -> Result<(Place, bool)> {
         let parts: Vec<&str> = token.split('.').collect();
         let [epoch, stored, run, number] = parts[..] else { return Err(expired()) };
@@ -183,7 +187,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next event. Errors: RESUME_TOKEN_EXPIRED where the watcher has fallen too far behind.
+    /// The next event.
+    ///
+    /// # Errors
+    ///
+    /// `RESUME_TOKEN_EXPIRED` where the watcher has fallen too far behind.
     pub async fn next(&mut self) -> Result<Arc<Told>> {
         loop {
             let told = match self.backlog.pop_front() {
@@ -221,7 +229,9 @@ impl Broker {
 
     /// Watches what happens, from a token on or from now on.
     ///
-    /// Errors: RESUME_TOKEN_EXPIRED.
+    /// # Errors
+    ///
+    /// `RESUME_TOKEN_EXPIRED`.
     pub async fn watch_events(&self, token: Option<&str>, extension: Option<&ExtensionId>) -> Result<Watch> {
         let events = self.events.clone();
         let newest = events.told.subscribe();

@@ -23,7 +23,9 @@ impl Broker {
 
     /// One of them by its id; of `extension` only, where that is given.
     ///
-    /// Errors: EXEC_NOT_FOUND.
+    /// # Errors
+    ///
+    /// `EXEC_NOT_FOUND`.
     pub fn exec(&self, extension: Option<&ExtensionId>, exec_id: &str) -> Result<ExecHandle> {
         let found = self.hub.find(exec_id);
         found.filter(|exec| extension.is_none_or(|extension| exec.info().owner == extension.as_str())).ok_or_else(

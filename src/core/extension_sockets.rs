@@ -69,7 +69,9 @@ impl ExtensionSockets {
     /// Opens the socket of an extension in `dir`, in the place of one that a broker left there. One that is open stays.
     /// Processes on the host that are `barred` are refused, by what is known of them when they connect.
     ///
-    /// Errors: FILE_FAILED, LIMIT_REACHED.
+    /// # Errors
+    ///
+    /// `FILE_FAILED`, `LIMIT_REACHED`.
     pub(super) fn open(
         &self,
         id: &ExtensionId,

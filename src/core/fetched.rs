@@ -109,7 +109,11 @@ impl Broker {
     }
 
     /// Takes out what earlier runs fetched and did not come to an end with, once. Before anything is fetched: what comes
-    /// now may have the same names. Errors: ENGINE_UNAVAILABLE.
+    /// now may have the same names.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`.
     pub(super) async fn discard_left(&self) -> Result<()> {
         let mut is_done = self.left_is_discarded.lock().await;
         if *is_done {

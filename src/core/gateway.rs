@@ -56,7 +56,9 @@ struct New {
 impl Broker {
     /// Opens the sockets of all extensions, so that containers which the last broker left running find them.
     ///
-    /// Errors: what the store says. A socket that cannot be opened is told in the log.
+    /// # Errors
+    ///
+    /// What the store says. A socket that cannot be opened is told in the log.
     pub async fn open_all_sockets(&self) -> Result<()> {
         for installed in self.store.extensions("", usize::MAX).await? {
             if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
@@ -68,7 +70,11 @@ impl Broker {
         Ok(())
     }
 
-    /// Opens the gateway of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
+    /// Opens the gateway of an extension, whose directories are there.
+    ///
+    /// # Errors
+    ///
+    /// `FILE_FAILED`, `LIMIT_REACHED`.
     pub(super) fn open_gateway(&self, id: &ExtensionId) -> Result<()> {
         let (store, engine, key) = (self.store.clone(), self.engine.clone(), self.key.clone());
         let (catalogue, behalf) = (Arc::clone(&self.catalogue), self.behalf.clone());
@@ -93,7 +99,11 @@ impl Broker {
     }
 
     /// Closes the gateway of an extension for good and puts on the ledger what came of all it asked for. What may come
-    /// yet is removed when it comes. Errors: ENGINE_UNAVAILABLE.
+    /// yet is removed when it comes.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`.
     pub(super) async fn close_gateway(&self, id: &ExtensionId) -> Result<()> {
         if !self.gateways.close(id.as_str()).await {
             tracing::warn!(extension = %id, "the engine is still at something that it asked for");
@@ -140,7 +150,11 @@ impl Judge {
         }
     }
 
-    /// The extension, if it runs and may use the engine. Errors: EXTENSION_NOT_FOUND, BACKEND_STOPPED, GRANTS_REQUIRED.
+    /// The extension, if it runs and may use the engine.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `BACKEND_STOPPED`, `GRANTS_REQUIRED`.
     async fn allowed(&self) -> Result<Installed> {
         let id = &self.id;
         let installed = self.store.extension(id).await?.ok_or_else(|| {

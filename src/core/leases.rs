@@ -39,7 +39,9 @@ pub(super) enum Route {
 impl Leases {
     /// Grants a lease with a new number, in the place of one that the same service holds, whose number is returned.
     ///
-    /// Errors: ENDPOINT_TAKEN; REQUEST_INVALID and LIMIT_REACHED of [`Hello::check`].
+    /// # Errors
+    ///
+    /// `ENDPOINT_TAKEN`; `REQUEST_INVALID` and `LIMIT_REACHED` of [`Hello::check`].
     pub(super) fn grant(&mut self, epoch: i64, holder: Holder, hello: Hello) -> Result<Option<i64>> {
         hello.check()?;
         for endpoint in &hello.endpoints {
@@ -61,7 +63,9 @@ impl Leases {
 
     /// Notes what changed for the holder of a lease, if anything did; one that has ended has no say any more.
     ///
-    /// Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID for an endpoint that is not offered.
+    /// # Errors
+    ///
+    /// `ENDPOINT_TAKEN`, `LIMIT_REACHED`, `REQUEST_INVALID` for an endpoint that is not offered.
     pub(super) fn note(&mut self, epoch: i64, change: LeaseChange) -> Result<bool> {
         let Some(index) = self.held.iter().position(|held| held.epoch == epoch) else { return Ok(false) };
         if let LeaseChange::Added(endpoint) = &change {
@@ -96,7 +100,9 @@ impl Leases {
     /// Where a call goes: to the endpoint of that name, else to the first of those that serve `need` best, of `service`
     /// before others. While the host holds a lease, it alone counts.
     ///
-    /// Errors: ENDPOINT_NOT_FOUND, also for one that speaks another protocol.
+    /// # Errors
+    ///
+    /// `ENDPOINT_NOT_FOUND`, also for one that speaks another protocol.
     pub(super) fn route(&self, endpoint: Option<&str>, need: Speech, service: Option<&str>) -> Result<Route> {
         let all: Vec<&Held> = self.counting().collect();
         let is_of_service = |held: &Held| service.is_some_and(|service| held.holder.service() == service);

@@ -46,7 +46,9 @@ pub struct LogLine {
 impl Broker {
     /// Opens the logs of an extension's containers: one after the other, or all at once when they are followed.
     ///
-    /// Errors: EXTENSION_NOT_FOUND, NO_BACKEND, SERVICE_NOT_FOUND, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `NO_BACKEND`, `SERVICE_NOT_FOUND`, `ENGINE_UNAVAILABLE`.
     pub async fn logs(
         &self,
         id: &ExtensionId,

@@ -212,7 +212,11 @@ fn follow_programs(
 }
 
 impl Broker {
-    /// Puts a broker together; nothing runs yet. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
+    /// Puts a broker together; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
     pub async fn new(parts: Parts) -> Result<Arc<Broker>> {
         let Parts {
             behalf,
@@ -313,12 +317,20 @@ impl Broker {
         }
     }
 
-    /// One extension at rest or in change. Errors: EXTENSION_NOT_FOUND.
+    /// One extension at rest or in change.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`.
     async fn installed(&self, id: &ExtensionId) -> Result<Installed> {
         Ok(self.known(id).await?.installed.clone())
     }
 
-    /// An extension and what counts of what was decided about it. Errors: EXTENSION_NOT_FOUND.
+    /// An extension and what counts of what was decided about it.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`.
     async fn known(&self, id: &ExtensionId) -> Result<Arc<Known>> {
         let known = self.store.known(id).await?.ok_or_else(|| {
             let message = format!("no extension {id} is installed");

@@ -23,7 +23,9 @@ impl Broker {
     /// be taken over or removed by it. So it must not be there (design section 5). Volumes that this extension left are
     /// its own.
     ///
-    /// Errors: PROJECT_NAME_TAKEN, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `PROJECT_NAME_TAKEN`, `ENGINE_UNAVAILABLE`.
     pub(super) async fn check_names(&self, installed: &Installed, project: &str, names: &Names) -> Result<()> {
         let of_project = |labels: &HashMap<String, String>| labels.get(labels::PROJECT).is_some_and(|of| of == project);
         let ledger = self.store.ledger(Some(&installed.id)).await?;

@@ -68,7 +68,9 @@ impl Broker {
     /// The engine's objects with their owners, ordered by kind and name. Of an extension that is not installed there may
     /// still be what was kept of it, or what claims to be its own.
     ///
-    /// Errors: EXTENSION_NOT_FOUND, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `ENGINE_UNAVAILABLE`.
     pub async fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>> {
         let wanted = |kind| filter.kinds.is_empty() || filter.kinds.contains(&kind);
         let mut objects = match self.catalogue.all(wanted) {
@@ -112,7 +114,9 @@ impl Broker {
 
     /// One of the objects that a filter selects, by its full id, its name, or the beginning of its id.
     ///
-    /// Errors: RESOURCE_NOT_FOUND, RESOURCE_AMBIGUOUS, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `RESOURCE_NOT_FOUND`, `RESOURCE_AMBIGUOUS`, `ENGINE_UNAVAILABLE`.
     pub async fn owner_of(&self, filter: &ResourceFilter, id: &str) -> Result<Resource> {
         if id.is_empty() {
             let message = "say which object: its id, its name, or the beginning of its id";

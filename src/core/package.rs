@@ -56,7 +56,9 @@ impl Package {
     /// Takes one path out of it, a file or a directory, and tells what was left out. Links in the package are followed
     /// inside it. `None` where there is no such path.
     ///
-    /// Errors: UNSAFE_FILE, SOURCE_UNREADABLE, FILE_FAILED, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `UNSAFE_FILE`, `SOURCE_UNREADABLE`, `FILE_FAILED`, `ENGINE_UNAVAILABLE`.
     pub(super) async fn extract(
         &self,
         path: &str,

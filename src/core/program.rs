@@ -91,8 +91,10 @@ pub struct RunRequest {
 impl Broker {
     /// Starts a program of an extension. Dropping what is returned kills it.
     ///
-    /// Errors: EXTENSION_NOT_FOUND, ARGV_INVALID, GRANTS_REQUIRED, NO_BACKEND, SERVICE_NOT_FOUND, BACKEND_STOPPED,
-    /// CONTAINER_PAUSED, HOST_PROGRAMS_OFF, DOCKER_CLI_NOT_FOUND, SHIM_UNAVAILABLE, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `ARGV_INVALID`, `GRANTS_REQUIRED`, `NO_BACKEND`, `SERVICE_NOT_FOUND`, `BACKEND_STOPPED`,
+    /// `CONTAINER_PAUSED`, `HOST_PROGRAMS_OFF`, `DOCKER_CLI_NOT_FOUND`, `SHIM_UNAVAILABLE`, `ENGINE_UNAVAILABLE`.
     pub async fn run(&self, id: &ExtensionId, request: RunRequest) -> Result<Run> {
         let known = self.known(id).await?;
         let Known { installed, decisions } = &*known;
@@ -220,7 +222,11 @@ fn program(installed: &Installed, request: RunRequest, mut env: EnvSpec) -> Prog
     }
 }
 
-/// Whether programs of the extension may run. Errors: BACKEND_STOPPED, EXTENSION_BUSY.
+/// Whether programs of the extension may run.
+///
+/// # Errors
+///
+/// `BACKEND_STOPPED`, `EXTENSION_BUSY`.
 pub(super) fn check_runs(installed: &Installed) -> Result<()> {
     let why = match (installed.changing(), installed.enabled) {
         (None | Some(ChangeKind::Enable), true) => return Ok(()),

@@ -54,7 +54,9 @@ impl Broker {
     /// Waits until the backend is ready. When the time has passed and its containers run, that is enough: it is then
     /// DEGRADED (NO_SOCKET), as many real extensions are that expose a socket which nobody makes.
     ///
-    /// Errors: BACKEND_EXITED.
+    /// # Errors
+    ///
+    /// `BACKEND_EXITED`.
     pub(super) async fn wait_ready(
         &self,
         installed: &Installed,

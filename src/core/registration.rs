@@ -199,7 +199,11 @@ impl Broker {
         self.extension_sockets.arrivals()
     }
 
-    /// Opens the sockets of an extension, whose directories are there. Errors: FILE_FAILED, LIMIT_REACHED.
+    /// Opens the sockets of an extension, whose directories are there.
+    ///
+    /// # Errors
+    ///
+    /// `FILE_FAILED`, `LIMIT_REACHED`.
     pub(super) fn open_sockets(&self, id: &ExtensionId) -> Result<()> {
         self.registrations.expect(id);
         // No container could have a directory of Windows mounted that they are in.
@@ -213,7 +217,9 @@ impl Broker {
 
     /// Who a caller at an extension's socket is to it.
     ///
-    /// Errors: CALLER_REFUSED, EXTENSION_NOT_FOUND, BACKEND_STOPPED while it is being removed, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `CALLER_REFUSED`, `EXTENSION_NOT_FOUND`, `BACKEND_STOPPED` while it is being removed, `ENGINE_UNAVAILABLE`.
     pub async fn identify(&self, id: &ExtensionId, caller: &Caller) -> Result<Holder> {
         let installed = self.installed(id).await?;
         if installed.changing() == Some(ChangeKind::Uninstall) {
@@ -244,7 +250,9 @@ impl Broker {
 
     /// Grants a lease to a backend, which holds it until what is returned is dropped.
     ///
-    /// Errors: ENDPOINT_TAKEN, REQUEST_INVALID, LIMIT_REACHED, EXTENSION_NOT_FOUND.
+    /// # Errors
+    ///
+    /// `ENDPOINT_TAKEN`, `REQUEST_INVALID`, `LIMIT_REACHED`, `EXTENSION_NOT_FOUND`.
     pub async fn register(self: &Arc<Self>, id: &ExtensionId, holder: Holder, hello: Hello) -> Result<Lease> {
         let (instance, software) = (hello.instance.clone(), hello.software.clone());
         let (epoch, signal) = self.registrations.grant(id, holder.clone(), hello)?;
@@ -308,7 +316,11 @@ impl Lease {
         self.holder == Holder::Host
     }
 
-    /// Notes what its holder says has changed. Errors: ENDPOINT_TAKEN, LIMIT_REACHED, REQUEST_INVALID.
+    /// Notes what its holder says has changed.
+    ///
+    /// # Errors
+    ///
+    /// `ENDPOINT_TAKEN`, `LIMIT_REACHED`, `REQUEST_INVALID`.
     pub fn note(&self, change: LeaseChange) -> Result<()> {
         if self.broker.registrations.note(&self.id, self.epoch, change)? {
             self.take_effect();

@@ -68,7 +68,11 @@ impl Repair {
         Repair { layout, engine }
     }
 
-    /// Whether the store is sound. Errors: STORE_DAMAGED, STORE_NEWER, STORE_UNWRITABLE.
+    /// Whether the store is sound.
+    ///
+    /// # Errors
+    ///
+    /// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`.
     pub async fn check(&self) -> Result<Soundness> {
         if !self.layout.database().exists() {
             let has_extensions = !self.layout.extensions()?.is_empty();
@@ -79,7 +83,11 @@ impl Repair {
         Ok(Soundness::Sound)
     }
 
-    /// Looks what there is; nothing is changed. Errors: ENGINE_UNAVAILABLE, FILE_FAILED.
+    /// Looks what there is; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`, `FILE_FAILED`.
     pub async fn survey(&self) -> Result<Surveyed> {
         let mut surveyed = Surveyed::default();
         for (name, directory) in self.layout.extensions()? {
@@ -120,7 +128,11 @@ impl Repair {
     }
 
     /// Puts the damaged store aside, where there is one, and makes a new one of what was surveyed. Returns where the old
-    /// one lies. Errors: FILE_FAILED, STORE_UNWRITABLE.
+    /// one lies.
+    ///
+    /// # Errors
+    ///
+    /// `FILE_FAILED`, `STORE_UNWRITABLE`.
     pub async fn adopt(&self, surveyed: Surveyed) -> Result<std::path::PathBuf> {
         let aside = self.layout.put_database_aside()?;
         let store = Store::open(&self.layout.database())?;

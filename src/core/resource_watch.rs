@@ -34,7 +34,11 @@ pub struct ResourceWatch {
 }
 
 impl ResourceWatch {
-    /// The next change that the filter selects. Errors: RESUME_TOKEN_EXPIRED where the watcher has fallen too far behind.
+    /// The next change that the filter selects.
+    ///
+    /// # Errors
+    ///
+    /// `RESUME_TOKEN_EXPIRED` where the watcher has fallen too far behind.
     pub async fn next(&mut self) -> Result<ResourceChange> {
         loop {
             self.newest.borrow_and_update();
@@ -74,7 +78,9 @@ impl Broker {
 
     /// Watches the engine's objects, from a token on or from now on.
     ///
-    /// Errors: RESUME_TOKEN_EXPIRED, also for a token of another run of the broker.
+    /// # Errors
+    ///
+    /// `RESUME_TOKEN_EXPIRED`, also for a token of another run of the broker.
     pub fn watch_resources(&self, token: Option<&str>, filter: ResourceFilter) -> Result<ResourceWatch> {
         let newest = self.catalogue.changes.subscribe();
         let now = self.catalogue.changes.newest();

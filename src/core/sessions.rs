@@ -77,7 +77,9 @@ impl Sessions {
 impl Broker {
     /// Opens a session for a view of an extension.
     ///
-    /// Errors: EXTENSION_NOT_FOUND; EXTENSION_BUSY while it is being installed or removed.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`; `EXTENSION_BUSY` while it is being installed or removed.
     pub async fn open_session(self: &Arc<Self>, id: &ExtensionId) -> Result<OpenSession> {
         let generation = self.shown_generation(id).await?;
         let session = Arc::new(Session {
@@ -108,7 +110,9 @@ impl Broker {
 
     /// The session that a token belongs to.
     ///
-    /// Errors: SESSION_UNKNOWN.
+    /// # Errors
+    ///
+    /// `SESSION_UNKNOWN`.
     pub fn session(&self, token: &str) -> Result<Arc<Session>> {
         self.sessions.lock().get(token).cloned().ok_or_else(|| {
             let message = "the session token is not known: its session has ended, or never was";

@@ -55,7 +55,11 @@ pub(super) enum BackendDraft {
 }
 
 impl Staged {
-    /// Whether it can be installed. Errors: the first failure.
+    /// Whether it can be installed.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
     pub(super) fn check(&mut self) -> Result<()> {
         // An image for another machine may be sound; its author cannot mend what its user chose.
         match first_error(&self.problems) {
@@ -86,7 +90,9 @@ pub(super) fn title(labels: &BTreeMap<String, String>, manifest: Option<&Manifes
 impl Broker {
     /// Reads a package into a private directory.
     ///
-    /// Errors: only those of the broker's own: ENGINE_UNAVAILABLE, FILE_FAILED. The rest is in the result.
+    /// # Errors
+    ///
+    /// Only those of the broker's own: `ENGINE_UNAVAILABLE`, `FILE_FAILED`. The rest is in the result.
     pub(super) async fn stage(&self, package: &Package, accepted: &Decisions, report: &Report) -> Result<Staged> {
         let _turn = self.readers.acquire().await.map_err(|e| Error::bug("nobody may read").caused_by(e))?;
         report.phase(InstallPhase::Reading, MANIFEST);

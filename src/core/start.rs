@@ -140,7 +140,11 @@ impl Broker {
     }
 
     /// Has `installed` remember what will be made of it before anything is made, and makes sure that nobody is in the
-    /// way. Errors: PROJECT_NAME_TAKEN, ENGINE_UNAVAILABLE.
+    /// way.
+    ///
+    /// # Errors
+    ///
+    /// `PROJECT_NAME_TAKEN`, `ENGINE_UNAVAILABLE`.
     pub(super) async fn prepare(&self, installed: &mut Installed, blueprint: Blueprint) -> Result<Prepared> {
         self.sweep_late(Some(&installed.id)).await?;
         self.check_names(installed, &blueprint.backend.project, &blueprint.names).await?;

@@ -9,7 +9,9 @@ use crate::{
 impl Broker {
     /// Removes everything that lies in an extension's directory.
     ///
-    /// Errors: FILE_FAILED with the first path that stays, ENGINE_UNAVAILABLE where its help was needed.
+    /// # Errors
+    ///
+    /// `FILE_FAILED` with the first path that stays, `ENGINE_UNAVAILABLE` where its help was needed.
     pub(super) async fn remove_files(&self, id: &ExtensionId) -> Result<()> {
         let directory = self.layout.extension(id);
         let Err(left) = remove(directory.clone()).await else { return Ok(()) };

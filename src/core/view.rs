@@ -73,7 +73,11 @@ pub struct UiView {
 type Seen = Result<HashMap<String, Object>, String>;
 
 impl Broker {
-    /// One installed extension. Errors: EXTENSION_NOT_FOUND.
+    /// One installed extension.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`.
     pub async fn view(&self, id: &ExtensionId) -> Result<View> {
         let view = self.view_as(self.installed(id).await?).await?;
         self.events.tell_observed(&view.installed, &view.observed, false);

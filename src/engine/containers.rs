@@ -174,7 +174,9 @@ impl Engine {
     /// Makes the container of a `vm.image` backend; command, environment and user come from the image, and where it
     /// registers is added.
     ///
-    /// Errors: IMAGE_NOT_FOUND where that was removed meanwhile, ENGINE_REFUSED, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `IMAGE_NOT_FOUND` where that was removed meanwhile, `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`.
     pub async fn create_backend(&self, spec: BackendSpec) -> Result<String> {
         let aliases = bollard::models::EndpointSettings { aliases: Some(vec![spec.service]), ..Default::default() };
         let body = ContainerCreateBody {

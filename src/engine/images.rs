@@ -146,7 +146,9 @@ impl Engine {
 
     /// Pulls an image with the credentials of the broker's user, telling how far it is.
     ///
-    /// Errors: IMAGE_NOT_FOUND, PULL_FAILED, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `IMAGE_NOT_FOUND`, `PULL_FAILED`, `ENGINE_UNAVAILABLE`.
     pub async fn pull(&self, reference: &Reference, mut progress: impl FnMut(Transfer)) -> Result<()> {
         let login = match self.uses_logins {
             true => credentials::lookup(reference).await?,
@@ -190,7 +192,9 @@ impl Engine {
 
     /// Loads a saved archive and returns what was in it.
     ///
-    /// Errors: SOURCE_UNREADABLE, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `SOURCE_UNREADABLE`, `ENGINE_UNAVAILABLE`.
     pub async fn load(&self, subject: &str, file: File, mut progress: impl FnMut(Transfer)) -> Result<Loaded> {
         let unreadable = |why: String| Error::new(Reason::SourceUnreadable, subject, format!("{subject}: {why}"));
         if !file.metadata().await.is_ok_and(|found| found.is_file()) {
@@ -243,7 +247,9 @@ impl Engine {
     /// What the engine refused to do with an image, or with a container of it, it refused because somebody removed the image
     /// meanwhile, where that is so: each engine says something else then, and Podman's containers go with their image.
     ///
-    /// Errors: as they were, or IMAGE_NOT_FOUND.
+    /// # Errors
+    ///
+    /// As they were, or `IMAGE_NOT_FOUND`.
     pub async fn with_image<T>(&self, image: &str, result: Result<T>) -> Result<T> {
         match result {
             Err(error)
@@ -288,7 +294,9 @@ pub struct ImageReader {
 impl ImageReader {
     /// A path of the image as a tar stream whose first entry is the path itself; a link is not followed.
     ///
-    /// Errors: RESOURCE_NOT_FOUND where the image has no such path.
+    /// # Errors
+    ///
+    /// `RESOURCE_NOT_FOUND` where the image has no such path.
     pub async fn archive(&self, path: &str) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + use<>> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let engine = self.engine.clone();
@@ -310,7 +318,9 @@ impl ImageReader {
     /// Whether the image can still be read. With Podman its container goes when somebody removes the image by force: then
     /// nothing is found in it, and what was being read ends short.
     ///
-    /// Errors: IMAGE_NOT_FOUND, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `IMAGE_NOT_FOUND`, `ENGINE_UNAVAILABLE`.
     pub async fn is_whole(&self) -> Result<()> {
         match self.engine.container(&self.container).await? {
             Some(container) if container.state != "removing" => Ok(()),

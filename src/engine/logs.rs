@@ -47,7 +47,9 @@ pub struct LogChunk {
 
 /// Opens a container's log.
 ///
-/// Errors: ENGINE_UNAVAILABLE, RESOURCE_NOT_FOUND, ENGINE_REFUSED; the same within the stream.
+/// # Errors
+///
+/// `ENGINE_UNAVAILABLE`, `RESOURCE_NOT_FOUND`, `ENGINE_REFUSED`; the same within the stream.
 pub async fn logs(
     engine: &Engine,
     source: LogSource,

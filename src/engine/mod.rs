@@ -120,7 +120,11 @@ impl Engine {
         self.dockerd.url()
     }
 
-    /// A client. Errors: ENGINE_UNAVAILABLE when no socket is there.
+    /// A client.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE` when no socket is there.
     fn client(&self) -> Result<Docker> {
         #[cfg(unix)]
         let connect = Docker::connect_with_unix;
@@ -176,7 +180,11 @@ impl Engine {
         })
     }
 
-    /// The kernels that its containers and the broker run on. Errors: ENGINE_UNAVAILABLE, ENGINE_REFUSED.
+    /// The kernels that its containers and the broker run on.
+    ///
+    /// # Errors
+    ///
+    /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
     pub async fn kernels(&self) -> Result<Kernels> {
         let info = self.client()?.info().await.map_err(|e| self.refused("", e))?;
         let ours = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

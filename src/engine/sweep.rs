@@ -27,7 +27,9 @@ const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 impl Engine {
     /// Empties `directory`, which is an extension's, as root. `broker_dir` holds the helper and goes with it.
     ///
-    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
+    /// # Errors
+    ///
+    /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`, `FILE_FAILED`.
     pub async fn sweep(&self, directory: &Path, broker_dir: &Path) -> Result<()> {
         let image = self.import_empty(&directory.to_string_lossy(), "sweeper").await?;
         let mounts = Mounts::Shared { guest_dir: directory.to_owned(), broker_dir: broker_dir.to_owned() };
@@ -39,7 +41,9 @@ impl Engine {
     /// Removes the socket `name` from a volume that stands for a guest directory, while no container of its extension
     /// runs.
     ///
-    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
+    /// # Errors
+    ///
+    /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`, `FILE_FAILED`.
     pub async fn unlink_socket(&self, mounts: &Mounts, name: &str) -> Result<()> {
         let image = self.import_empty(&format!("{mounts:?}"), "sweeper").await?;
         let unlinked = self.run_sweeper(&image, mounts, &["unlink", name]).await;

@@ -44,7 +44,9 @@ pub struct Veil {
 impl Engine {
     /// Shows the engine without the containers `hidden`, on a socket in a private directory that it makes in `directory`.
     ///
-    /// Errors: FILE_FAILED.
+    /// # Errors
+    ///
+    /// `FILE_FAILED`.
     pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let own = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));

@@ -43,7 +43,9 @@ pub(super) fn volume_mount(volume: &str, target: &str, read_only: bool) -> Mount
 impl Engine {
     /// Makes a volume; one of this name that is there already stays as it is.
     ///
-    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`.
     pub async fn create_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<()> {
         let request = VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
         self.client()?.create_volume(request).await.map(drop).map_err(|e| self.refused(name, e))
@@ -62,7 +64,9 @@ impl Engine {
 
     /// Has everybody in a container be allowed to write in a volume.
     ///
-    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE.
+    /// # Errors
+    ///
+    /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`.
     pub async fn open_volume(&self, volume: &str) -> Result<()> {
         let archive = [entry("./", tar::EntryType::Directory, 0o777, 0)?, END.to_vec()].concat();
         let (engine, volume) = (self.clone(), volume.to_owned());
@@ -92,7 +96,9 @@ impl Engine {
     /// Has a volume hold a program, executable for everybody, in the place of another one. What has this `digest` there
     /// already, in whole, is not put there again.
     ///
-    /// Errors: ENGINE_REFUSED, ENGINE_UNAVAILABLE, FILE_FAILED.
+    /// # Errors
+    ///
+    /// `ENGINE_REFUSED`, `ENGINE_UNAVAILABLE`, `FILE_FAILED`.
     pub async fn have_program(&self, volume: &str, name: &str, program: &Path, digest: &str) -> Result<()> {
         let failed = |error: std::io::Error| {
             let shown = program.display().to_string();

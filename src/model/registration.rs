@@ -175,7 +175,11 @@ impl std::fmt::Display for Holder {
 }
 
 impl Health {
-    /// Checks what a backend says. Errors: REQUEST_INVALID.
+    /// Checks what a backend says.
+    ///
+    /// # Errors
+    ///
+    /// `REQUEST_INVALID`.
     pub fn new(ready: bool, message: String) -> Result<Self> {
         check_length("health.message", &message, MAX_TEXT_BYTES)?;
         Ok(Health { ready, message })
@@ -184,7 +188,11 @@ impl Health {
 
 impl Endpoint {
     /// Checks what a backend says: from the host its socket is a path there, from a container a name in the guest
-    /// directory. Errors: REQUEST_INVALID.
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// `REQUEST_INVALID`.
     pub fn new(name: String, protocol: Protocol, socket: String, is_on_host: bool) -> Result<Self> {
         check_name(&name)?;
         let address = if is_on_host { host_socket(socket)? } else { guest_socket(&socket)? };
@@ -193,7 +201,11 @@ impl Endpoint {
 }
 
 impl Hello {
-    /// Checks the whole of it. Errors: REQUEST_INVALID, LIMIT_REACHED.
+    /// Checks the whole of it.
+    ///
+    /// # Errors
+    ///
+    /// `REQUEST_INVALID`, `LIMIT_REACHED`.
     pub fn check(&self) -> Result<()> {
         if self.instance.is_empty() {
             return Err(invalid(
@@ -213,7 +225,11 @@ impl Hello {
     }
 }
 
-/// Whether a lease may have so many endpoints. Errors: LIMIT_REACHED.
+/// Whether a lease may have so many endpoints.
+///
+/// # Errors
+///
+/// `LIMIT_REACHED`.
 pub fn check_count(endpoints: usize) -> Result<()> {
     if endpoints <= MAX_ENDPOINTS {
         return Ok(());
@@ -222,7 +238,11 @@ pub fn check_count(endpoints: usize) -> Result<()> {
     Err(Error::new(Reason::LimitReached, "endpoints", message))
 }
 
-/// Checks the name of an endpoint. Errors: REQUEST_INVALID.
+/// Checks the name of an endpoint.
+///
+/// # Errors
+///
+/// `REQUEST_INVALID`.
 pub fn check_name(name: &str) -> Result<()> {
     let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
     if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_legal) {

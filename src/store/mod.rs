@@ -70,7 +70,9 @@ const QUEUE_LENGTH: usize = 256;
 impl Store {
     /// Opens the database, creating or migrating it.
     ///
-    /// Errors: STORE_DAMAGED where the file is no sound database (it is left as it is), STORE_NEWER, STORE_UNWRITABLE.
+    /// # Errors
+    ///
+    /// `STORE_DAMAGED` where the file is no sound database (it is left as it is), `STORE_NEWER`, `STORE_UNWRITABLE`.
     pub fn open(path: &Path) -> Result<Store> {
         check_writable(path)?;
         private::close_to_others(path).map_err(|error| {
@@ -105,7 +107,11 @@ impl Store {
         self.writes.counted()
     }
 
-    /// Looks through the whole database. Errors: STORE_DAMAGED.
+    /// Looks through the whole database.
+    ///
+    /// # Errors
+    ///
+    /// `STORE_DAMAGED`.
     pub async fn check(&self) -> Result<()> {
         let found: String = self.transaction(|t| t.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))).await?;
         if found != "ok" {

@@ -93,7 +93,11 @@ async fn check(data_dir: &Path) -> Check {
     }
 }
 
-/// What is undone in it. Errors: STORE_DAMAGED, STORE_UNWRITABLE, FILE_FAILED.
+/// What is undone in it.
+///
+/// # Errors
+///
+/// `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
 async fn look_through(database: &Path) -> Result<Vec<String>> {
     let shown = database.display().to_string();
     let failed = |error: io::Error| {

@@ -11,7 +11,8 @@ use std::{
 use crate::{
     backend::{self, Backend, Endpoint, Registration, Status, Statuses},
     cli::{
-        NOT_EXECUTABLE, NOT_FOUND, Options, connect::Broker, console::Console, failure::Failure, signals::EndSignals,
+        NOT_EXECUTABLE, NOT_FOUND, Options, SIGNAL_BASE, connect::Broker, console::Console, failure::Failure,
+        signals::EndSignals,
     },
     model::{platform::MAX_SOCKET_PATH_BYTES, shell},
     pb,
@@ -218,7 +219,7 @@ async fn finish(console: &mut Console, extension: &str, end: End) -> Result<Exit
     let code = match end {
         End::Asked => 0,
         End::Exited(status) => {
-            let code = status.code().or(status.signal().map(|number| 128 + number)).unwrap_or(1);
+            let code = status.code().or(status.signal().map(|number| i32::from(SIGNAL_BASE) + number)).unwrap_or(1);
             code.try_into().unwrap_or(1)
         }
         End::Ended(failure) => return Err(failure),

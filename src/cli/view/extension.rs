@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::resource::shortened;
 use crate::{cli::text::enum_name, pb};
 
 /// An installed extension, as observed when asked.
@@ -136,7 +137,7 @@ impl From<pb::Registration> for RegistrationView {
 impl RegistrationView {
     /// Who it is, what it offers and how it is, in a line.
     pub(in crate::cli) fn text(&self) -> String {
-        let who = match (self.service.as_str(), self.container_id.get(..12)) {
+        let who = match (self.service.as_str(), shortened(&self.container_id)) {
             ("", None) => "a process on this machine".to_owned(),
             ("", Some(container)) => format!("container {container}"),
             (service, _) => format!("service {service}"),

@@ -40,7 +40,11 @@ pub(in crate::core) struct Claim {
 }
 
 impl Claims {
-    /// Takes the right to change an extension for a call. Errors: EXTENSION_BUSY.
+    /// Takes the right to change an extension for a call.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_BUSY`.
     pub(in crate::core) async fn take(&self, id: &ExtensionId) -> Result<Claim> {
         let until = tokio::time::Instant::now() + CARE_LIMIT;
         loop {
@@ -52,7 +56,11 @@ impl Claims {
         }
     }
 
-    /// Takes it for the broker's own care. Errors: EXTENSION_BUSY.
+    /// Takes it for the broker's own care.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_BUSY`.
     pub(in crate::core) fn take_aside(&self, id: &ExtensionId) -> Result<Claim> {
         self.try_take(id, Claimant::Care).map_err(|_| busy(id))
     }

@@ -254,7 +254,9 @@ pub(super) fn is_same(existing: &Installed, package: &Package) -> bool {
 impl Broker {
     /// What the user's words amount to, on top of what was decided before.
     ///
-    /// Errors: GRANT_RESERVED.
+    /// # Errors
+    ///
+    /// `GRANT_RESERVED`.
     pub(super) fn decide(&self, request: &InstallRequest, before: Decisions, needs: &[Need]) -> Result<Decisions> {
         let decided = decide(request, before, needs);
         let accepts_any = request.trust || !request.accept.is_empty();

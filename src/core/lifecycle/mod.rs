@@ -39,7 +39,11 @@ impl Broker {
     }
 }
 
-/// Refuses to change what is being changed: a call that broke off is being made good. Errors: EXTENSION_BUSY.
+/// Refuses to change what is being changed: a call that broke off is being made good.
+///
+/// # Errors
+///
+/// `EXTENSION_BUSY`.
 fn at_rest(installed: &Installed) -> Result<()> {
     let Some(kind) = installed.changing() else { return Ok(()) };
     let id = &installed.id;

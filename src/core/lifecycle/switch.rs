@@ -18,8 +18,11 @@ use crate::model::{
 };
 
 impl Broker {
-    /// Starts the containers of a disabled extension. Errors: GRANTS_REQUIRED, PROJECT_NAME_TAKEN, EXTENSION_BUSY,
-    /// ENGINE_UNAVAILABLE.
+    /// Starts the containers of a disabled extension.
+    ///
+    /// # Errors
+    ///
+    /// `GRANTS_REQUIRED`, `PROJECT_NAME_TAKEN`, `EXTENSION_BUSY`, `ENGINE_UNAVAILABLE`.
     pub async fn enable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
         let broker = self.clone();
         let work = async move {
@@ -50,8 +53,11 @@ impl Broker {
         self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?
     }
 
-    /// Stops the containers of an extension and ends its programs. Errors: EXTENSION_BUSY, ENGINE_UNAVAILABLE; then the
-    /// wish is on record, and they stop when the engine answers.
+    /// Stops the containers of an extension and ends its programs.
+    ///
+    /// # Errors
+    ///
+    /// `EXTENSION_BUSY`, `ENGINE_UNAVAILABLE`; then the wish is on record, and they stop when the engine answers.
     pub async fn disable(self: Arc<Self>, id: ExtensionId) -> Result<View> {
         let broker = self.clone();
         let work = async move {

@@ -27,7 +27,9 @@ pub struct Removed {
 impl Broker {
     /// Removes an extension. Goes on when the caller goes away: half an uninstall helps nobody.
     ///
-    /// Errors: EXTENSION_NOT_FOUND, EXTENSION_BUSY.
+    /// # Errors
+    ///
+    /// `EXTENSION_NOT_FOUND`, `EXTENSION_BUSY`.
     pub async fn uninstall(self: Arc<Self>, reference: Reference, volumes: bool, uid: Option<u32>) -> Result<Removed> {
         let broker = self.clone();
         let work = async move { broker.uninstall_now(&reference, volumes, uid).await };

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use crate::{
     cli::{
-        NOT_EXECUTABLE, NOT_FOUND,
+        NOT_EXECUTABLE, NOT_FOUND, SIGNAL_BASE,
         console::Console,
         failure::Failure,
         text::{count, span, without_number},
@@ -16,8 +16,6 @@ use crate::{
 const TIMED_OUT: u8 = 124;
 /// Exit code when the broker refused, or the end is not known; that of `docker run`.
 pub(super) const NOT_RUN: u8 = 125;
-/// What shells add to the number of a signal.
-const SIGNAL_BASE: i32 = 128;
 
 /// Why the broker ended a tree, by `Termination.cause`, where it was not we who asked for it.
 const CAUSES: &[(&str, &str)] = &[
@@ -63,7 +61,7 @@ impl End {
 fn code_and_message(outcome: Option<Outcome>) -> (u8, Option<String>) {
     match outcome {
         Some(Outcome::Code(code) | Outcome::CodeOrSignal(code)) => (code.try_into().unwrap_or(NOT_RUN), None),
-        Some(Outcome::Signal(death)) => ((SIGNAL_BASE + death.number).try_into().unwrap_or(u8::MAX), None),
+        Some(Outcome::Signal(death)) => ((i32::from(SIGNAL_BASE) + death.number).try_into().unwrap_or(u8::MAX), None),
         Some(Outcome::StartFailure(failure)) => (start_code(&failure.reason), Some(start_text(&failure))),
         Some(Outcome::Unknown(unknown)) => (NOT_RUN, Some(format!("how it ended is not known: {}", unknown.message))),
         None => (NOT_RUN, Some("how it ended is not known".into())),

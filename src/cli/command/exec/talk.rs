@@ -14,6 +14,7 @@ use tonic::Streaming;
 use super::end::End;
 use crate::{
     cli::{
+        SIGNAL_BASE,
         connect::Broker,
         console::Console,
         failure::Failure,
@@ -26,8 +27,6 @@ use crate::{
 
 /// How much input is sent at a time, at most.
 const PIECE_BYTES: usize = 64 << 10;
-/// What shells add to the number of a signal.
-const SIGNAL_BASE: u8 = 128;
 
 type Input = Box<dyn AsyncRead + Send + Unpin>;
 
