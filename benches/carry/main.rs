@@ -6,6 +6,7 @@ mod backend;
 mod body;
 mod containers;
 mod gateway;
+mod hijacked;
 mod lifecycle;
 mod load;
 mod many;

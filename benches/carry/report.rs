@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
 
-use crate::{Outcome, aims, many::COUNT, peers::repository, samples::Samples, settings::Settings};
+use crate::{Outcome, aims, many::COUNT, peers::repository, samples::Samples, settings::Settings, tunnel};
 
 const BEGIN: &str = "<!-- speed: written by make bench -->\n";
 const END: &str = "<!-- speed ends -->\n";
@@ -64,7 +64,8 @@ pub(crate) fn tables(samples: &Samples, settings: &Settings, machine: &str) -> S
     table(&mut text, "Program on the host", PROGRAMS, &started, samples);
     table(&mut text, &format!("{COUNT} programs at once"), MANY, &["tokio", "Longshore"], samples);
     table(&mut text, "Program in a container", CONTAINERS, &["docker exec", "bollard", "Longshore"], samples);
-    table(&mut text, "Into a container by", WITHIN, &["a shared directory", "the tunnel"], samples);
+    let ways = ["a shared directory", "the tunnel", tunnel::ALONE];
+    table(&mut text, "Into a container by", WITHIN, &ways, samples);
     table(&mut text, "Engine API", ENGINE, &["the engine's own socket", "Longshore"], samples);
     table(&mut text, "An extension with a container", INSTALLS, &["docker", "Longshore"], samples);
     table(&mut text, "List of 1,000 containers", LISTS, &["the engine's own list", "Longshore"], samples);

@@ -6,7 +6,7 @@ use std::path::Path;
 use longshore::pb::ExecTarget;
 
 use crate::{
-    Outcome,
+    Outcome, hijacked,
     load::{self, Direction, EXTENSION, Speech, Way},
     measure::quantile,
     programs::p50,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Ways to a container, and how the broker is told of them.
 const WAYS: [(&str, &str); 2] = [("a shared directory", "shared"), ("the tunnel", "apart")];
+/// What the tunnel is compared with: a program's output and input on such a stream.
+pub(crate) const ALONE: &str = "the engine's stream alone";
 /// Calls in flight when throughput is measured.
 const IN_FLIGHT: usize = 64;
 
@@ -37,6 +39,20 @@ pub(crate) async fn all(samples: &mut Samples, settings: &Settings, directory: &
         let mut client = programs(&site.socket).await?;
         let written = runs::written(&mut client, EXTENSION, ExecTarget::Backend, settings.body_bytes >> 20).await?;
         samples.add("within stdout MiB/s", whose, written);
+        if files == "apart" {
+            alone(samples, settings, site.container.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The stream that the tunnel is on, without it.
+async fn alone(samples: &mut Samples, settings: &Settings, container: String) -> Outcome<()> {
+    let mib = settings.body_bytes >> 20;
+    let both = move || Outcome::Ok((hijacked::written(&container, mib)?, hijacked::read(&container, mib)?));
+    let (written, read) = tokio::task::spawn_blocking(both).await??;
+    for (what, speed) in [("down", written), ("up", read), ("stdout", written)] {
+        samples.add(&format!("within {what} MiB/s"), ALONE, speed);
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ use crate::{
     exec::container::MAX_SAID_BYTES,
 };
 
-/// What is read at once, in bytes.
-const READ_BYTES: usize = 64 << 10;
+/// What is read at once, in bytes: several of the engine's frames, each of which has 32 KiB.
+const READ_BYTES: usize = 256 << 10;
 
 /// What the far end writes to its standard output, and what it reads.
 pub(super) struct Carrier<S> {
@@ -49,6 +49,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Carrier<S> {
                     }
                 }
                 Ok(None) => {
+                    // Held, it would keep the buffer from being used again.
+                    carrier.unread = Bytes::new();
                     carrier.frames.buffer().reserve(READ_BYTES);
                     let read = poll_read_buf(pin!(&mut carrier.stream), cx, carrier.frames.buffer());
                     if ready!(read)? == 0 {

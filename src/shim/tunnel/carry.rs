@@ -185,7 +185,7 @@ async fn carry_both(end: &End, mut to: SendStream<Bytes>, mut from: RecvStream, 
 
 /// Fails where nobody takes it.
 async fn up(from: &End, to: &mut SendStream<Bytes>, tally: &Tally) -> io::Result<()> {
-    let mut room = vec![0; FRAME_BYTES as usize];
+    let (mut room, mut is_wide) = (vec![0; FRAME_BYTES as usize], false);
     loop {
         let len = tokio::select! {
             biased;
@@ -195,8 +195,11 @@ async fn up(from: &End, to: &mut SendStream<Bytes>, tally: &Tally) -> io::Result
         if len == 0 {
             return Ok(());
         }
-        send(to, Bytes::copy_from_slice(&room[..len])).await?;
+        if len == room.len() && !std::mem::replace(&mut is_wide, true) {
+            from.widen();
+        }
         tally.add(len);
+        send(to, Bytes::copy_from_slice(&room[..len])).await?;
     }
 }
 
@@ -208,12 +211,15 @@ async fn discard(from: &mut RecvStream) -> Result<Over, io::ErrorKind> {
 /// Fails where it cannot be written. What comes meanwhile is kept here, without what each frame costs, and counts for
 /// the sender until it is written.
 async fn down(from: &mut RecvStream, to: &End, tally: &Tally) -> Result<Over, io::ErrorKind> {
-    let (mut kept, mut end) = (Kept::default(), None);
+    let (mut kept, mut end, mut is_wide) = (Kept::default(), None, false);
     loop {
         tokio::select! {
             biased;
             written = to.write(&kept.first), if !kept.first.is_empty() => match written {
                 Ok(len) => {
+                    if len < kept.first.len() && !std::mem::replace(&mut is_wide, true) {
+                        to.widen();
+                    }
                     kept.advance(len);
                     let _ = from.flow_control().release_capacity(len);
                     tally.add(len);

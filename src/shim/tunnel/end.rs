@@ -6,10 +6,14 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, ioctl_fionread, read, write},
     net::{Shutdown, shutdown},
+    pipe::fcntl_setpipe_size,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::shim::watch::watch;
+
+/// A pipe through which much goes, in bytes: the most that everybody may have.
+pub(super) const PIPE_BYTES: usize = 1 << 20;
 
 /// An end.
 #[derive(Debug)]
@@ -89,6 +93,11 @@ impl End {
     /// Says that nothing more is written; a pipe has to be dropped for that.
     pub fn close_write(&self) {
         let _ = shutdown(self.fd.get_ref(), Shutdown::Write);
+    }
+
+    /// Has a pipe hold more, so that much goes through with fewer wake-ups; anything else stays as it is.
+    pub fn widen(&self) {
+        let _ = fcntl_setpipe_size(self.fd.get_ref(), PIPE_BYTES);
     }
 
     /// How many bytes are there to be read, in a pipe.

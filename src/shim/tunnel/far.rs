@@ -19,7 +19,7 @@ use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response, StatusCode};
 use rustix::{
     io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read, writev},
-    pipe::{PipeFlags, pipe_with},
+    pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
     process::{DumpableBehavior, set_dumpable_behavior},
     stdio::{dup2_stdin, dup2_stdout, stdin, stdout},
 };
@@ -29,7 +29,7 @@ use super::{
     FRAME_BYTES, HEAD_BYTES, Purpose, SILENCE, SMALL_FRAMES_BYTES, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES,
     carry::{self, Tally},
     door::{Doors, Waiting},
-    end::End,
+    end::{End, PIPE_BYTES},
     task::beside,
 };
 use crate::shim::{
@@ -377,6 +377,10 @@ impl Standard {
         resident::silence(dup2_stdout)?;
         ioctl_fionbio(&input, true)?;
         ioctl_fionbio(&output, true)?;
+        for pipe in [&input, &output] {
+            // Where that is not allowed, they carry all the same.
+            let _ = fcntl_setpipe_size(pipe, PIPE_BYTES);
+        }
         let heard = Arc::new(Heard { begun: Instant::now(), last_ms: AtomicU64::new(0) });
         Ok(Standard { input: watch(input)?, output: watch(output)?, heard })
     }

@@ -14,8 +14,9 @@ pub(super) use far::main;
 
 use crate::model::mounts::{EXTENSION_SOCKET_NAME, GATEWAY_NAME};
 
-/// What one stream may have under way before it is read, in bytes: the memory that one which nobody reads takes.
-pub const STREAM_BYTES: u32 = 256 << 10;
+/// What one stream may have under way before it is read, in bytes: the memory that one which nobody reads takes. Each half
+/// of it that was read is told to the other end, which wakes every process on the way.
+pub const STREAM_BYTES: u32 = 512 << 10;
 /// What all of them may have, in bytes: more than there are streams, so that none has to wait for another's reader.
 pub const TUNNEL_BYTES: u32 = 1 << 30;
 /// What small frames may cost that came and were not looked at yet, in bytes as the protocol's library counts: each as if
