@@ -170,7 +170,7 @@ impl Sshd {
         let server = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
              PidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-             MaxStartups 100\nSetEnv PATH=/usr/local/bin:/usr/bin:/bin\n",
+             MaxStartups 100\nLogLevel VERBOSE\nSetEnv PATH=/usr/local/bin:/usr/bin:/bin\n",
             at("host"),
             at("authorized")
         );
@@ -210,12 +210,14 @@ impl Sshd {
         eventually(async || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()).await;
     }
 
-    /// It goes, and every connection with it.
+    /// It goes, and every line with it.
     fn go(&mut self) {
+        let server = self.server.id().to_string();
+        let lines = Command::new("ps").args(["-o", "pid=", "--ppid", &server]).output().unwrap();
         self.server.kill().unwrap();
         self.server.wait().unwrap();
-        for client in self.clients() {
-            let pid = rustix::process::Pid::from_raw(client).unwrap();
+        for line in String::from_utf8_lossy(&lines.stdout).split_whitespace() {
+            let pid = rustix::process::Pid::from_raw(line.parse().unwrap()).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
@@ -233,6 +235,11 @@ impl Sshd {
     /// How many connections there are, by the programs that serve them.
     fn connections(&self) -> usize {
         self.clients().len()
+    }
+
+    /// How often its log says that.
+    fn ever(&self, said: &str) -> usize {
+        fs::read_to_string(self.place.path().join("log")).unwrap().matches(said).count()
     }
 
     fn clients(&self) -> Vec<i32> {
@@ -266,6 +273,9 @@ async fn an_engine_behind_ssh_is_used() {
     let url = "ssh://box/var/run/docker.sock";
     let options = BrokerOptions { engine_url: Some(url.into()), env, ..BrokerOptions::default() };
     let mut stage = Stage::install(Image::hello(), options).await;
+    // They share lines, which are what takes long to make.
+    let (lines, connections) = (sshd.ever("Accepted publickey"), sshd.ever("Starting session"));
+    assert!(lines * 2 < connections, "{lines} lines for {connections} connections");
     let about = engine_of(&stage.broker).await;
     assert_eq!((about.url.as_str(), about.reachable), (url, true));
     let id = stage.id();

@@ -52,6 +52,7 @@ pub enum Far {
 pub struct Relay {
     path: PathBuf,
     trouble: Trouble,
+    far: Arc<Far>,
     accepting: JoinHandle<()>,
 }
 
@@ -68,9 +69,13 @@ impl Relay {
             Error::new(Reason::FileFailed, shown, message).caused_by(error)
         };
         let listener = Listener::bind(path).map_err(failed)?;
+        let far = Arc::new(match far {
+            Far::Ssh(ssh) => Far::Ssh(ssh.sharing(path.with_extension("ssh"))),
+            direct => direct,
+        });
         let trouble = Trouble::default();
-        let accepting = tokio::spawn(accept(listener, Arc::new(far), trouble.clone()));
-        Ok(Relay { path: path.to_owned(), trouble, accepting })
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&far), trouble.clone()));
+        Ok(Relay { path: path.to_owned(), trouble, far, accepting })
     }
 
     /// The engine that it leads to.
@@ -82,6 +87,9 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
+        if let Far::Ssh(ssh) = &*self.far {
+            ssh.hang_up();
+        }
         let _ = std::fs::remove_file(&self.path);
     }
 }
