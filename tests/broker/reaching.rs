@@ -101,12 +101,14 @@ async fn an_engine_behind_tls_is_used() {
     let id = stage.id();
     assert_eq!(stage.broker.get(&id, "/hello?name=x").await.unwrap().body, "Hello, x!\n".as_bytes());
     composes(&stage.broker, &engine.at()).await;
+    is_told(&stage).await;
 
     engine.kill();
     eventually(async || (!engine_of(&stage.broker).await.reachable).then_some(())).await;
     engine.launch().await;
     eventually(async || engine_of(&stage.broker).await.reachable.then_some(())).await;
     eventually(async || stage.broker.get(&id, "/hello?name=y").await.ok()).await;
+    is_told(&stage).await;
 
     // Who is not who they should be is told, each in their own way.
     let strangers = theirs.directory(&place.path().join("theirs"), "127.0.0.1");
