@@ -21,7 +21,7 @@ use super::{
     handle::ExecHandle,
     ids::ExecIds,
     in_container::{InContainer, Way},
-    link::{Link, Target},
+    link::{Destination, Link},
     living::{ExecCounts, ExecFilter, Left, Life, Living},
     orphans,
     program::{Cause, Containment, Program},
@@ -156,7 +156,7 @@ impl Hub {
         let child_pid = child.id();
         // Let go, so that the runtime buries it when it ends.
         drop(child);
-        let link = Arc::new(Link::new(near, Target::Host, self.living.clone(), self.ids.clone())?);
+        let link = Arc::new(Link::new(near, Destination::Host, self.living.clone(), self.ids.clone())?);
         self.give_cages(&mut host, &link, child_pid);
         host.link = Some(link.clone());
         Ok(link)
@@ -229,8 +229,8 @@ impl Hub {
             let visits = self.options.visits.as_ref().filter(|_| user == Some(CONTAINER_ROOT));
             let link = container::start(place, visits).await?;
             let (id, squeeze) = (container.to_owned(), self.squeeze(dockerd, container));
-            let target = Target::Container { id, squeeze, carried: matches!(way, Way::Apart) };
-            Link::new(link, target, self.living.clone(), self.ids.clone()).map(Arc::new)
+            let destination = Destination::Container { id, squeeze, carried: matches!(way, Way::Apart) };
+            Link::new(link, destination, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()
     }

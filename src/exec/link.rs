@@ -43,7 +43,7 @@ const ANSWER_BOUND: Duration = Duration::from_secs(15);
 
 /// Where a link leads.
 #[derive(Debug, Clone)]
-pub(super) enum Target {
+pub(super) enum Destination {
     /// This machine.
     Host,
     /// A container.
@@ -61,18 +61,23 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub struct Link {
     channel: Channel,
-    target: Target,
+    destination: Destination,
     living: Arc<Living>,
     ids: Arc<ExecIds>,
     null: OwnedFd,
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedFd, target: Target, living: Arc<Living>, ids: Arc<ExecIds>) -> Result<Self> {
+    pub(super) fn new(
+        socket: OwnedFd,
+        destination: Destination,
+        living: Arc<Living>,
+        ids: Arc<ExecIds>,
+    ) -> Result<Self> {
         let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let null = null.map_err(|error| Error::new(Reason::FileFailed, "/dev/null", error.to_string()))?;
         let channel = Channel::new(socket).map_err(limit)?;
-        Ok(Link { channel, target, living, ids, null })
+        Ok(Link { channel, destination, living, ids, null })
     }
 
     /// Tells a shim that has just begun where its programs get their cgroups.
@@ -100,9 +105,9 @@ impl Link {
     /// `ARGV_INVALID`, `REQUEST_INVALID`; `LIMIT_REACHED` where no pipes can be made; `SHIM_UNAVAILABLE` where the shim
     /// went meanwhile, and nothing was started.
     pub async fn run(&self, program: &Program) -> Result<Run> {
-        let (place, container, squeeze, carried) = match &self.target {
-            Target::Host => (Place::Host, None, None, false),
-            Target::Container { id, squeeze, carried } => {
+        let (place, container, squeeze, carried) = match &self.destination {
+            Destination::Host => (Place::Host, None, None, false),
+            Destination::Container { id, squeeze, carried } => {
                 squeeze.free().await;
                 (Place::Container, Some(id.clone()), Some(squeeze.clone()), *carried)
             }
@@ -190,9 +195,9 @@ impl Link {
     }
 
     fn gone(&self, why: impl std::fmt::Display) -> Error {
-        let subject = match &self.target {
-            Target::Host => "host",
-            Target::Container { id, .. } => id,
+        let subject = match &self.destination {
+            Destination::Host => "host",
+            Destination::Container { id, .. } => id,
         };
         Error::new(Reason::ShimUnavailable, subject, format!("the shim is gone: {why}"))
     }

@@ -20,7 +20,7 @@ use crate::{
     exec::{
         DialErrorKind,
         ids::ExecIds,
-        link::{Link, Target},
+        link::{Destination, Link},
     },
     shim::{
         tunnel::Purpose,
@@ -78,7 +78,7 @@ async fn told(bytes: &[u8]) -> Result<OwnedFd, String> {
 }
 
 fn linked(near: OwnedFd) -> Link {
-    Link::new(near, Target::Host, Arc::default(), Arc::new(ExecIds::new())).unwrap()
+    Link::new(near, Destination::Host, Arc::default(), Arc::new(ExecIds::new())).unwrap()
 }
 
 /// A far end that speaks the protocol, played by the test.
