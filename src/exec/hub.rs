@@ -16,7 +16,7 @@ use super::{
     cgroup::Base,
     container,
     copy::{self, Checked},
-    engine,
+    engine_only,
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     ids::ExecIds,
@@ -259,7 +259,7 @@ impl Hub {
                 Err(error) => return Err(error),
             }
         }
-        engine::run(place, program, &self.living, &self.ids).await
+        engine_only::run(place, program, &self.living, &self.ids).await
     }
 
     fn is_unfit(&self, container: &str) -> bool {

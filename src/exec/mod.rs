@@ -12,7 +12,7 @@ mod dial;
 #[cfg(unix)]
 mod dial_in;
 mod drain;
-mod engine;
+mod engine_only;
 #[cfg_attr(windows, path = "windows/env.rs")]
 mod env;
 mod execution;

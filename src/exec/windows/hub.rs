@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    engine,
+    engine_only,
     execution::{ExecInfo, ExecView},
     handle::ExecHandle,
     ids::ExecIds,
@@ -71,7 +71,7 @@ impl Hub {
     /// `ARGV_INVALID`, `REQUEST_INVALID`, `LIMIT_REACHED`, `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`,
     /// `ENGINE_UNAVAILABLE`, `ENGINE_REFUSED`.
     pub async fn run_in_container(&self, place: InContainer<'_>, program: &Program) -> Result<Run> {
-        engine::run(place, program, &self.living, &self.ids).await
+        engine_only::run(place, program, &self.living, &self.ids).await
     }
 
     /// Puts nothing into an extension's broker directory.
