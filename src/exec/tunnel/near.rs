@@ -26,8 +26,8 @@ use crate::shim::{
     socket::{self, Inbox},
     tunnel::{
         Purpose, SILENCE,
-        carry::{self, Tally},
-        end::End,
+        carry::{self, Carried},
+        end::LocalEnd,
     },
     wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start},
 };
@@ -57,7 +57,7 @@ struct Asked {
 
 /// An output of a program, on its way.
 struct Output {
-    tally: Arc<Tally>,
+    amount: Arc<Carried>,
     carried: JoinHandle<()>,
 }
 
@@ -130,7 +130,7 @@ impl Near {
             Message::Run(Start { .. }) => {
                 let mut fds = fds.into_iter();
                 // What cannot be waited for, as the null device, is at its end.
-                let stdin = fds.next().and_then(|stdin| End::new(stdin).ok());
+                let stdin = fds.next().and_then(|stdin| LocalEnd::new(stdin).ok());
                 let Opened { to, answer } = self.open(Purpose::Descriptor { number }, stdin.is_none()).await?;
                 let typed = async move {
                     if let Some(stdin) = stdin {
@@ -142,7 +142,7 @@ impl Near {
                 })));
                 for output in fds {
                     let Opened { answer, .. } = self.open(Purpose::Descriptor { number }, true).await?;
-                    beside.outputs.push(Output::begin(End::new(output)?, answer));
+                    beside.outputs.push(Output::begin(LocalEnd::new(output)?, answer));
                 }
             }
             Message::Connect { .. } => {
@@ -157,9 +157,9 @@ impl Near {
 }
 
 impl Output {
-    fn begin(to: End, answer: ResponseFuture) -> Output {
-        let tally = Arc::<Tally>::default();
-        let counted = tally.clone();
+    fn begin(to: LocalEnd, answer: ResponseFuture) -> Output {
+        let amount = Arc::<Carried>::default();
+        let counted = amount.clone();
         let carried = tokio::spawn(async move {
             let from = tokio::select! {
                 from = body(answer) => from,
@@ -169,7 +169,7 @@ impl Output {
                 carry::shown(from, to, &counted).await;
             }
         });
-        Output { tally, carried }
+        Output { amount, carried }
     }
 }
 
@@ -245,7 +245,7 @@ impl Beside {
                 Message::Written { stdout, stderr } => {
                     let carried = async {
                         for (output, bytes) in self.outputs.iter().zip([stdout, stderr]) {
-                            output.tally.reaches(bytes).await;
+                            output.amount.reaches(bytes).await;
                         }
                     };
                     let _ = timeout(BEHIND_OUTPUT, carried).await;
@@ -253,7 +253,7 @@ impl Beside {
                 Message::Connected => {
                     let Asked { to, answer } = self.connection.take().ok_or(io::ErrorKind::InvalidData)?;
                     let (near, far) = socket::pair()?;
-                    let end = End::new(far)?;
+                    let end = LocalEnd::new(far)?;
                     let from = in_time(async { answer.await.map_err(io::Error::other)? }).await?;
                     tokio::spawn(carry::both_with_stranger(end, to, from));
                     channel.send(&frame, &[near.as_fd()]).await?;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shim::{
     socket,
-    tunnel::{Door, Purpose, carry, end::End},
+    tunnel::{Door, Purpose, carry, end::LocalEnd},
 };
 
 /// How many may come to a door at the same moment without waiting for the next round trip.
@@ -92,7 +92,7 @@ impl Waiting {
         let near = StdStream::from(near);
         near.set_nonblocking(true)?;
         let stream = UnixStream::from_std(near)?;
-        tokio::spawn(carry::both_with_stranger(End::new(far)?, to, response.into_body()));
+        tokio::spawn(carry::both_with_stranger(LocalEnd::new(far)?, to, response.into_body()));
         let visit = Visit { container: self.container.clone(), door: self.door, stream };
         Ok(self.visits.0.send(visit).await.is_ok())
     }

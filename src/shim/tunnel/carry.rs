@@ -14,14 +14,14 @@ use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{FRAME_BYTES, SILENCE, end::End};
+use super::{FRAME_BYTES, SILENCE, end::LocalEnd};
 
 /// How long what is on its way gets, after its writer is gone.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// How much was carried; whoever waits for that hears of each piece.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Carried {
     bytes: AtomicU64,
     grown: Notify,
 }
@@ -35,7 +35,7 @@ enum Over {
     Gone,
 }
 
-impl Tally {
+impl Carried {
     /// How many bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -81,9 +81,9 @@ pub async fn receive(from: &mut RecvStream) -> io::Result<Option<Bytes>> {
 }
 
 /// Carries what a program writes, until it is all there or nobody wants it.
-pub async fn output(from: &End, mut to: SendStream<Bytes>, tally: &Tally) {
+pub async fn output(from: &LocalEnd, mut to: SendStream<Bytes>, amount: &Carried) {
     let carried = async {
-        let over = up(from, &mut to, tally).await;
+        let over = up(from, &mut to, amount).await;
         if over.is_ok() {
             let _ = to.send_data(Bytes::new(), true);
         }
@@ -95,52 +95,52 @@ pub async fn output(from: &End, mut to: SendStream<Bytes>, tally: &Tally) {
 }
 
 /// Carries what a program reads, until that ends or the program wants no more.
-pub async fn input(from: RecvStream, to: End) {
-    shown(from, to, &Tally::default()).await;
+pub async fn input(from: RecvStream, to: LocalEnd) {
+    shown(from, to, &Carried::default()).await;
 }
 
 /// The near end of [`output`].
-pub async fn shown(mut from: RecvStream, to: End, tally: &Tally) {
+pub async fn shown(mut from: RecvStream, to: LocalEnd, amount: &Carried) {
     tokio::select! {
         biased;
-        _ = down(&mut from, &to, tally) => {}
+        _ = down(&mut from, &to, amount) => {}
         () = to.unread() => {}
     }
 }
 
 /// The near end of [`input`].
-pub async fn typed(from: End, to: SendStream<Bytes>) {
-    output(&from, to, &Tally::default()).await;
+pub async fn typed(from: LocalEnd, to: SendStream<Bytes>) {
+    output(&from, to, &Carried::default()).await;
 }
 
 /// Carries both ways, until both have ended or a side is gone for good. A far end that is not believed gets no longer
 /// than [`SILENCE`] for each piece of what was said by somebody who is gone.
-pub async fn both_with_stranger(end: End, to: SendStream<Bytes>, from: RecvStream) {
-    let tally = Tally::default();
+pub async fn both_with_stranger(end: LocalEnd, to: SendStream<Bytes>, from: RecvStream) {
+    let amount = Carried::default();
     let stuck = async {
         end.unread().await;
         loop {
-            let before = tally.bytes();
+            let before = amount.bytes();
             tokio::time::sleep(SILENCE).await;
-            if tally.bytes() == before {
+            if amount.bytes() == before {
                 return;
             }
         }
     };
     tokio::select! {
-        () = carry_both(&end, to, from, &tally) => {}
+        () = carry_both(&end, to, from, &amount) => {}
         () = stuck => {}
     }
 }
 
 /// Carries both ways, until both have ended or a side is gone for good.
-pub async fn both(end: End, to: SendStream<Bytes>, from: RecvStream) {
-    carry_both(&end, to, from, &Tally::default()).await;
+pub async fn both(end: LocalEnd, to: SendStream<Bytes>, from: RecvStream) {
+    carry_both(&end, to, from, &Carried::default()).await;
 }
 
-async fn carry_both(end: &End, mut to: SendStream<Bytes>, mut from: RecvStream, tally: &Tally) {
+async fn carry_both(end: &LocalEnd, mut to: SendStream<Bytes>, mut from: RecvStream, amount: &Carried) {
     let upwards = async {
-        match up(end, &mut to, tally).await {
+        match up(end, &mut to, amount).await {
             Ok(()) if end.is_unread() => {
                 let _ = to.send_trailers(HeaderMap::new());
                 Over::Gone
@@ -153,7 +153,7 @@ async fn carry_both(end: &End, mut to: SendStream<Bytes>, mut from: RecvStream, 
         }
     };
     let downwards = async {
-        let mut over = down(&mut from, end, tally).await;
+        let mut over = down(&mut from, end, amount).await;
         if over.is_err() {
             // Nobody reads it here. What is on its way to the other side gets there all the same.
             over = discard(&mut from).await;
@@ -184,7 +184,7 @@ async fn carry_both(end: &End, mut to: SendStream<Bytes>, mut from: RecvStream, 
 }
 
 /// Fails where nobody takes it.
-async fn up(from: &End, to: &mut SendStream<Bytes>, tally: &Tally) -> io::Result<()> {
+async fn up(from: &LocalEnd, to: &mut SendStream<Bytes>, amount: &Carried) -> io::Result<()> {
     let (mut room, mut is_wide) = (vec![0; FRAME_BYTES as usize], false);
     loop {
         let len = tokio::select! {
@@ -198,7 +198,7 @@ async fn up(from: &End, to: &mut SendStream<Bytes>, tally: &Tally) -> io::Result
         if len == room.len() && !std::mem::replace(&mut is_wide, true) {
             from.widen();
         }
-        tally.add(len);
+        amount.add(len);
         send(to, Bytes::copy_from_slice(&room[..len])).await?;
     }
 }
@@ -210,7 +210,7 @@ async fn discard(from: &mut RecvStream) -> Result<Over, io::ErrorKind> {
 
 /// Fails where it cannot be written. What comes meanwhile is kept here, without what each frame costs, and counts for
 /// the sender until it is written.
-async fn down(from: &mut RecvStream, to: &End, tally: &Tally) -> Result<Over, io::ErrorKind> {
+async fn down(from: &mut RecvStream, to: &LocalEnd, amount: &Carried) -> Result<Over, io::ErrorKind> {
     let (mut kept, mut end, mut is_wide) = (Kept::default(), None, false);
     loop {
         tokio::select! {
@@ -222,7 +222,7 @@ async fn down(from: &mut RecvStream, to: &End, tally: &Tally) -> Result<Over, io
                     }
                     kept.advance(len);
                     let _ = from.flow_control().release_capacity(len);
-                    tally.add(len);
+                    amount.add(len);
                 }
                 Err(error) => {
                     let _ = from.flow_control().release_capacity(kept.first.len() + kept.rest.len());

@@ -8,7 +8,7 @@ use http::Response;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Door, carry, end::End, task::beside};
+use super::{Door, carry, end::LocalEnd, task::beside};
 use crate::{model::mounts::CONTAINER_DIR, peer::socket::Socket};
 
 /// How long nothing is accepted after that failed, for want of descriptors.
@@ -57,7 +57,7 @@ async fn serve(door: Door, mut waiting: mpsc::UnboundedReceiver<Waiting>) {
             }
         };
         visits.retain(|visit: &AbortOnDropHandle<()>| !visit.is_finished());
-        let end = stream.into_std().and_then(|stream| End::new(stream.into()));
+        let end = stream.into_std().and_then(|stream| LocalEnd::new(stream.into()));
         if let (Ok(end), Ok(to)) = (end, respond.send_response(Response::default(), false)) {
             visits.push(beside(carry::both(end, to, from)));
         }

@@ -17,18 +17,18 @@ pub(super) const PIPE_BYTES: usize = 1 << 20;
 
 /// An end.
 #[derive(Debug)]
-pub struct End {
+pub struct LocalEnd {
     fd: AsyncFd<OwnedFd>,
     /// The same once more, so that who waits for the other side to go takes nobody's wake-up.
     going: AsyncFd<OwnedFd>,
 }
 
-impl End {
+impl LocalEnd {
     /// Takes a descriptor. Fails for one that never makes anybody wait, such as `/dev/null`.
-    pub fn new(fd: OwnedFd) -> io::Result<End> {
+    pub fn new(fd: OwnedFd) -> io::Result<LocalEnd> {
         ioctl_fionbio(&fd, true)?;
         let going = watch(fcntl_dupfd_cloexec(&fd, 3)?)?;
-        Ok(End { fd: watch(fd)?, going })
+        Ok(LocalEnd { fd: watch(fd)?, going })
     }
 
     /// Reads what is there, and waits for something. 0 is the end.

@@ -27,9 +27,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use super::{
     FRAME_BYTES, HEAD_BYTES, Purpose, SILENCE, SMALL_FRAMES_BYTES, STREAM_BYTES, TUNNEL_BYTES, UNSENT_BYTES,
-    carry::{self, Tally},
+    carry::{self, Carried},
     door::{Doors, Waiting},
-    end::{End, PIPE_BYTES},
+    end::{LocalEnd, PIPE_BYTES},
     task::beside,
 };
 use crate::shim::{
@@ -165,9 +165,9 @@ struct Behind {
 
 /// An output of a program, on its way.
 struct Output {
-    tally: Arc<Tally>,
+    amount: Arc<Carried>,
     /// Its pipe, for as long as it is carried.
-    pipe: Weak<End>,
+    pipe: Weak<LocalEnd>,
 }
 
 impl Asked {
@@ -248,7 +248,7 @@ fn prepare(
 fn stdin_of((from, mut respond): (RecvStream, SendResponse<Bytes>)) -> io::Result<OwnedFd> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     respond.send_response(Response::default(), true).map_err(io::Error::other)?;
-    tokio::spawn(carry::input(from, End::new(write)?));
+    tokio::spawn(carry::input(from, LocalEnd::new(write)?));
     Ok(read)
 }
 
@@ -256,9 +256,9 @@ fn stdin_of((from, mut respond): (RecvStream, SendResponse<Bytes>)) -> io::Resul
 fn output_to((_, mut respond): (RecvStream, SendResponse<Bytes>)) -> io::Result<(OwnedFd, Output)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     let to = respond.send_response(Response::default(), false).map_err(io::Error::other)?;
-    let (from, tally) = (Arc::new(End::new(read)?), Arc::<Tally>::default());
-    let output = Output { tally: tally.clone(), pipe: Arc::downgrade(&from) };
-    tokio::spawn(async move { carry::output(&from, to, &tally).await });
+    let (from, amount) = (Arc::new(LocalEnd::new(read)?), Arc::<Carried>::default());
+    let output = Output { amount: amount.clone(), pipe: Arc::downgrade(&from) };
+    tokio::spawn(async move { carry::output(&from, to, &amount).await });
     Ok((write, output))
 }
 
@@ -316,7 +316,7 @@ impl Behind {
                 let stream = fds.pop().zip(self.streams.pop());
                 let (fd, (from, mut respond)) = stream.ok_or(io::ErrorKind::InvalidData)?;
                 let to = respond.send_response(Response::default(), false).map_err(io::Error::other)?;
-                tokio::spawn(carry::both(End::new(fd)?, to, from));
+                tokio::spawn(carry::both(LocalEnd::new(fd)?, to, from));
                 Message::Connected
             }
             exited @ Message::Exited { .. } => {
@@ -340,7 +340,7 @@ impl Behind {
 impl Output {
     /// How much was written to it.
     fn written(&self) -> u64 {
-        self.tally.bytes() + self.pipe.upgrade().map_or(0, |pipe| pipe.queued())
+        self.amount.bytes() + self.pipe.upgrade().map_or(0, |pipe| pipe.queued())
     }
 }
 
