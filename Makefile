@@ -13,7 +13,7 @@ ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_broug
 PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting
 
 .DEFAULT_GOAL := help
-.PHONY: help build windows deb demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto clean
+.PHONY: help build windows deb demo test test-engines test-docker-26 test-podman setup bench lint lint-format lint-code lint-docs lint-proto lint-windows clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +64,11 @@ lint-code:
 
 lint-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Apart from the others: it needs what the build for Windows needs.
+lint-windows:
+	tests/setup/windows.sh
+	cat $(TARGET)/windows/missing 2>/dev/null || cargo clippy --target x86_64-pc-windows-gnu --lib --bin longshore -- -D warnings
 
 # The clients come with buf.
 lint-proto:
