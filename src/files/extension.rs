@@ -257,12 +257,20 @@ impl Staging {
         let root = extension.root.join("generations").join(format!(".{number}.partial"));
         let partial = GenerationDir { root, is_shared: extension.is_shared };
         remove::remove(&partial.root)?;
+        let copied = self.copy_into(&partial, extension.is_shared).and_then(|()| {
+            rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error))
+        });
+        if copied.is_err() {
+            // Its number does not come again, so that nobody would take it away.
+            let _ = remove::remove(&partial.root);
+        }
+        copied
+    }
+
+    fn copy_into(&self, partial: &GenerationDir, is_shared: bool) -> Result<()> {
         make_dir(&partial.root, 0o700).map_err(|error| failed("create", &partial.root, error))?;
         Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;
-        if extension.is_shared {
-            partial.share()?;
-        }
-        rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error))
+        if is_shared { partial.share() } else { Ok(()) }
     }
 }
 

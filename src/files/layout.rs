@@ -368,6 +368,9 @@ mod tests {
         staging.copy_to(&extension, &target, 1).unwrap();
         assert_eq!(fs::read(target.ui().join("a")).unwrap(), b"x");
         assert_eq!((mode(target.path()), extension.generations().unwrap()), (0o700, vec![1]));
+        // What fails leaves nothing.
+        staging.copy_to(&extension, &target, 2).unwrap_err();
+        assert_eq!(fs::read_dir(target.path().parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]
