@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::trace;
 use crate::{
-    core::{ContainerView, Held, InstallPhase, Observed, Owner, Progress, PullPolicy, Resource, Source, State, View},
+    core::{ContainerView, Held, InstallPhase, Observed, Progress, PullPolicy, Resource, Source, State, View},
     model::{
         error::{Error, Reason, Result},
-        extension::{OwnerSource, ResourceKind},
+        extension::{Owner, OwnerSource, ResourceKind},
         grant::{Grant, Need},
         problem::{Problem, Severity},
         reference::{ExtensionId, Reference},

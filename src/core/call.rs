@@ -8,7 +8,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Behalf, Broker, container::BackendContainer, leases::Route as Registered};
+use super::{
+    Behalf, Broker,
+    container::{BackendContainer, STARTING_RETRY},
+    leases::Route as Registered,
+};
 use crate::{
     engine::ContainerDetails,
     exec::{self, DialErrorKind, InContainer},
@@ -28,8 +32,6 @@ use crate::{
 
 /// How often a backend that is starting is tried.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
-/// What callers of a starting backend are told to wait.
-pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 /// Who connects in a container: its root, who may what anybody made there; where root was stripped of that right, the
 /// container's own user, who is most likely to have made it.
 const INSIDE_USERS: [Option<&str>; 2] = [Some(CONTAINER_ROOT), None];

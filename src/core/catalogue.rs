@@ -7,13 +7,13 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{ownership::Owner, ring::Ring};
+use super::ring::Ring;
 use crate::{
     engine::{Container, Engine, Network, Volume},
     exec::ExecInfo,
     model::{
         error::Result,
-        extension::{OwnerSource, ResourceKind},
+        extension::{Owner, OwnerSource, ResourceKind},
     },
 };
 

@@ -1,6 +1,8 @@
 //! The containers of an extension's services.
 
-use super::{Broker, call::STARTING_RETRY};
+use std::time::Duration;
+
+use super::Broker;
 use crate::{
     engine::ContainerDetails,
     model::{
@@ -9,6 +11,9 @@ use crate::{
         reference::ExtensionId,
     },
 };
+
+/// What callers of a starting backend are told to wait.
+pub(super) const STARTING_RETRY: Duration = Duration::from_millis(500);
 
 /// The container of a service.
 #[derive(Debug)]

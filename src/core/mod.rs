@@ -85,7 +85,7 @@ pub use info::Info;
 pub use leases::{Held, LeaseChange};
 pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
-pub use ownership::{Owner, Resource, ResourceFilter};
+pub use ownership::{Resource, ResourceFilter};
 
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};

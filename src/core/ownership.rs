@@ -11,7 +11,7 @@ use crate::{
     exec::{ExecFilter, ExecView},
     model::{
         error::{Error, Reason, Result},
-        extension::{Installed, LedgerEntry, OwnerSource, ResourceKind},
+        extension::{Installed, LedgerEntry, Owner, OwnerSource, ResourceKind},
         labels,
         reference::ExtensionId,
     },
@@ -36,21 +36,6 @@ pub struct Resource {
     pub state: String,
     /// Image, for a container.
     pub image: String,
-}
-
-/// To whom an object belongs, and how that is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// Extension id.
-    pub extension: String,
-    /// Its generation; 0 where unknown.
-    pub generation: i64,
-    /// How it is known.
-    pub source: OwnerSource,
-    /// Service of the compose file; may be empty.
-    pub service: String,
-    /// When it was recorded, in milliseconds since 1970.
-    pub first_seen_ms: Option<i64>,
 }
 
 /// Which resources to list.

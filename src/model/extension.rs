@@ -218,6 +218,21 @@ impl OwnerSource {
     }
 }
 
+/// To whom an object belongs, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Extension id.
+    pub extension: String,
+    /// Its generation; 0 where unknown.
+    pub generation: i64,
+    /// How it is known.
+    pub source: OwnerSource,
+    /// Service of the compose file; may be empty.
+    pub service: String,
+    /// When it was recorded, in milliseconds since 1970.
+    pub first_seen_ms: Option<i64>,
+}
+
 /// Who asked the engine for an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Maker {

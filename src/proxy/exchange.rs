@@ -11,13 +11,13 @@ use tokio::time::timeout;
 
 use super::{
     Head, HeaderLine, HttpLanes, Limits, Pool, RequestHead,
-    clock::Clock,
     connection::Connection,
     failure,
     http1::Http1,
     http2::{Http2, Way},
     progress::Progress,
     request::{self, Built},
+    timer::Timer,
     tunnel::Tunnel,
     upload::Upload,
 };
@@ -72,7 +72,7 @@ pub(super) struct Asking<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) built: Built,
     pub(super) upload: Upload,
-    pub(super) clock: Clock,
+    pub(super) timer: Timer,
     pub(super) limits: &'a Limits,
     pub(super) with_interim: bool,
 }
@@ -99,8 +99,8 @@ impl Exchange {
         F: Future<Output = Result<Dialled>>,
     {
         let built = request::build(head, upload.length()).map_err(|error| error.sent(false))?;
-        let clock = Clock::start(limits);
-        let mut asking = Asking { head, built, upload, clock, limits, with_interim };
+        let timer = Timer::start(limits);
+        let mut asking = Asking { head, built, upload, timer, limits, with_interim };
         if let Some(connection) = route.pool.and_then(|pool| pool.take()) {
             return Http1::open(&route, connection, true, asking).await.map(|http1| Exchange(Kind::Http1(http1)));
         }
@@ -109,7 +109,7 @@ impl Exchange {
             let opening = Http2::open(&route, Way::Used(lane, place), asking);
             return Box::pin(opening).await.map(|http2| Exchange(Kind::Http2(Box::new(http2))));
         }
-        match Box::pin(dial(&route, &mut asking.clock, limits)).await? {
+        match Box::pin(dial(&route, &mut asking.timer, limits)).await? {
             (Dialled::Http1(stream), progress) => {
                 let connection = Box::new(Connection::new(stream, progress));
                 Http1::open(&route, connection, false, asking).await.map(|http1| Exchange(Kind::Http1(http1)))
@@ -168,7 +168,7 @@ impl Exchange {
 }
 
 /// A fresh connection, within the limits.
-pub(super) async fn dial<D, F>(route: &Route<'_, D>, clock: &mut Clock, limits: &Limits) -> Result<(Dialled, Progress)>
+pub(super) async fn dial<D, F>(route: &Route<'_, D>, timer: &mut Timer, limits: &Limits) -> Result<(Dialled, Progress)>
 where
     D: Fn() -> F,
     F: Future<Output = Result<Dialled>>,
@@ -180,7 +180,7 @@ where
             .map_err(|_| failure::too_slow(route.backend, limits.connect, &Progress::default()))?;
         dialled.map_err(|error| error.sent(false))
     };
-    let dialled = clock.hold(route.backend, &progress, dialled).await?;
+    let dialled = timer.hold(route.backend, &progress, dialled).await?;
     progress.connected();
     Ok((dialled, progress))
 }

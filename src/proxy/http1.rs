@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use super::{
     Dialled, Head, Limits, Part, Pool, Route,
     chunks::Taken,
-    clock::{Clock, Watch},
     connection::Connection,
     exchange::{self, Asking},
     failure, headers,
@@ -21,6 +20,7 @@ use super::{
     request::Built,
     response::{self, Answered, Asked, Body, Follows, Unreadable},
     switched::Switched,
+    timer::{Timer, Watch},
     upload::Upload,
 };
 use crate::model::error::{Error, Reason, Result};
@@ -34,7 +34,7 @@ pub(super) struct Http1 {
     upload: Upload,
     /// The names of trailers that the request may have.
     trailers: Vec<String>,
-    clock: Clock,
+    timer: Timer,
     asked: Asked,
     with_interim: bool,
     /// The backend keeps the connection open behind its answer.
@@ -73,8 +73,8 @@ impl Http1 {
         D: Fn() -> F,
         F: Future<Output = Result<Dialled>>,
     {
-        let Asking { head, built, upload, mut clock, limits, with_interim } = asking;
-        clock.connected(connection.timer.take());
+        let Asking { head, built, upload, mut timer, limits, with_interim } = asking;
+        timer.connected(connection.timer.take());
         connection.begin();
         connection.unsent.push_back(built.head.clone());
         let mut exchange = Http1 {
@@ -83,7 +83,7 @@ impl Http1 {
             pool: route.pool.cloned(),
             upload,
             trailers: head.trailers.clone(),
-            clock,
+            timer,
             asked: built.asked,
             with_interim,
             is_kept: false,
@@ -119,8 +119,8 @@ impl Http1 {
         D: Fn() -> F,
         F: Future<Output = Result<Dialled>>,
     {
-        self.clock.disconnected();
-        let mut fresh = match exchange::dial(route, &mut self.clock, limits).await? {
+        self.timer.disconnected();
+        let mut fresh = match exchange::dial(route, &mut self.timer, limits).await? {
             (Dialled::Http1(stream), progress) => Box::new(Connection::new(stream, progress)),
             (Dialled::Http2(_), _) => return Err(failure::changed(&self.backend)),
         };
@@ -128,7 +128,7 @@ impl Http1 {
             Some(stale) if !stale.progress.sent() => fresh.unsent = stale.unsent,
             _ => fresh.unsent.push_back(built.head.clone()),
         }
-        self.clock.connected(None);
+        self.timer.connected(None);
         self.connection = Some(fresh);
         (self.state, self.first, self.is_kept) = (State::Waiting(Lines::default()), None, false);
         self.begin(false).await
@@ -180,7 +180,7 @@ impl Http1 {
         let connection = self.connection.take().ok_or_else(|| Error::bug("a tunnel without a connection"))?;
         let (stream, ahead, mut progress) = connection.into_stream();
         progress.switched();
-        Ok(Switched::new(stream, ahead, Watch { backend: self.backend, clock: self.clock, progress }))
+        Ok(Switched::new(stream, ahead, Watch { backend: self.backend, timer: self.timer, progress }))
     }
 
     /// Waits, for a moment, until a backend that answered early has taken the body that it was sent.
@@ -242,7 +242,7 @@ impl Http1 {
         loop {
             let Some(connection) = &mut self.connection else { return Poll::Ready(Err(Error::bug("no connection"))) };
             // An answer that always has more is never waited for.
-            if let Some(error) = self.clock.spent(&self.backend, &connection.progress) {
+            if let Some(error) = self.timer.spent(&self.backend, &connection.progress) {
                 return Poll::Ready(Err(error));
             }
             if let Some(part) = self.take_part().transpose() {
@@ -257,7 +257,7 @@ impl Http1 {
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Ready(Ok(false)) => None,
                 Poll::Ready(Err(error)) => Some(error),
-                Poll::Pending => return self.clock.poll_passed(&self.backend, &connection.progress, cx).map(Err),
+                Poll::Pending => return self.timer.poll_passed(&self.backend, &connection.progress, cx).map(Err),
             };
             return Poll::Ready(self.ended(failure));
         }
@@ -348,7 +348,7 @@ impl Http1 {
             return Poll::Ready(());
         }
         // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
-        if self.clock.poll_passed(&self.backend, &connection.progress, cx).is_ready() {
+        if self.timer.poll_passed(&self.backend, &connection.progress, cx).is_ready() {
             return Poll::Ready(());
         }
         loop {
@@ -371,7 +371,7 @@ impl Http1 {
     fn give_back(&mut self) {
         let (Some(mut connection), Some(pool)) = (self.connection.take(), &self.pool) else { return };
         if self.is_kept && self.upload.is_over() && connection.is_clean() {
-            connection.timer = self.clock.take_timer();
+            connection.timer = self.timer.take_timer();
             connection.rest();
             pool.put(connection);
         }

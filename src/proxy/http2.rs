@@ -18,7 +18,6 @@ use tokio::time::timeout;
 
 use super::{
     Dialled, Head, HeaderLine, Limits, Part, RequestHead, Route, Source, Tunnelled,
-    clock::Clock,
     exchange::{self, Asking},
     failure, headers,
     lanes::{
@@ -29,6 +28,7 @@ use super::{
     progress::Progress,
     request,
     response::{Asked, Unreadable},
+    timer::Timer,
     upload::{Length, Piece, Upload, is_announced},
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(super) struct Http2 {
     unsent: Bytes,
     /// `None` once nothing more is sent, or taken.
     sending: Option<SendStream<Bytes>>,
-    clock: Clock,
+    timer: Timer,
     progress: Progress,
     with_interim: bool,
     asked: Asked,
@@ -97,7 +97,7 @@ impl Http2 {
         D: Fn() -> F,
         F: Future<Output = Result<Dialled>>,
     {
-        let Asking { head, built, upload, clock, limits, with_interim } = asking;
+        let Asking { head, built, upload, timer, limits, with_interim } = asking;
         let again = upload.again();
         let mut exchange = Http2 {
             backend: route.backend.into(),
@@ -105,7 +105,7 @@ impl Http2 {
             trailers: head.trailers.clone(),
             unsent: Bytes::new(),
             sending: None,
-            clock,
+            timer,
             progress: Progress::default(),
             with_interim,
             asked: built.asked,
@@ -139,7 +139,7 @@ impl Http2 {
         if let Some((lane, place)) = route.lanes.take() {
             return Ok(Way::Used(lane, place));
         }
-        match exchange::dial(route, &mut self.clock, limits).await? {
+        match exchange::dial(route, &mut self.timer, limits).await? {
             (Dialled::Http2(stream), _) => Ok(Way::Fresh(stream)),
             (Dialled::Http1(_), _) => Err(failure::changed(&self.backend)),
         }
@@ -151,7 +151,7 @@ impl Http2 {
             let Some(again) = again.and_then(Upload::again) else { return false };
             self.upload = again;
         }
-        self.clock.disconnected();
+        self.timer.disconnected();
         (self.unsent, self.sending, self.lane) = (Bytes::new(), None, None);
         (self.state, self.first, self.is_unseen, self.progress) = (State::Over, None, false, Progress::default());
         true
@@ -168,9 +168,9 @@ impl Http2 {
                     .map_err(|_| failure::too_slow(route.backend, limits.connect, &Progress::default()))?,
             }
         };
-        let (lane, place) = self.clock.hold(&self.backend, &self.progress, entering).await?;
+        let (lane, place) = self.timer.hold(&self.backend, &self.progress, entering).await?;
         self.progress.connected();
-        self.clock.connected(None);
+        self.timer.connected(None);
         if self.asked.may_switch && !lane.sender.0.is_extended_connect_protocol_enabled() {
             return Err(no_extended_connect(&self.backend).sent(false));
         }
@@ -178,7 +178,7 @@ impl Http2 {
         let ends = self.upload.is_over() && !self.asked.may_switch;
         let sending = lane.sender.0.clone().ready();
         let sent = async { Ok(sending.await.and_then(|mut sender| sender.send_request(request, ends))) };
-        let sent = self.clock.hold(&self.backend, &self.progress, sent).await?;
+        let sent = self.timer.hold(&self.backend, &self.progress, sent).await?;
         let (response, sending) = sent.map_err(|error| {
             lane.load.close();
             self.is_unseen = is_used;
@@ -330,7 +330,7 @@ impl Http2 {
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part>> {
         loop {
             // An answer that always has more is never waited for.
-            if let Some(error) = self.clock.spent(&self.backend, &self.progress) {
+            if let Some(error) = self.timer.spent(&self.backend, &self.progress) {
                 return Poll::Ready(Err(error));
             }
             let part = match &mut self.state {
@@ -359,7 +359,7 @@ impl Http2 {
                 }
                 Poll::Ready(Ok(None)) => continue,
                 Poll::Ready(Err(error)) => Poll::Ready(Err(self.broken(error))),
-                Poll::Pending => self.clock.poll_passed(&self.backend, &self.progress, cx).map(Err),
+                Poll::Pending => self.timer.poll_passed(&self.backend, &self.progress, cx).map(Err),
             };
         }
     }
@@ -413,7 +413,7 @@ impl Http2 {
             self.sending = None;
             return Poll::Ready(None);
         }
-        if let Poll::Ready(error) = self.clock.poll_passed(&self.backend, &self.progress, cx) {
+        if let Poll::Ready(error) = self.timer.poll_passed(&self.backend, &self.progress, cx) {
             // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
             return Poll::Ready(self.is_tunnel.then_some(Err(error)));
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 mod chunks;
-mod clock;
 mod connection;
 mod exchange;
 mod failure;
@@ -30,6 +29,7 @@ mod response;
 mod switched;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod traffic;
 mod tunnel;
 mod upload;

@@ -17,7 +17,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     Source, Tunnelled,
-    clock::Watch,
+    timer::Watch,
     upload::{MAX_EMPTY, Piece},
 };
 use crate::{
@@ -80,16 +80,16 @@ impl Switched {
     ///
     /// What the source says, and `BACKEND_TOO_SLOW`.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
-        let Watch { backend, clock, progress } = &mut self.watch;
-        if let Some(error) = clock.spent(backend, progress) {
+        let Watch { backend, timer, progress } = &mut self.watch;
+        if let Some(error) = timer.spent(backend, progress) {
             return Poll::Ready(Some(Err(error)));
         }
         let next = self.poll_bytes(cx);
         if next.is_ready() {
             return next;
         }
-        let Watch { backend, clock, progress } = &mut self.watch;
-        clock.poll_passed(backend, progress, cx).map(|error| Some(Err(error)))
+        let Watch { backend, timer, progress } = &mut self.watch;
+        timer.poll_passed(backend, progress, cx).map(|error| Some(Err(error)))
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {

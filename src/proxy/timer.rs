@@ -14,7 +14,7 @@ use super::{Limits, failure, progress::Progress};
 use crate::model::error::{Error, Result};
 
 /// Watches over one exchange. A limit that is not set costs nothing.
-pub(super) struct Clock {
+pub(super) struct Timer {
     started: Instant,
     /// When a connection was there; the backend answers for no time before that.
     connected: Option<Instant>,
@@ -26,19 +26,19 @@ pub(super) struct Clock {
     moved: (Instant, u64),
 }
 
-/// A clock and what it looks at.
+/// A timer and what it looks at.
 pub(super) struct Watch {
     pub(super) backend: Arc<str>,
-    pub(super) clock: Clock,
+    pub(super) timer: Timer,
     pub(super) progress: Progress,
 }
 
-impl Clock {
+impl Timer {
     /// Starts now.
-    pub(super) fn start(limits: &Limits) -> Clock {
+    pub(super) fn start(limits: &Limits) -> Timer {
         let started = Instant::now();
         let Limits { head, idle, total, .. } = *limits;
-        Clock { started, connected: None, head, idle, total, sleep: None, moved: (started, 0) }
+        Timer { started, connected: None, head, idle, total, sleep: None, moved: (started, 0) }
     }
 
     /// For another connection: the total goes on, the rest begins anew.
