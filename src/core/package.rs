@@ -37,7 +37,7 @@ pub(super) struct Package {
 /// Where the files of a package are read.
 pub(super) enum Files {
     /// In a container that never runs.
-    Image(ImageReader),
+    Image(Box<ImageReader>),
     /// Read with the rights of that user, where they are not the broker's own.
     Directory(PathBuf, Option<Arc<User>>),
 }

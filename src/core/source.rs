@@ -110,7 +110,7 @@ impl Broker {
             }
         };
         let reader = self.engine.read_image(&image.id).await?;
-        Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
+        Ok(Package { reference, image: Some(image), files: Files::Image(Box::new(reader)) })
     }
 
     /// Pulls an image; one that was not there before is noted.
@@ -186,7 +186,7 @@ impl Broker {
             self.engine.tag(&image.id, &reference).await?;
         }
         let reader = self.engine.read_image(&image.id).await?;
-        Ok(Package { reference, image: Some(image), files: Files::Image(reader) })
+        Ok(Package { reference, image: Some(image), files: Files::Image(Box::new(reader)) })
     }
 
     async fn open_directory(&self, path: &Path, reference: Option<Reference>) -> Result<Package> {

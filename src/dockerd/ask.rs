@@ -95,8 +95,12 @@ impl Dockerd {
     /// `ENGINE_UNAVAILABLE`.
     pub async fn pass<B>(&self, subject: &str, request: Request<B>) -> Result<Response<Incoming>>
     where
-        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
+        if let Some(kept) = self.kept() {
+            let answer = kept.pass(request).await;
+            return answer.map_err(|error| self.away(subject, &innermost(&error)).caused_by(error));
+        }
         let answer = self.open(subject).await?.send_request(request).await;
         answer.map_err(|error| self.away(subject, &error).caused_by(error))
     }
@@ -138,6 +142,11 @@ impl Dockerd {
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         body.map(Collected::to_bytes).map_err(|error| self.away(subject, &error))
     }
+}
+
+/// What the outer ones only announce.
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
 }
 
 /// A request with a body; `null` is none.

@@ -8,6 +8,7 @@ mod ask;
 mod connection;
 mod failure;
 mod frames;
+mod kept;
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;
@@ -22,6 +23,7 @@ use std::{
 pub use connection::Connection;
 pub use failure::{Failure, Refusal};
 pub use frames::{Frames, Output, Torn};
+pub use kept::Kept;
 pub use trouble::Trouble;
 
 use crate::{
@@ -43,6 +45,8 @@ pub struct Dockerd {
     url: String,
     /// What is wrong on the way from its socket to it.
     trouble: Trouble,
+    /// The connections, where something stands on that way.
+    kept: Option<Kept>,
     patience: Duration,
 }
 
@@ -50,7 +54,7 @@ impl Dockerd {
     /// The one that listens on `socket`.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         let socket = socket.into();
-        Dockerd { url: local::url(&socket), socket, trouble: Trouble::default(), patience: PATIENCE }
+        Dockerd { url: local::url(&socket), socket, trouble: Trouble::default(), kept: None, patience: PATIENCE }
     }
 
     /// The same, told of by another address than that of the socket that leads to it.
@@ -58,9 +62,10 @@ impl Dockerd {
         Dockerd { url, ..self }
     }
 
-    /// The same, behind what notes why it does not reach it.
+    /// The same, behind what notes why it does not reach it. Connections are kept there.
     pub fn behind(self, trouble: Trouble) -> Self {
-        Dockerd { trouble, ..self }
+        let kept = Some(Kept::new(&self.socket));
+        Dockerd { trouble, kept, ..self }
     }
 
     /// The same for requests whose answers are waited for no longer than this.
@@ -81,6 +86,11 @@ impl Dockerd {
     /// Why it was not reached the last time, where something stands between its socket and it.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.get()
+    }
+
+    /// The connections that are kept, where there are any.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// How long an answer is waited for.

@@ -1,6 +1,6 @@
 //! The container engine: Docker, or Podman's compatible API, over its Unix socket, or over one that leads to it.
 //!
-//! Most calls go through bollard; it opens a connection per call, which is fine for them. What it cannot put, and answers
+//! Most calls go through bollard; it opens a connection per call, which is fine at a socket. What it cannot put, and answers
 //! that it cannot read, go through [`crate::dockerd`]: its types know what Docker says, and Podman says more.
 
 mod answers;
@@ -21,7 +21,9 @@ mod volumes;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
-use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder};
+use bollard::{
+    API_DEFAULT_VERSION, BollardRequest, Docker, errors::Error as BollardError, query_parameters::EventsOptionsBuilder,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Request;
@@ -131,7 +133,17 @@ impl Engine {
         #[cfg(windows)]
         let connect = Docker::connect_with_named_pipe;
         let bound = self.dockerd.patience().as_secs();
-        connect(&local::url(self.socket()), bound, API_DEFAULT_VERSION).map_err(|e| self.refused("", e))
+        let client = match self.dockerd.kept().cloned() {
+            None => connect(&local::url(self.socket()), bound, API_DEFAULT_VERSION),
+            Some(kept) => {
+                let pass = move |request: BollardRequest| {
+                    let kept = kept.clone();
+                    async move { kept.pass(request).await.map_err(BollardError::from) }
+                };
+                Docker::connect_with_custom_transport(pass, Some("http://docker"), bound, API_DEFAULT_VERSION)
+            }
+        };
+        client.map_err(|e| self.refused("", e))
     }
 
     /// What is said at a path of the engine's API, with its query, unchanged.

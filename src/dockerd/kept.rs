@@ -1,0 +1,86 @@
+//! Connections that are kept from request to request, for an engine behind a relay: there each costs another program, or at
+//! least another exchange of keys.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, Error},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use tower::Service;
+
+use crate::local::Stream;
+
+/// How many wait for the next request at most.
+const MAX_IDLE: usize = 4;
+/// How long one waits for it.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The connections; clones share them.
+#[derive(Debug, Clone)]
+pub struct Kept(Client<Dial, UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>>);
+
+/// Makes one, whatever address is asked for.
+#[derive(Debug, Clone)]
+struct Dial(PathBuf);
+
+impl Kept {
+    /// None yet, to the engine that `socket` leads to.
+    pub(super) fn new(socket: &Path) -> Kept {
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_max_idle_per_host(MAX_IDLE).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
+        Kept(client.build(Dial(socket.to_owned())))
+    }
+
+    /// The answer to a request. Where it was put on a connection that was closed meanwhile, it is put on another.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub async fn pass<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, Error>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        // All connections are to one, by a name that means nothing.
+        let mut whole = std::mem::take(request.uri_mut()).into_parts();
+        whole.scheme = Some(http::uri::Scheme::HTTP);
+        whole.authority = Some(http::uri::Authority::from_static("docker"));
+        if let Ok(uri) = Uri::from_parts(whole) {
+            *request.uri_mut() = uri;
+        }
+        self.0.request(request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let socket = self.0.clone();
+        Box::pin(async move { Stream::connect(socket).await.map(TokioIo::new) })
+    }
+}
+
+#[cfg(windows)]
+impl hyper_util::client::legacy::connect::Connection for Stream {
+    fn connected(&self) -> hyper_util::client::legacy::connect::Connected {
+        hyper_util::client::legacy::connect::Connected::new()
+    }
+}
