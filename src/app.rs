@@ -1,7 +1,6 @@
 //! The only place that names both adapters and the API: puts the broker together, starts it and stops it.
 
 mod data;
-#[cfg_attr(windows, path = "app/doctor/windows.rs")]
 pub mod doctor;
 mod log;
 #[cfg_attr(windows, path = "app/notify_windows.rs")]

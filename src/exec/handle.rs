@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     execution::{ExecInfo, ExecView, Execution},
-    input_closed::InputClosed,
+    input::InputClosed,
     program::{Cause, Termination, WindowSize},
 };
 

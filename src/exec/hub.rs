@@ -17,12 +17,10 @@ use super::{
     container,
     copy::{self, Checked},
     engine_only,
-    execution::{ExecInfo, ExecView},
-    handle::ExecHandle,
     ids::ExecIds,
     in_container::{InContainer, Way},
     link::{Destination, Link},
-    living::{ExecCounts, ExecFilter, Left, Life, Living},
+    living::{ExecFilter, Left, Living},
     orphans,
     program::{Cause, Containment, Program},
     run::Run,
@@ -87,7 +85,7 @@ impl Default for HubOptions {
 pub struct Hub {
     options: HubOptions,
     journal: Option<Arc<SqueezeJournal>>,
-    living: Arc<Living>,
+    pub(super) living: Arc<Living>,
     ids: Arc<ExecIds>,
     host: Mutex<Host>,
     containers: Mutex<HashMap<ContainerKey, Cell>>,
@@ -306,38 +304,6 @@ impl Hub {
             .map_err(|error| Error::bug(format!("the copying of the shim broke off: {error}")))??;
         lock(&self.checked).extend(copy::identity(&target));
         Ok(())
-    }
-
-    /// Has `listener` told of every exec that comes or is gone from now on. It must neither wait nor ask for execs.
-    pub fn listen(&self, listener: impl Fn(&ExecInfo, Life<'_>) + Send + Sync + 'static) {
-        self.living.listen(listener);
-    }
-
-    /// The execs that live, the oldest first: those whose call goes on, and those whose tree outlived it. How each
-    /// program ended is shown at once.
-    pub fn execs(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
-        self.living.list(filter)
-    }
-
-    /// How many execs there were and are.
-    pub fn counts(&self) -> ExecCounts {
-        self.living.counts()
-    }
-
-    /// A living exec by its id.
-    pub fn find(&self, exec_id: &str) -> Option<ExecHandle> {
-        self.living.find(exec_id).map(ExecHandle)
-    }
-
-    /// Ends every program of a session, and what its programs left running, all at once, and waits until they are gone.
-    /// What is started meanwhile is not among them: stop accepting first.
-    pub async fn end_session(&self, session: &str) -> Left {
-        self.living.end(ExecFilter::Session(session), Cause::SessionEnded).await
-    }
-
-    /// The same for every program of an extension.
-    pub async fn end_all_of(&self, extension: &str) -> Left {
-        self.living.end(ExecFilter::Owner(extension), Cause::OwnerEnded).await
     }
 
     /// Ends every program and lets all shims go; waits until those of the host are gone. Links that are asked for

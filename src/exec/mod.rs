@@ -19,11 +19,12 @@ mod execution;
 mod handle;
 #[cfg_attr(windows, path = "windows/hub.rs")]
 mod hub;
+mod hub_execs;
 mod ids;
 mod in_container;
-#[cfg_attr(windows, path = "windows/input.rs")]
 mod input;
-mod input_closed;
+#[cfg_attr(windows, path = "windows/input_pipe.rs")]
+mod input_pipe;
 mod instance;
 #[cfg(windows)]
 #[path = "windows/job.rs"]
@@ -67,7 +68,7 @@ pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
 pub use hub::{Hub, HubOptions};
 pub use in_container::{InContainer, Way};
-pub use input_closed::InputClosed;
+pub use input::InputClosed;
 pub use link::Link;
 pub use living::{ExecCounts, ExecFilter, Left, Life};
 pub use program::{

@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::net::unix::pipe;
 
-use super::{input::Input, output::Output, program::Stdin};
+use super::{input::Input, input_pipe::InputPipe, output::Output, program::Stdin};
 
 /// Both sides.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ impl Pipes {
         let (input, stdin) = match stdin {
             Stdin::Null => (None, None),
             Stdin::Piped => {
-                let (input, far) = Input::open()?;
-                (Some(input), Some(far))
+                let (pipe, far) = InputPipe::open()?;
+                (Some(Input::of(pipe)), Some(far))
             }
         };
         let (out, stdout) = Output::open()?;

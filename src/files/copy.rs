@@ -14,8 +14,8 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 
 use super::{
+    account::unreadable,
     name::refused,
-    tree::unreadable,
     unpack::{Item, Limits, Run},
 };
 use crate::{

@@ -12,8 +12,10 @@ pub mod remove;
 pub mod unpack;
 pub mod users;
 
+mod account;
 #[cfg_attr(windows, path = "windows/copy.rs")]
 mod copy;
+mod dialled;
 #[cfg(unix)]
 mod links;
 mod meter;

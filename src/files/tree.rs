@@ -19,84 +19,33 @@ use rustix::{
 };
 
 use super::{
+    account::{Account, cut_short, failed, unreadable},
     links,
     name::refused,
     remove::remove_entry,
-    unpack::{Limits, Top, Unpacked},
+    unpack::{Limits, Unpacked},
 };
 use crate::{
     beneath::{open_dir, walk},
     model::error::{Error, Reason, Result},
 };
 
-/// Warnings kept one by one; beyond them they are only counted.
-const MAX_WARNINGS: usize = 100;
-/// Bytes of names and targets of links that are kept in memory until the end.
-const MAX_LINK_BYTES: usize = 32 << 20;
 const COPY_BUFFER_BYTES: usize = 64 << 10;
 
 /// The tree.
 pub(super) struct Tree<'a> {
     root: OwnedFd,
-    limits: &'a Limits,
+    /// What is taken, and what is left out.
+    pub(super) account: Account<'a>,
     /// The directory that was written to last; entries come in order, so the next one is mostly in it or below.
     last_parent: Option<(PathBuf, Rc<OwnedFd>)>,
     links: BTreeMap<PathBuf, PathBuf>,
-    link_bytes: usize,
-    entries: u64,
-    unlisted_warnings: u64,
-    report: Unpacked,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn new(destination: &impl AsFd, limits: &'a Limits) -> Result<Self> {
         let root = destination.as_fd().try_clone_to_owned().map_err(|error| failed(Path::new(""), error))?;
-        let report = Unpacked { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
-        Ok(Tree {
-            root,
-            limits,
-            last_parent: None,
-            links: BTreeMap::new(),
-            link_bytes: 0,
-            entries: 0,
-            unlisted_warnings: 0,
-            report,
-        })
-    }
-
-    /// Counts one entry against the limit.
-    pub(super) fn count_entry(&mut self, name: &[u8]) -> Result<()> {
-        self.entries += 1;
-        if self.entries > self.limits.max_entries {
-            return Err(refused(name, &format!("more than {} files; that is the limit", self.limits.max_entries)));
-        }
-        Ok(())
-    }
-
-    /// Counts bytes against the limit.
-    pub(super) fn count_bytes(&mut self, name: &[u8], bytes: u64) -> Result<()> {
-        match self.report.bytes.checked_add(bytes).filter(|total| *total <= self.limits.max_bytes) {
-            Some(total) => self.report.bytes = total,
-            None => {
-                let why = format!("with it the files pass the limit of {} bytes in all", self.limits.max_bytes);
-                return Err(refused(name, &why));
-            }
-        }
-        Ok(())
-    }
-
-    /// Says what the top entry turned out to be.
-    pub(super) fn set_top(&mut self, top: Top) {
-        self.report.top = top;
-    }
-
-    /// Notes something that was left out.
-    pub(super) fn warn(&mut self, path: &Path, why: &str) {
-        if self.report.warnings.len() < MAX_WARNINGS {
-            self.report.warnings.push(format!("{}: {why}", path.display()));
-        } else {
-            self.unlisted_warnings += 1;
-        }
+        Ok(Tree { root, account: Account::new(limits), last_parent: None, links: BTreeMap::new() })
     }
 
     /// A directory; what was there under the name is replaced unless it is a directory. The owner can always use it.
@@ -110,28 +59,23 @@ impl<'a> Tree<'a> {
 
     /// A file of `size` bytes; it replaces what was there. The owner can always read it; setuid and setgid are dropped.
     pub(super) fn file(&mut self, path: &Path, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
-        self.count_bytes(path.as_os_str().as_bytes(), size)?;
+        self.account.count_bytes(path.as_os_str().as_bytes(), size)?;
         let (parent, name) = self.free_place(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&*parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|error| failed(path, error))?;
         let mut file = std::fs::File::from(fd);
         let copied = copy(path, size, content, &mut file)?;
         if copied != size {
-            let text = format!("{path:?}: the source ends after {copied} of {size} bytes");
-            return Err(Error::new(Reason::SourceUnreadable, path.display().to_string(), text));
+            return Err(cut_short(path, copied, size));
         }
         fchmod(&file, Mode::from_raw_mode(mode & 0o777 | 0o400)).map_err(|error| failed(path, error))?;
-        self.report.files += 1;
+        self.account.note_file();
         Ok(())
     }
 
     /// A symbolic link, laid at the end if it leads to something inside.
     pub(super) fn symlink(&mut self, path: &Path, target: &Path) -> Result<()> {
-        let bytes = path.as_os_str().len() + target.as_os_str().len();
-        self.link_bytes += bytes;
-        if self.link_bytes > MAX_LINK_BYTES || target.as_os_str().len() > self.limits.max_path_bytes {
-            return Err(refused(path.as_os_str().as_bytes(), "too many symbolic links, or too long a one"));
-        }
+        self.account.count_link(path, target)?;
         self.free_place(path)?;
         self.links.insert(path.to_owned(), target.to_owned());
         Ok(())
@@ -147,13 +91,13 @@ impl<'a> Tree<'a> {
         }
         // Two names of one file are made by a link, so the file is opened nowhere and no link is followed.
         let Some((from, from_name)) = self.existing_file(existing) else {
-            self.warn(path, "left out: a hard link to what was not taken before");
+            self.account.warn(path, "left out: a hard link to what was not taken before");
             return Ok(());
         };
         let (parent, name) = self.free_place(path)?;
         match linkat(&from, from_name, &*parent, name, AtFlags::empty()) {
-            Ok(()) => self.report.files += 1,
-            Err(Errno::NOENT) => self.warn(path, "left out: a hard link to a file that it replaced"),
+            Ok(()) => self.account.note_file(),
+            Err(Errno::NOENT) => self.account.warn(path, "left out: a hard link to a file that it replaced"),
             Err(error) => return Err(failed(path, error)),
         }
         Ok(())
@@ -167,13 +111,10 @@ impl<'a> Tree<'a> {
         for (path, verdict) in verdicts {
             match verdict {
                 Ok(target) => self.lay(path, &target)?,
-                Err(why) => self.warn(path, why),
+                Err(why) => self.account.warn(path, why),
             }
         }
-        if self.unlisted_warnings > 0 {
-            self.report.warnings.push(format!("and {} more", self.unlisted_warnings));
-        }
-        Ok(self.report)
+        Ok(self.account.close())
     }
 
     fn lay(&mut self, path: &Path, target: &Path) -> Result<()> {
@@ -181,7 +122,7 @@ impl<'a> Tree<'a> {
         // A directory above that became a file or a link has taken the link with it.
         let Ok(dir) = walk(self.root.as_fd(), parent) else { return Ok(()) };
         rustix::fs::symlinkat(target, &dir, name).map_err(|error| failed(path, error))?;
-        self.report.files += 1;
+        self.account.note_file();
         Ok(())
     }
 
@@ -259,19 +200,4 @@ fn copy(path: &Path, size: u64, from: &mut dyn Read, to: &mut impl Write) -> Res
         copied += count as u64;
     }
     Ok(copied)
-}
-
-/// The source could not be read.
-pub(super) fn unreadable(subject: &str, error: impl Into<io::Error>) -> Error {
-    let error = error.into();
-    let text = if subject.is_empty() { error.to_string() } else { format!("{subject}: {error}") };
-    Error::new(Reason::SourceUnreadable, subject, format!("cannot read the source: {text}")).caused_by(error)
-}
-
-/// The destination could not be written.
-pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> Error {
-    let error = error.into();
-    // Its parts: joined with nothing, a path ends in a slash.
-    let shown = path.components().collect::<PathBuf>().display().to_string();
-    Error::new(Reason::FileFailed, shown.clone(), format!("cannot write {shown:?}: {error}")).caused_by(error)
 }

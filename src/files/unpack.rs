@@ -14,10 +14,11 @@ use cap_std::fs::Dir;
 use tar::{Archive, Entry, EntryType};
 
 use super::{
+    account::unreadable,
     copy,
     meter::Metered,
     name::{Placer, checked, os_name, refused},
-    tree::{Tree, unreadable},
+    tree::Tree,
 };
 use crate::{
     model::error::{Error, Reason, Result},
@@ -210,7 +211,7 @@ impl<'a> Run<'a> {
 
     /// Takes one entry by its raw name.
     pub(super) fn item(&mut self, raw: &[u8], item: Item<'_>) -> Result<()> {
-        self.tree.count_entry(raw)?;
+        self.tree.account.count_entry(raw)?;
         let name = checked(raw, &self.unpacker.limits)?;
         let (path, is_top) = self.placer.place(&name)?;
         self.is_empty = false;
@@ -224,13 +225,13 @@ impl<'a> Run<'a> {
             Item::File(mode, size, content) => {
                 let path = if is_top { self.placer.top_file(path) } else { path };
                 if is_top {
-                    self.tree.set_top(Top::File);
+                    self.tree.account.set_top(Top::File);
                 }
                 self.tree.file(&path, mode, size, content)
             }
             Item::Symlink(target) if is_top => {
                 self.top_is_link = true;
-                self.tree.set_top(Top::Symlink(target));
+                self.tree.account.set_top(Top::Symlink(target));
                 Ok(())
             }
             Item::Symlink(target) => self.tree.symlink(&path, &target),
@@ -245,7 +246,7 @@ impl<'a> Run<'a> {
     }
 
     fn skip(&mut self, path: &Path, why: &str) -> Result<()> {
-        self.tree.warn(path, why);
+        self.tree.account.warn(path, why);
         Ok(())
     }
 
@@ -279,7 +280,7 @@ impl<'a> Run<'a> {
 
     /// Reads past content that nobody wants; it counts, or an archive without end would keep the broker busy.
     fn drain(&mut self, entry: &mut Entry<'_, impl Read>, raw: &[u8]) -> Result<()> {
-        self.tree.count_bytes(raw, entry.size())?;
+        self.tree.account.count_bytes(raw, entry.size())?;
         io::copy(entry, &mut io::sink()).map_err(|error| unreadable(&behind(raw), error))?;
         Ok(())
     }

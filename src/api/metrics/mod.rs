@@ -1,8 +1,8 @@
 //! Metrics on a Unix socket of their own: HTTP/1.1, `GET /metrics`, the text form of Prometheus (OpenMetrics 1.0).
 
-#[cfg_attr(windows, path = "process_windows.rs")]
-mod process;
 mod spans;
+#[cfg_attr(windows, path = "system_windows.rs")]
+mod system;
 mod text;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -21,7 +21,6 @@ use super::{
     tally::Tally,
 };
 use crate::{core::Brokers, model::error::Result};
-use process::Process;
 use text::Now;
 
 pub use spans::SpanCounts;
@@ -94,7 +93,7 @@ impl Sources {
             in_flight: self.calls.open(),
             tally: Arc::clone(&self.tally),
             spans: Arc::clone(&self.spans),
-            process: Process::now(),
+            process: system::ask(),
         };
         text::of(now)
     }

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{super::tally::Tally, process::Process, spans::SpanCounts};
+use super::{super::tally::Tally, spans::SpanCounts};
 use crate::{
     core::Stats,
     model::error::{Error, Result},
@@ -24,6 +24,15 @@ pub(super) struct Now {
     pub(super) tally: Arc<Tally>,
     pub(super) spans: Arc<SpanCounts>,
     pub(super) process: Process,
+}
+
+/// What this process has; `None` for what the system does not say.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) descriptors: Option<u64>,
+    pub(super) most_descriptors: Option<u64>,
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) cpu_seconds: Option<f64>,
 }
 
 /// The text of all metrics.

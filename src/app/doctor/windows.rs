@@ -1,45 +1,18 @@
-//! `longshore doctor`: looks at all that a broker needs here. It changes nothing and waits for nothing longer than a few
-//! seconds; what asks a running broker is in the command line.
-
-mod stored;
-
-use std::{path::Path, time::Duration};
+//! What is looked at on Windows.
 
 use tokio::time::timeout;
 
+use super::{BOUND, CONFIGURATION, compose, stored};
 use crate::{
-    config::{self, Config, DoctorArgs, EngineAddress, ServeArgs},
+    config::{self, Config, EngineAddress, ServeArgs},
     dockerd::Dockerd,
-    engine::{
-        Engine,
-        compose::{Compose, Search},
-    },
+    engine::Engine,
     local::Stream,
     model::checkup::{Check, Checkup, Expected},
 };
 
-/// How long any one thing is waited for.
-const BOUND: Duration = Duration::from_secs(3);
-
-/// Looks. `socket` is the control socket, where it was named.
-pub fn examine(args: &DoctorArgs, socket: Option<&Path>) -> Checkup {
-    let args = ServeArgs { socket: socket.map(Path::to_owned), ..ServeArgs::from(args) };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => {
-            let checkup = runtime.block_on(look(&args));
-            // What did not answer in time is not waited for.
-            runtime.shutdown_background();
-            checkup
-        }
-        Err(error) => {
-            let check =
-                Check::problem("descriptors", format!("cannot start: {error}"), "raise the limits of this shell");
-            Checkup { checks: vec![check], expected: None }
-        }
-    }
-}
-
-async fn look(args: &ServeArgs) -> Checkup {
+/// Looks at everything.
+pub(super) async fn look(args: &ServeArgs) -> Checkup {
     let (compose, mut checkup) = tokio::join!(compose(), placed(args));
     checkup.checks.push(compose);
     checkup
@@ -51,7 +24,7 @@ async fn placed(args: &ServeArgs) -> Checkup {
         Ok(config) => config,
         Err(error) => {
             let advice = "mend what is listed; pipe, store and engine were not looked at";
-            let check = Check::problem("configuration", error.message(), advice);
+            let check = Check::problem(CONFIGURATION, error.message(), advice);
             return Checkup { checks: vec![check], expected: None };
         }
     };
@@ -59,7 +32,7 @@ async fn placed(args: &ServeArgs) -> Checkup {
     let is_listening = timeout(BOUND, Stream::connect(socket)).await.is_ok_and(|connected| connected.is_ok());
     let shown = socket.display();
     let mut checks = vec![
-        Check::ok("configuration", "without mistakes"),
+        Check::ok(CONFIGURATION, "without mistakes"),
         match is_listening {
             true => Check::ok("socket", format!("{shown}: somebody listens")),
             false => Check::warning("socket", format!("no broker listens on {shown}"), "start one: longshore serve"),
@@ -86,14 +59,5 @@ async fn engine(config: &Config) -> Check {
         Err(_) => {
             Check::problem(ENGINE, format!("{said} does not answer within {BOUND:?}"), "see the engine's own log")
         }
-    }
-}
-
-async fn compose() -> Check {
-    const ADVICE: &str = "install the Compose plugin, version 2; extensions that bring a compose file need it";
-    match timeout(BOUND, Compose::find(&Search::of_environment())).await {
-        Ok(Ok(found)) => Check::ok("compose", format!("version {}, {}", found.version(), found.program().display())),
-        Ok(Err(error)) => Check::warning("compose", error.message(), ADVICE),
-        Err(_) => Check::warning("compose", format!("did not say its version within {BOUND:?}"), ADVICE),
     }
 }

@@ -4,12 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     engine_only,
-    execution::{ExecInfo, ExecView},
-    handle::ExecHandle,
     ids::ExecIds,
     in_container::InContainer,
     link::Link,
-    living::{ExecCounts, ExecFilter, Left, Life, Living},
+    living::{ExecFilter, Left, Living},
     program::{Cause, Containment, Program},
     run::Run,
     tunnel::Visits,
@@ -26,7 +24,7 @@ pub struct HubOptions {
 /// All programs. Dropped, it ends what it runs.
 #[derive(Debug)]
 pub struct Hub {
-    living: Arc<Living>,
+    pub(super) living: Arc<Living>,
     ids: Arc<ExecIds>,
     host: Arc<Link>,
     _visits: Option<Visits>,
@@ -82,36 +80,6 @@ impl Hub {
     #[expect(clippy::unused_async, reason = "as where there is a shim")]
     pub async fn place_copy(&self, _broker_dir: &Path) -> Result<()> {
         Ok(())
-    }
-
-    /// Has `listener` told of every exec that comes or is gone from now on. It must neither wait nor ask for execs.
-    pub fn listen(&self, listener: impl Fn(&ExecInfo, Life<'_>) + Send + Sync + 'static) {
-        self.living.listen(listener);
-    }
-
-    /// The execs that live, the oldest first.
-    pub fn execs(&self, filter: ExecFilter<'_>) -> Vec<ExecView> {
-        self.living.list(filter)
-    }
-
-    /// How many execs there were and are.
-    pub fn counts(&self) -> ExecCounts {
-        self.living.counts()
-    }
-
-    /// A living exec by its id.
-    pub fn find(&self, exec_id: &str) -> Option<ExecHandle> {
-        self.living.find(exec_id).map(ExecHandle)
-    }
-
-    /// Ends every program of a session, and what its programs left running, all at once, and waits until they are gone.
-    pub async fn end_session(&self, session: &str) -> Left {
-        self.living.end(ExecFilter::Session(session), Cause::SessionEnded).await
-    }
-
-    /// The same for every program of an extension.
-    pub async fn end_all_of(&self, extension: &str) -> Left {
-        self.living.end(ExecFilter::Owner(extension), Cause::OwnerEnded).await
     }
 
     /// Ends every program.

@@ -6,7 +6,7 @@ use std::{fs, io, os::windows::io::OwnedHandle, path::PathBuf};
 use futures_util::FutureExt as _;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 
-use super::{input::Input, output::Output, program::Stdin};
+use super::{input::Input, input_pipe::InputPipe, output::Output, program::Stdin};
 use crate::{
     local::{self, Security},
     random,
@@ -57,7 +57,7 @@ impl Pipes {
             Stdin::Null => (None, None),
             Stdin::Piped => {
                 let (near, far) = pipe()?;
-                (Some(Input::of(near)), Some(far))
+                (Some(Input::of(InputPipe::of(near))), Some(far))
             }
         };
         let (out, stdout) = pipe()?;

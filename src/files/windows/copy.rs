@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use cap_std::fs::Dir;
 
 use super::{
+    account::unreadable,
     name::refused,
-    tree::unreadable,
     unpack::{Item, Limits, Run},
 };
 use crate::{model::error::Result, user::User};
