@@ -116,7 +116,18 @@ impl Frames {
         loop {
             match self.piece() {
                 Ok(Some((_, data))) => text.extend_from_slice(&data),
-                Ok(None) => break,
+                Ok(None) => {
+                    // The beginning of something longer.
+                    if self.open.is_some() {
+                        text.extend_from_slice(&self.buffer);
+                    }
+                    break;
+                }
+                // Some engines say it without a frame.
+                Err(Torn::Unknown(_)) if text.is_empty() => {
+                    text.extend_from_slice(&self.buffer);
+                    break;
+                }
                 Err(torn) => {
                     text.extend_from_slice(torn.to_string().as_bytes());
                     break;
@@ -215,5 +226,13 @@ mod tests {
         let mut frames = Frames::new(false);
         frames.buffer().extend_from_slice(&[frame(1, b" no such"), frame(2, b" file\n"), frame(3, b"why")].concat());
         assert_eq!(frames.text(), "no such file\nthe engine broke its stream off: why");
+        for (bytes, text) in [
+            (b"OCI runtime exec failed\n".to_vec(), "OCI runtime exec failed"),
+            (frame(3, b"half")[..10].to_vec(), "ha"),
+        ] {
+            let mut frames = Frames::new(false);
+            frames.buffer().extend_from_slice(&bytes);
+            assert_eq!(frames.text(), text);
+        }
     }
 }

@@ -20,6 +20,7 @@ use hyper_util::{
 };
 use tower::Service;
 
+use super::Trouble;
 use crate::local::Stream;
 
 /// How many wait for the next request at most.
@@ -29,7 +30,11 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// The connections; clones share them.
 #[derive(Debug, Clone)]
-pub struct Kept(Client<Dial, UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>>);
+pub struct Kept {
+    client: Client<Dial, UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>>,
+    /// What is wrong on the way: an answer says that nothing is.
+    trouble: Trouble,
+}
 
 /// Makes one, whatever address is asked for.
 #[derive(Debug, Clone)]
@@ -37,10 +42,10 @@ struct Dial(PathBuf);
 
 impl Kept {
     /// None yet, to the engine that `socket` leads to.
-    pub(super) fn new(socket: &Path) -> Kept {
+    pub(super) fn new(socket: &Path, trouble: Trouble) -> Kept {
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_max_idle_per_host(MAX_IDLE).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
-        Kept(client.build(Dial(socket.to_owned())))
+        Kept { client: client.build(Dial(socket.to_owned())), trouble }
     }
 
     /// The answer to a request. Where it was put on a connection that was closed meanwhile, it is put on another.
@@ -59,7 +64,9 @@ impl Kept {
         if let Ok(uri) = Uri::from_parts(whole) {
             *request.uri_mut() = uri;
         }
-        self.0.request(request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+        let answer = self.client.request(request.map(|body| body.map_err(Into::into).boxed_unsync())).await?;
+        self.trouble.set(None);
+        Ok(answer)
     }
 }
 

@@ -64,7 +64,7 @@ impl Dockerd {
 
     /// The same, behind what notes why it does not reach it. Connections are kept there.
     pub fn behind(self, trouble: Trouble) -> Self {
-        let kept = Some(Kept::new(&self.socket));
+        let kept = Some(Kept::new(&self.socket, trouble.clone()));
         Dockerd { trouble, kept, ..self }
     }
 

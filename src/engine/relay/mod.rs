@@ -31,6 +31,9 @@ pub use tls::Tls;
 
 /// How long the engine may take to accept a connection.
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
+/// How long what was sent may stay without an answer from the other machine's kernel.
+#[cfg(target_os = "linux")]
+const SILENCE: Duration = Duration::from_secs(15);
 /// Bytes under way on one connection, each way.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long nothing is accepted after that failed, for want of descriptors.
@@ -52,7 +55,6 @@ pub enum Far {
 pub struct Relay {
     path: PathBuf,
     trouble: Trouble,
-    far: Arc<Far>,
     accepting: JoinHandle<()>,
 }
 
@@ -69,13 +71,9 @@ impl Relay {
             Error::new(Reason::FileFailed, shown, message).caused_by(error)
         };
         let listener = Listener::bind(path).map_err(failed)?;
-        let far = Arc::new(match far {
-            Far::Ssh(ssh) => Far::Ssh(ssh.sharing(path.with_extension("ssh"))),
-            direct => direct,
-        });
         let trouble = Trouble::default();
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&far), trouble.clone()));
-        Ok(Relay { path: path.to_owned(), trouble, far, accepting })
+        let accepting = tokio::spawn(accept(listener, Arc::new(far), trouble.clone()));
+        Ok(Relay { path: path.to_owned(), trouble, accepting })
     }
 
     /// The engine that it leads to.
@@ -87,9 +85,6 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
-        if let Far::Ssh(ssh) = &*self.far {
-            ssh.hang_up();
-        }
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -130,10 +125,27 @@ async fn carry(mut client: Stream, far: &Far, trouble: &Trouble) {
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let connected = match timeout(CONNECT_BOUND, TcpStream::connect((host, port))).await {
-        Ok(connected) => connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+        Ok(connected) => connected.and_then(|stream| {
+            stream.set_nodelay(true)?;
+            give_up_on_silence(&stream)?;
+            Ok(stream)
+        }),
         Err(_) => return Err(format!("{host} does not accept a connection on port {port} within {CONNECT_BOUND:?}")),
     };
     connected.map_err(|error| format!("port {port} of {host}: {error}"))
+}
+
+/// Has a connection end whose network is gone: it may be kept for long, and whoever uses it then shall hear of it soon.
+#[cfg(target_os = "linux")]
+fn give_up_on_silence(stream: &TcpStream) -> io::Result<()> {
+    let milliseconds = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "as where there is such a bound")]
+fn give_up_on_silence(_stream: &TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 async fn both_ways<S>(client: &mut Stream, engine: S, trouble: &Trouble) -> io::Result<()>

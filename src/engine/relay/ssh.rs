@@ -1,18 +1,14 @@
 //! Engines that ssh leads to, as Docker's own command line goes there: by the system's ssh, with the user's own
 //! configuration, keys and known hosts, and `docker system dial-stdio` at the other end. A program for each connection,
-//! which ends with it. They share one line to the machine: the first makes it, and it goes when nobody has used it for a
-//! while. A server has so many programs on a line and no more (`MaxSessions`): ssh makes a line of its own for another.
+//! which ends with it.
 
 use std::{
-    fs,
     io::{self, ErrorKind},
-    path::{Path, PathBuf},
     pin::Pin,
     process::Stdio,
     sync::Arc,
     task::{Context, Poll, ready},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -33,14 +29,6 @@ const PLACE_BOUND: Duration = Duration::from_secs(30);
 const MAX_SAID_BYTES: usize = 4 << 10;
 /// How long ssh may take to end and to say why.
 const END_BOUND: Duration = Duration::from_secs(2);
-/// How long a line stays that nobody uses.
-const LINE: &str = "ControlPersist=60";
-/// The longest path at which ssh can listen for who shares its line: it makes the socket under a name of 17 bytes more.
-const MAX_LINE_BYTES: usize = 90;
-/// How long ssh may take to let go of a line.
-const LINE_END_BOUND: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
-const LINE_END_PAUSE: Duration = Duration::from_millis(5);
 
 /// A machine, and the engine's socket on it. Nothing in here can be taken for an option, or for more than one word of the
 /// shell at the other end: whoever reads the address sees to that.
@@ -55,42 +43,12 @@ pub struct Ssh {
     /// The engine's socket there, unless it is the one that its docker knows.
     pub path: Option<String>,
     places: Arc<Semaphore>,
-    /// Where ssh listens for who shares its line; `None` where each has its own.
-    line: Option<PathBuf>,
 }
 
 impl Ssh {
     /// One that nothing is connected to yet.
     pub fn new(host: String, user: Option<String>, port: Option<u16>, path: Option<String>) -> Ssh {
-        Ssh { host, user, port, path, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), line: None }
-    }
-
-    /// The same, with one line for all connections, for which ssh listens at `path` if it can: that of Windows cannot. One
-    /// that another broker left there is not used: it may lead elsewhere.
-    pub(super) fn sharing(self, path: PathBuf) -> Ssh {
-        // Nothing in it means anything to ssh.
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-        let bytes = path.as_os_str().as_encoded_bytes();
-        let fits = cfg!(unix) && bytes.len() <= MAX_LINE_BYTES && bytes.iter().copied().all(is_plain);
-        if fits {
-            let _ = fs::remove_file(&path);
-        }
-        Ssh { line: fits.then_some(path), ..self }
-    }
-
-    /// Lets go of the line.
-    pub(super) fn hang_up(&self) {
-        let Some(line) = self.line.as_deref().filter(|line| line.exists()) else { return };
-        let mut ssh = std::process::Command::new("ssh");
-        ssh.arg("-o").arg(at(line)).args(["-O", "exit", "--", &self.host]);
-        let Ok(mut ssh) = ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return };
-        let begun = Instant::now();
-        while matches!(ssh.try_wait(), Ok(None)) && begun.elapsed() < LINE_END_BOUND {
-            thread::sleep(LINE_END_PAUSE);
-        }
-        let _ = ssh.kill();
-        let _ = ssh.wait();
-        let _ = fs::remove_file(line);
+        Ssh { host, user, port, path, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
     /// Carries one connection, each way until its end.
@@ -122,11 +80,8 @@ impl Ssh {
         let mut ssh = Command::new("ssh");
         // Never a question, which nobody would answer, and no terminal.
         ssh.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-T"]);
-        if let Some(line) = &self.line {
-            ssh.args(["-o", "ControlMaster=auto", "-o", LINE, "-o"]).arg(at(line));
-            // A line that is dead would be used on.
-            ssh.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]);
-        }
+        // A connection is kept for the next request: one that is dead would be used on.
+        ssh.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]);
         if let Some(user) = &self.user {
             ssh.args(["-l", user]);
         }
@@ -141,10 +96,6 @@ impl Ssh {
         ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         ssh
     }
-}
-
-fn at(line: &Path) -> String {
-    format!("ControlPath={}", line.display())
 }
 
 /// What a program reads and writes. It hears of the end of its input by that being closed, and of nothing less.

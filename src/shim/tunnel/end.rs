@@ -12,8 +12,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::shim::watch::watch;
 
-/// A pipe through which much goes, in bytes: the most that everybody may have.
-pub(super) const PIPE_BYTES: usize = 1 << 20;
+/// A pipe through which much goes, in bytes. All pipes of a user together may have 64 MiB, after which new ones are small.
+pub(super) const PIPE_BYTES: usize = 256 << 10;
 
 /// An end.
 #[derive(Debug)]
