@@ -78,7 +78,7 @@ pub async fn run(
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let data = Data::open(&config)?;
-    let (engine, _relay) = reach(&config.engine, &data.engine_socket())?;
+    let (engine, _relay) = reach(&config.engine, &data.relay_socket())?;
     let admitted = config.system.as_ref().map(admitted);
     let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;

@@ -44,7 +44,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     local,
-    model::mounts::{EXTENSION_SOCKET, SOCKET_VARIABLE},
+    model::mounts::{EXTENSION_SOCKET, EXTENSION_SOCKET_VARIABLE},
     pb::{self, register_request, register_response, registration_service_client::RegistrationServiceClient},
 };
 
@@ -132,7 +132,7 @@ impl Endpoint {
 impl Backend {
     /// One that says it is `software`, such as `my-backend/1.2`, takes calls and offers nothing yet.
     pub fn new(software: impl Into<String>) -> Self {
-        let named = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        let named = env::var_os(EXTENSION_SOCKET_VARIABLE).filter(|path| !path.is_empty());
         let hello = pb::Hello { instance: instance(), software: software.into(), ..pb::Hello::default() };
         Backend { socket: named.map_or_else(|| EXTENSION_SOCKET.into(), PathBuf::from), hello }
     }

@@ -1,4 +1,5 @@
-//! Between protobuf and the domain. Nothing here decides; it only translates and refuses what cannot be translated.
+//! Between protobuf and the domain. Nothing here decides: it translates, refuses what cannot be translated, and
+//! has the trace note whom a call is about.
 
 use std::{
     path::PathBuf,
@@ -9,7 +10,7 @@ use bytes::Bytes;
 
 use super::trace;
 use crate::{
-    core::{ContainerView, Held, InstallPhase, Observed, Progress, PullPolicy, Resource, Source, State, View},
+    core::{ContainerView, HeldLease, InstallPhase, Observed, Progress, PullPolicy, Resource, Source, State, View},
     model::{
         error::{Error, Reason, Result},
         extension::{Owner, OwnerSource, ResourceKind},
@@ -245,8 +246,8 @@ pub(super) fn extension(view: View) -> pb::Extension {
     }
 }
 
-fn registration(held: Held) -> pb::Registration {
-    let Held { epoch, holder, hello } = held;
+fn registration(held: HeldLease) -> pb::Registration {
+    let HeldLease { epoch, holder, hello } = held;
     pb::Registration {
         service: holder.service().to_owned(),
         container_id: holder.container().to_owned(),

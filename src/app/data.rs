@@ -36,10 +36,10 @@ impl Data {
     }
 
     /// Where a socket leads to an engine that has none.
-    pub(super) fn engine_socket(&self) -> PathBuf {
+    pub(super) fn relay_socket(&self) -> PathBuf {
         match self {
-            Data::One(path, _) => layout::engine_socket(path),
-            Data::Several(users) => layout::engine_socket(users.path()),
+            Data::One(path, _) => layout::relay_socket(path),
+            Data::Several(users) => layout::relay_socket(users.path()),
         }
     }
 

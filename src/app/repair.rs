@@ -46,7 +46,7 @@ async fn run(args: &RepairArgs) -> Result<String> {
     check_directory(&config.data_dir)?;
     let layout = Layout::open(&config.data_dir)?;
     let database = layout.database().display().to_string();
-    let (dockerd, _relay) = super::reach(&config.engine, &layout.engine_socket())?;
+    let (dockerd, _relay) = super::reach(&config.engine, &layout.relay_socket())?;
     let repair = Repair::new(layout, Engine::new(dockerd, "repair", "repair"));
     let wrong = match repair.check().await {
         Ok(Soundness::Sound) => return Ok(format!("{database} is sound; there is nothing to repair\n")),
@@ -96,7 +96,7 @@ fn given(place: &PlaceArgs) -> String {
 }
 
 fn list(surveyed: &Surveyed) -> String {
-    let Surveyed { extensions, unknown, objects, claimed } = surveyed;
+    let Surveyed { extensions, unknown, objects, unproved } = surveyed;
     let mut text = String::new();
     let mut section = |title: &str, mut lines: Vec<String>| {
         if !lines.is_empty() {
@@ -123,7 +123,7 @@ fn list(surveyed: &Surveyed) -> String {
     );
     section(
         "Objects that claim to be an extension's, and are left alone:",
-        claimed.iter().map(|one| format!("{} {}: {}", one.kind.as_str(), one.name, one.why)).collect(),
+        unproved.iter().map(|one| format!("{} {}: {}", one.kind.as_str(), one.name, one.why)).collect(),
     );
     section("Directories in which no extension is written down, and which stay:", unknown.clone());
     text

@@ -15,8 +15,14 @@ const TABLE: &[(&str, &str)] = &[
     ("MANIFEST_INVALID", "see every problem at once with: longshore validate EXT"),
     ("COMPOSE_INVALID", "see every problem at once with: longshore validate EXT"),
     ("UNSAFE_FILE", "its author has to leave that file out"),
-    ("PLATFORM_MISMATCH", "its author has to build it for this machine as well"),
-    ("COMPOSE_UNAVAILABLE", "install the Compose plugin, version 2; `longshore info` shows what was found"),
+    (
+        "PLATFORM_MISMATCH",
+        "its author has to build it for this machine as well; `longshore info` shows what works here",
+    ),
+    (
+        "COMPOSE_UNAVAILABLE",
+        "where Compose is missing, install its plugin, version 2; `longshore info` shows what works here",
+    ),
     ("PROJECT_NAME_TAKEN", "remove or rename what the message lists, then install again"),
     ("COMPOSE_FAILED", "the message is that of Compose or the engine; nothing half done is left behind"),
     ("BACKEND_EXITED", "try the image by itself with: docker run; nothing half done is left behind"),

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// The environment variable that names the socket.
-const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
+const CONTROL_SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
 /// The socket that these options mean, and whether it was named rather than guessed.
 pub(super) fn socket_path(options: &Options) -> (PathBuf, bool) {
-    let from_environment = || env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let from_environment = || env::var_os(CONTROL_SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     match options.socket.clone().or_else(from_environment) {
         Some(named) => (named, true),
         None => (config::default_socket(), false),

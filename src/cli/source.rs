@@ -20,7 +20,7 @@ pub(super) enum Pull {
     Never,
 }
 
-/// The source that `text` means: a path when it starts with `.`, `/` or `~`, or names an archive or a directory with a
+/// The source that `text` means: a path when it starts with `.`, `/` or `~/`, or names an archive or a directory with a
 /// `metadata.json` that is there; else an image. `reference` is what to install a path under.
 pub(super) fn read_source(text: &str, reference: Option<&str>, pull: Pull) -> Result<pb::Source, Failure> {
     use pb::source::Source;

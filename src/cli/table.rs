@@ -1,4 +1,4 @@
-//! Tables as the `docker` command prints them: columns two blanks apart or more, headings in capitals, no lines.
+//! Tables as the `docker` command prints them: columns three blanks apart or more, headings in capitals, no lines.
 
 use unicode_width::UnicodeWidthStr as _;
 

@@ -173,7 +173,7 @@ fn plugin_dirs(behalf: &Behalf) -> Vec<PathBuf> {
     own.or(usual).map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
 }
 
-/// Makes the configuration, or brings the one there is up to date. The directory is the owner's, and what docker, or any
+/// Makes the configuration, or brings the one there is up to date. The directory is the user's, and what docker, or any
 /// other program of this user, has put there is looked at with this user's rights.
 fn prepare_config(directory: &Path, behalf: &Behalf) -> Result<()> {
     let prepared = match make_dir(directory, 0o700) {
@@ -245,8 +245,8 @@ fn filters_of(filters: Map<String, Value>) -> Result<Value> {
             value => text(value).map(|one| vec![one]),
         };
         let Some(values) = values else {
-            let message = format!("options: filters.{name} must be a list of texts");
-            return Err(Error::new(Reason::RequestInvalid, "options", message));
+            let message = format!("options_json: filters.{name} must be a list of texts");
+            return Err(Error::new(Reason::RequestInvalid, "options_json", message));
         };
         all.insert(name, values);
     }

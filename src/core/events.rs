@@ -35,7 +35,7 @@ const MAX_HELD: usize = 10_000;
 /// Where everything that happens comes together.
 #[derive(Debug)]
 pub(super) struct Events {
-    epoch: String,
+    store_id: String,
     run: String,
     told: Ring<Told>,
     last: Mutex<Last>,
@@ -71,7 +71,7 @@ impl Events {
     pub(super) async fn of(store: &Store, run: &str) -> Result<Arc<Self>> {
         let last = Last { stored: store.newest_event().await?, ..Last::default() };
         let events = Arc::new(Events {
-            epoch: store.broker_id().await?,
+            store_id: store.broker_id().await?,
             run: run.to_owned(),
             told: Ring::new(MAX_HELD),
             last: Mutex::new(last),
@@ -126,7 +126,7 @@ impl Events {
 
     /// The token of a place.
     fn token(&self, place: Place) -> String {
-        format!("{}.{}.{}.{}", self.epoch, place.stored, self.run, place.number)
+        format!("{}.{}.{}.{}", self.store_id, place.stored, self.run, place.number)
     }
 
     /// The token of this moment: whatever is told from now on is behind it.
@@ -141,10 +141,10 @@ impl Events {
     /// `RESUME_TOKEN_EXPIRED`.
     fn place(&self, token: &str) -> Result<(Place, bool)> {
         let parts: Vec<&str> = token.split('.').collect();
-        let [epoch, stored, run, number] = parts[..] else { return Err(expired()) };
+        let [store_id, stored, run, number] = parts[..] else { return Err(expired()) };
         let (Ok(stored), Ok(number)) = (stored.parse(), number.parse()) else { return Err(expired()) };
         let place = Place { stored, number };
-        if epoch != self.epoch || run == self.run && number > self.now().number {
+        if store_id != self.store_id || run == self.run && number > self.now().number {
             return Err(expired());
         }
         Ok((place, run == self.run))

@@ -82,8 +82,8 @@ impl Broker {
             Ok(true) => return (true, "containers and the broker share directories".to_owned()),
             Ok(false) if cfg!(windows) => "containers share none with Windows: extensions with a backend are refused",
             Ok(false) => {
-                "none are shared with the broker: volumes and a tunnel into each container stand for them, and compose \
-                 files cannot be run"
+                "none are shared with the broker: volumes and a tunnel into each container stand for them; what lies \
+                 beside a compose file cannot be mounted"
             }
             Err(why) => return (false, why.to_string()),
         };

@@ -11,12 +11,12 @@ pub(super) struct Leases {
     /// Whether one ever was granted.
     were_granted: bool,
     /// In the order in which they were granted.
-    held: Vec<Held>,
+    held: Vec<HeldLease>,
 }
 
 /// One lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldLease {
     /// Its number.
     pub epoch: i64,
     /// Who holds it.
@@ -50,7 +50,7 @@ impl Leases {
         let old = self.held.iter().position(|held| held.holder.is_same_place(&holder));
         let superseded = old.map(|index| self.held.remove(index).epoch);
         self.were_granted = true;
-        self.held.push(Held { epoch, holder, hello });
+        self.held.push(HeldLease { epoch, holder, hello });
         Ok(superseded)
     }
 
@@ -104,8 +104,8 @@ impl Leases {
     ///
     /// `ENDPOINT_NOT_FOUND`, also for one that speaks another protocol.
     pub(super) fn route(&self, endpoint: Option<&str>, need: Speech, service: Option<&str>) -> Result<Route> {
-        let all: Vec<&Held> = self.counting().collect();
-        let is_of_service = |held: &Held| service.is_some_and(|service| held.holder.service() == service);
+        let all: Vec<&HeldLease> = self.counting().collect();
+        let is_of_service = |held: &HeldLease| service.is_some_and(|service| held.holder.service() == service);
         let offers = || all.iter().flat_map(|held| held.hello.endpoints.iter().map(move |offer| (*held, offer)));
         let found = match endpoint {
             Some(name) => match offers().find(|(_, offer)| offer.name == name) {
@@ -128,15 +128,17 @@ impl Leases {
             None => all.iter().find(|held| held.holder == Holder::Host || is_of_service(held)).copied(),
         };
         match (gate, found) {
-            (Some(Held { hello, .. }), _) if !hello.health.ready => Ok(Route::NotReady(hello.health.message.clone())),
+            (Some(HeldLease { hello, .. }), _) if !hello.health.ready => {
+                Ok(Route::NotReady(hello.health.message.clone()))
+            }
             (_, Some((_, offer))) => Ok(Route::To(offer.address.clone(), offer.protocol)),
             (_, None) => Ok(Route::Manifest),
         }
     }
 
     /// All that are held, the host's first.
-    pub(super) fn held(&self) -> Vec<Held> {
-        let (mut host, others): (Vec<Held>, Vec<Held>) =
+    pub(super) fn held(&self) -> Vec<HeldLease> {
+        let (mut host, others): (Vec<HeldLease>, Vec<HeldLease>) =
             self.held.iter().cloned().partition(|held| held.holder == Holder::Host);
         host.extend(others);
         host
@@ -148,13 +150,14 @@ impl Leases {
     }
 
     /// The lease of the host, while it holds one.
-    pub(super) fn host(&self) -> Option<&Held> {
+    pub(super) fn host(&self) -> Option<&HeldLease> {
         self.held.iter().find(|held| held.holder == Holder::Host)
     }
 
     /// How a service says it is, whose containers these are; `None` where it is not registered.
     pub(super) fn health(&self, service: &str, containers: &[&str]) -> Option<Health> {
-        let is_meant = |held: &&Held| held.holder.service() == service && containers.contains(&held.holder.container());
+        let is_meant =
+            |held: &&HeldLease| held.holder.service() == service && containers.contains(&held.holder.container());
         self.held.iter().find(is_meant).map(|held| held.hello.health.clone())
     }
 
@@ -163,7 +166,7 @@ impl Leases {
         self.were_granted
     }
 
-    fn counting(&self) -> impl Iterator<Item = &Held> {
+    fn counting(&self) -> impl Iterator<Item = &HeldLease> {
         let is_stood_in = self.host().is_some();
         self.held.iter().filter(move |held| !is_stood_in || held.holder == Holder::Host)
     }
@@ -172,8 +175,8 @@ impl Leases {
         if *holder == Holder::Host {
             return Ok(());
         }
-        let is_other = |held: &&Held| held.holder != Holder::Host && !held.holder.is_same_place(holder);
-        let has_it = |held: &&Held| held.hello.endpoints.iter().any(|endpoint| endpoint.name == name);
+        let is_other = |held: &&HeldLease| held.holder != Holder::Host && !held.holder.is_same_place(holder);
+        let has_it = |held: &&HeldLease| held.hello.endpoints.iter().any(|endpoint| endpoint.name == name);
         match self.held.iter().filter(is_other).find(has_it) {
             None => Ok(()),
             Some(held) => {

@@ -82,7 +82,7 @@ pub use events::{Told, Watch};
 pub use extension_sockets::{Arrival, Arrivals};
 pub use grants::Standing;
 pub use info::Info;
-pub use leases::{Held, LeaseChange};
+pub use leases::{HeldLease, LeaseChange};
 pub use lifecycle::{InstallRequest, Removed, Updated, Work};
 pub use logs::{LogLine, LogQuery};
 pub use ownership::{Resource, ResourceFilter};
@@ -90,7 +90,7 @@ pub use ownership::{Resource, ResourceFilter};
 pub use program::RunRequest;
 pub use progress::{InstallPhase, Progress};
 pub use registration::{Lease, Notice, Situation};
-pub use repair::{Claimed, Repair, Soundness, Surveyed};
+pub use repair::{Repair, Soundness, Surveyed, Unproved};
 pub use resource_watch::{ResourceChange, ResourceWatch};
 pub use sessions::{OpenSession, Session};
 pub use source::{PullPolicy, Source};
@@ -277,7 +277,7 @@ impl Broker {
         &self.behalf
     }
 
-    /// Notes the group and the other groups of a process that calls on the owner's behalf.
+    /// Notes the group and the other groups of a process that calls on the user's behalf.
     pub fn note_caller(&self, groups: &(u32, Vec<u32>)) {
         self.behalf.learn(groups);
     }

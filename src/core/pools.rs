@@ -71,7 +71,7 @@ impl Pools {
         }
     }
 
-    /// How many connections wait for calls.
+    /// How many connections are open: over HTTP/1.1 those that wait for a call, over HTTP/2 all.
     pub(super) fn open(&self) -> usize {
         self.lock().values().flat_map(HashMap::values).map(|ways| ways.open()).sum()
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     Broker,
     extension_sockets::Arrivals,
-    leases::{Held, LeaseChange, Leases, Route},
+    leases::{HeldLease, LeaseChange, Leases, Route},
     ownership::own_container,
 };
 use crate::{
@@ -112,12 +112,12 @@ impl Registrations {
     }
 
     /// What is registered, the host's lease first.
-    pub(super) fn of(&self, id: &ExtensionId) -> Vec<Held> {
+    pub(super) fn of(&self, id: &ExtensionId) -> Vec<HeldLease> {
         self.lock().get(id).map(|registered| registered.leases.held()).unwrap_or_default()
     }
 
     /// The lease of a process on the host.
-    pub(super) fn host(&self, id: &ExtensionId) -> Option<Held> {
+    pub(super) fn host(&self, id: &ExtensionId) -> Option<HeldLease> {
         self.lock().get(id).and_then(|registered| registered.leases.host().cloned())
     }
 
@@ -152,7 +152,7 @@ impl Registrations {
         self.lock().remove(id);
     }
 
-    fn signal(&self, id: &ExtensionId, concerns: impl Fn(&Held) -> bool, change: impl Fn(&mut Signal)) {
+    fn signal(&self, id: &ExtensionId, concerns: impl Fn(&HeldLease) -> bool, change: impl Fn(&mut Signal)) {
         let all = self.lock();
         let Some(registered) = all.get(id) else { return };
         for held in registered.leases.held().iter().filter(|held| concerns(held)) {

@@ -37,12 +37,12 @@ pub struct Surveyed {
     /// Objects that bear our signature.
     pub objects: Vec<LedgerEntry>,
     /// Objects that claim to be an extension's and do not prove it.
-    pub claimed: Vec<Claimed>,
+    pub unproved: Vec<Unproved>,
 }
 
 /// An object that claims to be an extension's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
+pub struct Unproved {
     /// What it is.
     pub kind: ResourceKind,
     /// Its name.
@@ -116,10 +116,10 @@ impl Repair {
                 // The name was the extension's to choose: a copy of the labels would prove as much.
                 Ok(Proof { maker: Maker::Extension, nonce, .. }) if marked(nonce) > 1 => {
                     let why = "something else bears the very same mark";
-                    surveyed.claimed.push(Claimed { kind: *kind, name: name.clone(), why });
+                    surveyed.unproved.push(Unproved { kind: *kind, name: name.clone(), why });
                 }
                 Ok(proof) => surveyed.objects.push(entry(&object, &proof)),
-                Err(why) => surveyed.claimed.push(Claimed { kind: *kind, name: name.clone(), why }),
+                Err(why) => surveyed.unproved.push(Unproved { kind: *kind, name: name.clone(), why }),
             }
         }
         self.add_anonymous(&mut surveyed).await?;

@@ -266,11 +266,10 @@ impl Broker {
             return Err(Error::bug("a backend of one image has none on record"));
         };
         let compose = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
-            let named = |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
-            pairs.iter().map(named).collect()
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
         let network = default_network(project);
-        let mut labels = compose(&[("project", project), ("network", "default")]);
+        let mut labels = compose(&[(labels::PROJECT, project), (labels::NETWORK, "default")]);
         labels.insert(labels::EXTENSION.into(), installed.id.to_string());
         let nonce = installed.record.network_nonce();
         let (kind, extension) = (ResourceKind::Network, installed.id.as_str());
@@ -282,12 +281,12 @@ impl Broker {
             self.engine.create_network(&network, labels).await?;
         }
         let mut labels = compose(&[
-            ("project", project),
-            ("service", IMAGE_SERVICE),
-            ("container-number", "1"),
-            ("oneoff", "False"),
-            ("project.config_files", ""),
-            ("project.working_dir", &directory.path().to_string_lossy()),
+            (labels::PROJECT, project),
+            (labels::SERVICE, IMAGE_SERVICE),
+            (labels::CONTAINER_NUMBER, "1"),
+            (labels::ONE_OFF, "False"),
+            (labels::CONFIG_FILES, ""),
+            (labels::WORKING_DIR, &directory.path().to_string_lossy()),
         ]);
         let name = format!("{project}-{IMAGE_SERVICE}");
         let (kind, generation, nonce) = (ResourceKind::Container, installed.generation, &installed.record.nonce);

@@ -188,7 +188,11 @@ fn observe_containers(facts: &Facts) -> Observed {
         return say(State::Stopped, LACKS_GRANTS, "it lacks a grant that its backend needs");
     }
     if !backend.built {
-        return say(State::Stopped, "BACKEND_NOT_BUILT", "the image was not there; attach a local process");
+        return say(
+            State::Stopped,
+            "BACKEND_NOT_BUILT",
+            "the image was not there; stand in for it with: longshore dev",
+        );
     }
     observe_backend(backend)
 }

@@ -25,7 +25,7 @@ pub struct Stats {
     pub sessions: usize,
     /// Leases of backends that have registered.
     pub registrations: usize,
-    /// Connections to backends that wait for calls.
+    /// Open connections to backends: over HTTP/1.1 those that wait for a call, over HTTP/2 all.
     pub pooled: usize,
     /// Bytes that backends were sent.
     pub sent_bytes: u64,

@@ -6,7 +6,7 @@ use super::{
     Broker,
     call::is_young,
     catalogue::{Key, Object},
-    leases::Held,
+    leases::HeldLease,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub struct View {
     /// Its containers.
     pub containers: Vec<ContainerView>,
     /// What is registered, the host's first.
-    pub registered: Vec<Held>,
+    pub registered: Vec<HeldLease>,
     /// The socket at which a process on the host registers.
     pub registration_socket: Option<String>,
     /// Its UI, where it has one.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::model::{
     error::{Error, Reason, Result},
-    mounts::{CONTAINER_DIR, DOORS_BYTES, EXTENSION_SOCKET, GUEST_DIR, Mounts, SHIM_DIR, SOCKET_VARIABLE},
+    mounts::{CONTAINER_DIR, DOORS_BYTES, EXTENSION_SOCKET, EXTENSION_SOCKET_VARIABLE, GUEST_DIR, Mounts, SHIM_DIR},
 };
 
 /// Seconds that a container gets to stop where its author does not say.
@@ -182,7 +182,7 @@ impl Engine {
         let body = ContainerCreateBody {
             image: Some(spec.image),
             labels: Some(spec.labels),
-            env: Some(vec![format!("{SOCKET_VARIABLE}={EXTENSION_SOCKET}")]),
+            env: Some(vec![format!("{EXTENSION_SOCKET_VARIABLE}={EXTENSION_SOCKET}")]),
             host_config: Some(HostConfig {
                 mounts: Some(spec.mounts.list()),
                 network_mode: Some(spec.network.clone()),

@@ -17,7 +17,7 @@ const PASSED: [&str; 11] = [
     "SSH_AUTH_SOCK",
 ];
 
-/// The base for programs on the host, as `RunRequest.env` documents it: the PATH with the extension's own programs
+/// The base for programs on the host, as `ExecStart.env` documents it: the PATH with the extension's own programs
 /// first, some variables of the broker, and the extension's id. `var` reads the broker's environment.
 pub fn host_base(var: &impl Fn(&str) -> Option<String>, bin_dir: &str, extension: &str) -> Vec<(String, String)> {
     let path = var("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned());

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     layout::{SHORT, failed, names},
-    private::{link, make_dir, private_file, rename_new, set_mode, share_tree},
+    private::{link, make_dir, open_tree_to_user, private_file, rename_new, set_mode},
     remove::{self, Leftovers},
     unpack::{Placement, Unpacker},
 };
@@ -25,7 +25,7 @@ const SHORT_BYTES: usize = 8;
 pub struct ExtensionDir {
     root: PathBuf,
     /// Whether a user who is not the broker's has to find files in it.
-    is_shared: bool,
+    is_for_user: bool,
 }
 
 /// The files of one generation.
@@ -33,7 +33,7 @@ pub struct ExtensionDir {
 pub struct GenerationDir {
     root: PathBuf,
     /// Whether it is laid out for a user who is not the broker's.
-    is_shared: bool,
+    is_for_user: bool,
 }
 
 /// A private directory under way to become a generation; it goes when the value is dropped.
@@ -44,8 +44,8 @@ pub struct Staging {
 }
 
 impl ExtensionDir {
-    pub(super) fn at(root: PathBuf, is_shared: bool) -> Self {
-        ExtensionDir { root, is_shared }
+    pub(super) fn at(root: PathBuf, is_for_user: bool) -> Self {
+        ExtensionDir { root, is_for_user }
     }
 
     /// Makes the directories that are missing and sets their modes.
@@ -53,8 +53,8 @@ impl ExtensionDir {
     /// # Errors
     /// `FILE_FAILED`, also where a link or a file lies in the way.
     pub fn create(&self) -> Result<()> {
-        let passage = if self.is_shared { 0o711 } else { 0o700 };
-        let hidden = self.is_shared.then(|| (self.root.join("hidden"), 0o700));
+        let passage = if self.is_for_user { 0o711 } else { 0o700 };
+        let hidden = self.is_for_user.then(|| (self.root.join("hidden"), 0o700));
         let own = [(self.guest(), 0o777), (self.broker(), 0o755), (self.root.join("generations"), passage)];
         for (path, mode) in std::iter::once((self.root.clone(), passage)).chain(hidden).chain(own) {
             match make_dir(&path, mode) {
@@ -80,7 +80,7 @@ impl ExtensionDir {
 
     /// Shared with the containers, which may put anything there. Use a [`super::guest::GuestDir`] to look into it.
     pub fn guest(&self) -> PathBuf {
-        if self.is_shared { self.root.join("hidden/guest") } else { self.root.join("guest") }
+        if self.is_for_user { self.root.join("hidden/guest") } else { self.root.join("guest") }
     }
 
     /// The broker's own files inside the containers, read-only there.
@@ -90,7 +90,7 @@ impl ExtensionDir {
 
     /// A short way to the same for a user who is not the broker's; where there is none, that user cannot come there.
     pub fn short_broker(&self) -> Option<PathBuf> {
-        let slug = self.root.file_name().filter(|_| self.is_shared)?;
+        let slug = self.root.file_name().filter(|_| self.is_for_user)?;
         let hash = Sha256::digest(slug.as_encoded_bytes());
         let name: String = hash.iter().take(SHORT_BYTES).map(|byte| format!("{byte:02x}")).collect();
         Some(self.root.parent()?.parent()?.join(SHORT).join(name))
@@ -104,7 +104,7 @@ impl ExtensionDir {
 
     /// The files of generation `number`.
     pub fn generation(&self, number: u64) -> GenerationDir {
-        GenerationDir { root: self.root.join("generations").join(number.to_string()), is_shared: self.is_shared }
+        GenerationDir { root: self.root.join("generations").join(number.to_string()), is_for_user: self.is_for_user }
     }
 
     /// Numbers of the generations that have files, in order.
@@ -144,11 +144,6 @@ impl GenerationDir {
         &self.root
     }
 
-    /// `metadata.json` as it was in the image.
-    pub fn metadata(&self) -> PathBuf {
-        self.root.join("metadata.json")
-    }
-
     /// The UI's files.
     pub fn ui(&self) -> PathBuf {
         self.root.join("ui")
@@ -172,7 +167,7 @@ impl GenerationDir {
     /// The author's compose directory. Containers may write it and set its mode: where a user who is not the broker's finds
     /// files, it lies below a directory that is closed to that user, and that no container has.
     pub fn compose(&self) -> PathBuf {
-        if self.is_shared { self.hidden().join("compose") } else { self.root.join("compose") }
+        if self.is_for_user { self.hidden().join("compose") } else { self.root.join("compose") }
     }
 
     fn hidden(&self) -> PathBuf {
@@ -186,7 +181,7 @@ impl GenerationDir {
 
     /// Lets others read and run what is for the user, and nobody but the broker write it. What containers may write is
     /// moved out of their reach.
-    fn share(&self) -> Result<()> {
+    fn open_to_user(&self) -> Result<()> {
         let hidden = self.hidden();
         match make_dir(&hidden, 0o700) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create", &hidden, error)),
@@ -198,7 +193,7 @@ impl GenerationDir {
             _ => set_mode(&self.root, 0o711)?,
         }
         for tree in [self.ui(), self.icon(), self.host()] {
-            share_tree(&tree).map_err(|error| failed("set the modes in", &tree, error))?;
+            open_tree_to_user(&tree).map_err(|error| failed("set the modes in", &tree, error))?;
         }
         Ok(())
     }
@@ -226,7 +221,7 @@ impl GenerationDir {
 
 impl Staging {
     pub(super) fn at(root: PathBuf) -> Self {
-        Staging { files: GenerationDir { root, is_shared: false }, promoted: false }
+        Staging { files: GenerationDir { root, is_for_user: false }, promoted: false }
     }
 
     /// The files so far.
@@ -240,8 +235,8 @@ impl Staging {
     /// `FILE_FAILED`, also if that generation has files already.
     pub fn promote(mut self, extension: &ExtensionDir, number: u64) -> Result<GenerationDir> {
         let target = extension.generation(number);
-        if extension.is_shared {
-            self.files.share()?;
+        if extension.is_for_user {
+            self.files.open_to_user()?;
         }
         match rename_new(&self.files.root, &target.root) {
             Ok(()) => self.promoted = true,
@@ -255,9 +250,9 @@ impl Staging {
     /// The slow way to promote.
     pub(super) fn copy_to(&self, extension: &ExtensionDir, target: &GenerationDir, number: u64) -> Result<()> {
         let root = extension.root.join("generations").join(format!(".{number}.partial"));
-        let partial = GenerationDir { root, is_shared: extension.is_shared };
+        let partial = GenerationDir { root, is_for_user: extension.is_for_user };
         remove::remove(&partial.root)?;
-        let copied = self.copy_into(&partial, extension.is_shared).and_then(|()| {
+        let copied = self.copy_into(&partial, extension.is_for_user).and_then(|()| {
             rename_new(&partial.root, &target.root).map_err(|error| failed("create", &target.root, error))
         });
         if copied.is_err() {
@@ -267,10 +262,10 @@ impl Staging {
         copied
     }
 
-    fn copy_into(&self, partial: &GenerationDir, is_shared: bool) -> Result<()> {
+    fn copy_into(&self, partial: &GenerationDir, is_for_user: bool) -> Result<()> {
         make_dir(&partial.root, 0o700).map_err(|error| failed("create", &partial.root, error))?;
         Unpacker::new(Placement::AsIs).copy_tree(&self.files.open()?, Path::new("."), &partial.open()?)?;
-        if is_shared { partial.share() } else { Ok(()) }
+        if is_for_user { partial.open_to_user() } else { Ok(()) }
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) const SHORT: &str = "s";
 pub struct Layout {
     root: PathBuf,
     /// Whether a user who is not the broker's has to find files in it.
-    is_shared: bool,
+    is_for_user: bool,
     /// Holds the lock; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
     staged: AtomicU64,
@@ -74,18 +74,18 @@ impl Layout {
         Ok(layout)
     }
 
-    fn open_as(data: &Path, is_shared: bool) -> Result<Layout> {
+    fn open_as(data: &Path, is_for_user: bool) -> Result<Layout> {
         make_private(data)?;
         check_owner(data)?;
         // What another broker holds is not touched.
         let lock = lock(&data.join("lock"))?;
         // Grants and audit in it are nobody else's to read.
         close_to_others(data)?;
-        let layout = Layout { root: data.to_owned(), is_shared, _lock: lock, staged: AtomicU64::new(0) };
+        let layout = Layout { root: data.to_owned(), is_for_user, _lock: lock, staged: AtomicU64::new(0) };
         for (name, mode) in
             [("extensions", layout.passage()), ("staging", 0o700), ("docker-config", 0o700), (SHORT, layout.passage())]
         {
-            if name == SHORT && !is_shared {
+            if name == SHORT && !is_for_user {
                 continue;
             }
             let path = layout.root.join(name);
@@ -99,7 +99,7 @@ impl Layout {
 
     /// The mode of directories on the way to what a user has to find.
     fn passage(&self) -> u32 {
-        if self.is_shared { 0o711 } else { 0o700 }
+        if self.is_for_user { 0o711 } else { 0o700 }
     }
 
     /// The data directory.
@@ -108,8 +108,8 @@ impl Layout {
     }
 
     /// Where a socket leads to an engine that has none.
-    pub fn engine_socket(&self) -> PathBuf {
-        engine_socket(&self.root)
+    pub fn relay_socket(&self) -> PathBuf {
+        relay_socket(&self.root)
     }
 
     /// The database.
@@ -181,7 +181,7 @@ impl Layout {
 
     /// What belongs to an extension; nothing is made.
     pub fn extension(&self, id: &ExtensionId) -> ExtensionDir {
-        ExtensionDir::at(self.root.join("extensions").join(id.slug()), self.is_shared)
+        ExtensionDir::at(self.root.join("extensions").join(id.slug()), self.is_for_user)
     }
 
     /// Slugs and directories of all extensions that have one, in order, whatever the store says.
@@ -189,7 +189,7 @@ impl Layout {
     /// # Errors
     /// `FILE_FAILED`.
     pub fn extensions(&self) -> Result<Vec<(String, ExtensionDir)>> {
-        extensions_in(&self.root, self.is_shared)
+        extensions_in(&self.root, self.is_for_user)
     }
 
     /// A new, empty, private directory.
@@ -229,13 +229,13 @@ pub fn extensions_of(data: &Path) -> Result<Vec<(String, ExtensionDir)>> {
 }
 
 /// Where in a data directory a socket leads to an engine that has none.
-pub fn engine_socket(data: &Path) -> PathBuf {
+pub fn relay_socket(data: &Path) -> PathBuf {
     local::place(data, "engine.sock")
 }
 
-fn extensions_in(data: &Path, is_shared: bool) -> Result<Vec<(String, ExtensionDir)>> {
+fn extensions_in(data: &Path, is_for_user: bool) -> Result<Vec<(String, ExtensionDir)>> {
     let root = data.join("extensions");
-    let at = |name: String| (name.clone(), ExtensionDir::at(root.join(name), is_shared));
+    let at = |name: String| (name.clone(), ExtensionDir::at(root.join(name), is_for_user));
     let mut found: Vec<_> = names(&root)?.into_iter().map(at).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)

@@ -120,7 +120,7 @@ pub(super) fn admit(directory: &Path, uid: u32) -> io::Result<()> {
 }
 
 /// Gives group and others what the owner may, but for writing. Nobody else has the tree yet.
-pub(super) fn share_tree(path: &Path) -> io::Result<()> {
+pub(super) fn open_tree_to_user(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -133,7 +133,7 @@ pub(super) fn share_tree(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(own | shared >> 3 | shared >> 6))?;
     if found.is_dir() {
         for entry in fs::read_dir(path)? {
-            share_tree(&entry?.path())?;
+            open_tree_to_user(&entry?.path())?;
         }
     }
     Ok(())

@@ -12,10 +12,7 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::head::{Refusal, Request};
-use crate::model::extension::ResourceKind;
-
-/// Beginning of the labels that are ours alone.
-const OURS: &str = "dev.longshore.";
+use crate::model::{extension::ResourceKind, labels::OURS};
 
 /// What a create is marked with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

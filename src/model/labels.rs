@@ -26,6 +26,14 @@ pub const OURS: &str = "dev.longshore.";
 pub const PROJECT: &str = "com.docker.compose.project";
 /// Compose's label for the service that a container is of.
 pub const SERVICE: &str = "com.docker.compose.service";
+/// Compose's label for the network of a project's file that a network is.
+pub const NETWORK: &str = "com.docker.compose.network";
+/// Compose's label for which of a service's containers one is.
+pub const CONTAINER_NUMBER: &str = "com.docker.compose.container-number";
+/// Compose's label for a container that `compose run` made.
+pub const ONE_OFF: &str = "com.docker.compose.oneoff";
+/// Compose's label for the directory that a project's paths are relative to.
+pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 /// Compose's label for the files of a project. Docker Desktop leaves it empty on what an extension starts (F107).
 pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
 

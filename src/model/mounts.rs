@@ -18,12 +18,12 @@ pub const SHIM_APART: &str = "/run/longshore/bin/shim";
 pub const EXTENSION_SOCKET_NAME: &str = "longshore.sock";
 /// Where an extension's containers find its own socket, at which they register.
 pub const EXTENSION_SOCKET: &str = "/run/longshore/longshore.sock";
+/// The environment variable there that names it. On the host the same variable names the control socket.
+pub const EXTENSION_SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 /// The file that the socket of an extension's engine gateway is, in the broker's directory.
 pub const GATEWAY_NAME: &str = "docker.sock";
 /// Where an extension's containers find its engine gateway.
 pub const GATEWAY_SOCKET: &str = "/run/longshore/docker.sock";
-/// The environment variable there that names it.
-pub const SOCKET_VARIABLE: &str = "LONGSHORE_SOCKET";
 
 /// Room for the names of a tunnel's doors, in bytes.
 pub const DOORS_BYTES: i64 = 1 << 20;

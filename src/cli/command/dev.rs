@@ -30,7 +30,7 @@ use tokio::{
 };
 
 /// Tells the process where to listen.
-const SOCKET_VARIABLE: &str = "LONGSHORE_BACKEND_SOCKET";
+const BACKEND_SOCKET_VARIABLE: &str = "LONGSHORE_BACKEND_SOCKET";
 /// In an argument, stands for the path of the socket.
 const SOCKET_PLACEHOLDER: &str = "{socket}";
 /// Time between asking a process to end and killing it.
@@ -130,7 +130,7 @@ impl Dev {
         let argv: Vec<String> = self.argv.iter().map(|word| word.replace(SOCKET_PLACEHOLDER, socket)).collect();
         let Some((program, arguments)) = argv.split_first() else { return Ok(None) };
         let mut command = Command::new(program);
-        command.args(arguments).env(SOCKET_VARIABLE, socket).kill_on_drop(true);
+        command.args(arguments).env(BACKEND_SOCKET_VARIABLE, socket).kill_on_drop(true);
         if !console.reads_terminal() {
             command.process_group(0);
         }

@@ -43,7 +43,7 @@ pub struct Install {
     /// Let the broker finish even when this command is ended
     #[arg(long)]
     pub(super) detach: bool,
-    /// How long to wait until the backend is ready [default: 60s]
+    /// How long to wait until the backend is ready [default: the broker's ready_timeout, 60s]
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     ready_timeout: Option<Duration>,
     /// Print the extension's id and nothing else

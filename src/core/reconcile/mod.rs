@@ -180,7 +180,7 @@ impl Broker {
         let id = &view.installed.id;
         // Looked at without a claim, so that nobody is kept from changing what needs nothing.
         let seen = self.seen_containers(&view.installed).await?;
-        if acts(self.is_wanted(&view.installed).await?, afresh, &seen).is_empty() {
+        if acts(self.shall_run(&view.installed).await?, afresh, &seen).is_empty() {
             return Ok(false);
         }
         let _claim = self.claims.take_aside(id)?;
@@ -190,7 +190,7 @@ impl Broker {
             return Ok(false);
         }
         let seen = self.seen_containers(&installed).await?;
-        let acts = acts(self.is_wanted(&installed).await?, afresh, &seen);
+        let acts = acts(self.shall_run(&installed).await?, afresh, &seen);
         for act in &acts {
             tracing::info!(extension = %id, ?act, "bringing an extension in line");
             self.reconciler.acts.fetch_add(1, Relaxed);
@@ -244,7 +244,7 @@ impl Broker {
     }
 
     /// Whether its containers shall run.
-    async fn is_wanted(&self, installed: &Installed) -> Result<bool> {
+    async fn shall_run(&self, installed: &Installed) -> Result<bool> {
         let missing = self.decisions(&installed.id).await?.missing(&backend_needs(installed));
         Ok(installed.enabled && missing.is_empty())
     }

@@ -84,7 +84,7 @@ pub(super) fn admit(_directory: &Path, _uid: u32) -> io::Result<()> {
 }
 
 /// Gives nobody anything.
-pub(super) fn share_tree(_path: &Path) -> io::Result<()> {
+pub(super) fn open_tree_to_user(_path: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

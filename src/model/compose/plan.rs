@@ -9,7 +9,7 @@ use crate::model::{
     error::{Error, Reason, Result},
     grant::{Grant, Need, is_unprintable},
     labels,
-    mounts::{EXTENSION_SOCKET, Mounts, SOCKET_VARIABLE},
+    mounts::{EXTENSION_SOCKET, EXTENSION_SOCKET_VARIABLE, Mounts},
     reference::Reference,
     signature::Key,
 };
@@ -232,7 +232,7 @@ fn name_socket(service: &mut Map<String, Value>) {
         *environment = json!({});
     }
     if let Some(variables) = environment.as_object_mut() {
-        variables.entry(SOCKET_VARIABLE).or_insert_with(|| json!(EXTENSION_SOCKET));
+        variables.entry(EXTENSION_SOCKET_VARIABLE).or_insert_with(|| json!(EXTENSION_SOCKET));
     }
 }
 
