@@ -7,11 +7,16 @@ use std::{
 
 use tokio_util::task::TaskTracker;
 
-use super::Broker;
+use super::{Broker, InstallRequest};
 use crate::{
     exec::{Exit, Outcome, Run},
-    model::error::Result,
-    store::{AuditLine, AuditQuery, Store},
+    model::{
+        error::{Error, Reason, Result},
+        extension::Installed,
+        grant::Decisions,
+        reference::ExtensionId,
+    },
+    store::{AuditEntry, AuditLine, AuditQuery, Store},
 };
 
 /// Said of what was allowed.
@@ -78,6 +83,47 @@ fn told(exit: Option<&Exit>) -> String {
 }
 
 impl Broker {
+    /// Writes down what was accepted with an install or an update.
+    pub(super) async fn audit_accepted(
+        &self,
+        request: &InstallRequest,
+        act: &'static str,
+        installed: &Installed,
+        decisions: &Decisions,
+    ) {
+        let grants: Vec<String> = decisions.allow.iter().map(ToString::to_string).collect();
+        let subject = format!("{} with {}", installed.record.reference, grants.join(" "));
+        self.audit_change(request.uid, act, &installed.id, subject, None).await;
+    }
+
+    /// Writes down a change of an extension, or that it failed.
+    pub(super) async fn audit_change(
+        &self,
+        uid: Option<u32>,
+        act: &'static str,
+        id: &ExtensionId,
+        subject: String,
+        failure: Option<&Error>,
+    ) {
+        let (decision, result) = match failure.map(Error::reason) {
+            None => (ALLOWED, DONE),
+            Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
+            Some(reason) => (ALLOWED, reason.as_str()),
+        };
+        let entry = AuditEntry {
+            extension: id.to_string(),
+            session: None,
+            uid,
+            act: act.into(),
+            subject,
+            decision: decision.into(),
+            result: result.into(),
+        };
+        if let Err(error) = self.store.audit(entry).await {
+            tracing::warn!(%error, "the audit could not be written");
+        }
+    }
+
     /// Lines of the audit, the newest first.
     pub async fn audited(&self, query: AuditQuery) -> Result<Vec<AuditLine>> {
         self.store.audited(query).await

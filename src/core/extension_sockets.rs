@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Broker;
 use crate::{
     local::Stream,
-    model::{error::Result, mounts::EXTENSION_SOCKET_NAME, reference::ExtensionId},
+    model::{error::Result, journal::ChangeKind, mounts::EXTENSION_SOCKET_NAME, reference::ExtensionId},
     peer::socket::{Caller, Socket},
 };
 
@@ -133,6 +133,43 @@ impl ExtensionSockets {
 }
 
 impl Broker {
+    /// Opens the sockets of all extensions, so that containers which the last broker left running find them.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. A socket that cannot be opened is told in the log.
+    pub async fn open_all_sockets(&self) -> Result<()> {
+        for installed in self.store.extensions("", usize::MAX).await? {
+            if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
+                && let Err(error) = self.open_sockets(&installed.id)
+            {
+                tracing::error!(%error, extension = %installed.id, "a socket of an extension stays closed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who connect to extensions' sockets; once, for the API.
+    pub fn arrivals(&self) -> Option<Arrivals> {
+        self.extension_sockets.arrivals()
+    }
+
+    /// Opens the sockets of an extension, its own and the gateway's, whose directories are there.
+    ///
+    /// # Errors
+    ///
+    /// `FILE_FAILED`, `LIMIT_REACHED`.
+    pub(super) fn open_sockets(&self, id: &ExtensionId) -> Result<()> {
+        self.registrations.expect(id);
+        // No container could have a directory of Windows mounted that they are in.
+        if cfg!(windows) {
+            return Ok(());
+        }
+        let hub = self.hub.clone();
+        self.extension_sockets.open(id, &self.layout.extension(id).broker(), move |pid| hub.is_descendant(pid))?;
+        self.open_gateway(id)
+    }
+
     /// The path at which the user's processes find a socket in an extension's broker directory. A long one leads through
     /// this process, which no other user can follow.
     pub(super) fn path_for_user(&self, id: &ExtensionId, path: String) -> String {

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{
     Behalf, Broker,
     catalogue::{Catalogue, Key as ObjectKey, Object},
+    grants::grants_required,
     ledger::{entry, is_anonymous},
-    lifecycle::grants_required,
     ownership::own_container,
     program::check_runs,
 };
@@ -54,22 +54,6 @@ struct New {
 }
 
 impl Broker {
-    /// Opens the sockets of all extensions, so that containers which the last broker left running find them.
-    ///
-    /// # Errors
-    ///
-    /// What the store says. A socket that cannot be opened is told in the log.
-    pub async fn open_all_sockets(&self) -> Result<()> {
-        for installed in self.store.extensions("", usize::MAX).await? {
-            if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Uninstall))
-                && let Err(error) = self.open_sockets(&installed.id)
-            {
-                tracing::error!(%error, extension = %installed.id, "a socket of an extension stays closed");
-            }
-        }
-        Ok(())
-    }
-
     /// Opens the gateway of an extension, whose directories are there.
     ///
     /// # Errors

@@ -1,19 +1,19 @@
-//! What extensions may do, and what happens when that changes.
+//! What extensions may do: what is accepted and what is missing, and what happens when that changes.
 
 use std::sync::Arc;
 
 use tracing::Instrument;
 
 use super::{
-    Broker,
+    Broker, InstallRequest,
     audit::{ALLOWED, DONE},
     view::backend_needs,
 };
 use crate::{
     model::{
-        error::{Error, Result},
+        error::{Detail, Error, Reason, Result},
         extension::Installed,
-        grant::{Decisions, Need},
+        grant::{Decisions, Grant, Need},
         reference::ExtensionId,
     },
     store::{AuditEntry, StoredGrant},
@@ -77,9 +77,7 @@ impl Broker {
         let installed = self.installed(id).await?;
         let before = self.store.decisions(id).await?;
         self.store.set_decisions(id, decisions.clone()).await?;
-        let names = |grants: &[crate::model::grant::Grant]| {
-            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-        };
+        let names = |grants: &[Grant]| grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let subject = format!("allow {} deny {}", names(&decisions.allow), names(&decisions.deny));
         self.store
             .audit(AuditEntry {
@@ -109,4 +107,41 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+impl Broker {
+    /// What the user's words amount to, on top of what was decided before.
+    ///
+    /// # Errors
+    ///
+    /// `GRANT_RESERVED`.
+    pub(super) fn decide(&self, request: &InstallRequest, before: Decisions, needs: &[Need]) -> Result<Decisions> {
+        let decided = decide(request, before, needs);
+        let accepts_any = request.trust || !request.accept.is_empty();
+        self.behalf.check_acceptance(decided.allow.iter().filter(|_| accepts_any)).map(|()| decided)
+    }
+}
+
+fn decide(request: &InstallRequest, before: Decisions, needs: &[Need]) -> Decisions {
+    let mut allow = before.allow;
+    allow.extend(request.accept.iter().cloned());
+    if request.trust {
+        allow.extend([Grant::EngineFull, Grant::HostExecAny, Grant::BackendPrivileged]);
+        let covered: Vec<Grant> = needs.iter().map(|need| need.grant.clone()).collect();
+        allow.extend(covered.into_iter().filter(|needed| matches!(needed, Grant::Env(_))));
+    }
+    allow.sort();
+    allow.dedup();
+    // Who accepts a grant takes back that it was denied.
+    let deny = before.deny.into_iter().filter(|denied| !request.accept.contains(denied)).collect();
+    Decisions { allow, deny }
+}
+
+/// The refusal that lists exactly what is missing.
+pub(super) fn grants_required(subject: &str, mut missing: Vec<Need>) -> Error {
+    let mut seen = std::collections::HashSet::new();
+    missing.retain(|need| seen.insert(need.grant.clone()));
+    let names: Vec<String> = missing.iter().map(|need| need.grant.to_string()).collect();
+    let message = format!("{subject} needs grants that were not accepted: {}", names.join(", "));
+    Error::new(Reason::GrantsRequired, subject, message).with_detail(Detail::GrantsRequired(missing))
 }

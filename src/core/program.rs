@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Broker, audit::ALLOWED, call::running_backend, lifecycle::grants_required};
+use super::{Broker, audit::ALLOWED, call::running_backend, grants::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     files::layout::is_program,

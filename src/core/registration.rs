@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use super::{
     Broker,
-    extension_sockets::Arrivals,
     leases::{HeldLease, LeaseChange, Leases, Route},
     ownership::own_container,
 };
@@ -163,7 +162,7 @@ impl Registrations {
     }
 
     /// Grants leases of an extension from now on, until it is removed.
-    fn expect(&self, id: &ExtensionId) {
+    pub(super) fn expect(&self, id: &ExtensionId) {
         self.lock().entry(id.clone()).or_default();
     }
 
@@ -194,27 +193,6 @@ impl Registrations {
 }
 
 impl Broker {
-    /// Those who connect to extensions' sockets; once, for the API.
-    pub fn arrivals(&self) -> Option<Arrivals> {
-        self.extension_sockets.arrivals()
-    }
-
-    /// Opens the sockets of an extension, whose directories are there.
-    ///
-    /// # Errors
-    ///
-    /// `FILE_FAILED`, `LIMIT_REACHED`.
-    pub(super) fn open_sockets(&self, id: &ExtensionId) -> Result<()> {
-        self.registrations.expect(id);
-        // No container could have a directory of Windows mounted that they are in.
-        if cfg!(windows) {
-            return Ok(());
-        }
-        let hub = self.hub.clone();
-        self.extension_sockets.open(id, &self.layout.extension(id).broker(), move |pid| hub.is_descendant(pid))?;
-        self.open_gateway(id)
-    }
-
     /// Who a caller at an extension's socket is to it.
     ///
     /// # Errors

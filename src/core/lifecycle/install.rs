@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Broker, Progress, Report, Source,
-        audit::{ALLOWED, DONE},
         fetched::Fetched,
+        grants::grants_required,
         package::Package,
         stage::{BackendDraft, Staged, icon_of},
         view::View,
@@ -21,16 +21,15 @@ use super::{
 use crate::{
     files::extension::GenerationDir,
     model::{
-        error::{Detail, Error, Reason, Result},
+        error::{Error, Reason, Result},
         extension::{BackendRecord, BinaryRecord, Installed, NeedRecord, Record, UiRecord},
-        grant::{Decisions, Grant, Need},
+        grant::{Decisions, Grant},
         journal::Step,
         manifest::labels,
         problem::Severity,
         reference::ExtensionId,
     },
     random,
-    store::AuditEntry,
 };
 
 /// What to install, or to update to, and what is accepted.
@@ -153,7 +152,7 @@ impl Broker {
             self.step(&mut installed, Step::InstallWait).await?;
             self.wait_ready(&installed, ready_timeout, report).await?;
         }
-        self.audit(request, "install", &installed, &decisions).await;
+        self.audit_accepted(request, "install", &installed, &decisions).await;
         self.give_back_others(&mut taken.fetched, &installed.record.reference).await;
         written::write(&laid.files, &installed)?;
         failpoint::current_done(&installed);
@@ -194,46 +193,6 @@ impl Broker {
         }
         Ok(Laid { files, draft })
     }
-
-    pub(super) async fn audit(
-        &self,
-        request: &InstallRequest,
-        act: &'static str,
-        installed: &Installed,
-        decisions: &Decisions,
-    ) {
-        let grants: Vec<String> = decisions.allow.iter().map(ToString::to_string).collect();
-        let subject = format!("{} with {}", installed.record.reference, grants.join(" "));
-        self.audit_change(request.uid, act, &installed.id, subject, None).await;
-    }
-
-    /// Writes down a change of an extension, or that it failed.
-    pub(super) async fn audit_change(
-        &self,
-        uid: Option<u32>,
-        act: &'static str,
-        id: &ExtensionId,
-        subject: String,
-        failure: Option<&Error>,
-    ) {
-        let (decision, result) = match failure.map(Error::reason) {
-            None => (ALLOWED, DONE),
-            Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
-            Some(reason) => (ALLOWED, reason.as_str()),
-        };
-        let entry = AuditEntry {
-            extension: id.to_string(),
-            session: None,
-            uid,
-            act: act.into(),
-            subject,
-            decision: decision.into(),
-            result: result.into(),
-        };
-        if let Err(error) = self.store.audit(entry).await {
-            tracing::warn!(%error, "the audit could not be written");
-        }
-    }
 }
 
 /// Gives back what a package holds in the engine.
@@ -249,43 +208,6 @@ pub(super) fn is_same(existing: &Installed, package: &Package) -> bool {
     let reference = package.reference.to_string();
     let same = image.is_some() && existing.record.image_id.as_ref() == image && existing.record.reference == reference;
     same && existing.change.is_none()
-}
-
-impl Broker {
-    /// What the user's words amount to, on top of what was decided before.
-    ///
-    /// # Errors
-    ///
-    /// `GRANT_RESERVED`.
-    pub(super) fn decide(&self, request: &InstallRequest, before: Decisions, needs: &[Need]) -> Result<Decisions> {
-        let decided = decide(request, before, needs);
-        let accepts_any = request.trust || !request.accept.is_empty();
-        self.behalf.check_acceptance(decided.allow.iter().filter(|_| accepts_any)).map(|()| decided)
-    }
-}
-
-fn decide(request: &InstallRequest, before: Decisions, needs: &[Need]) -> Decisions {
-    let mut allow = before.allow;
-    allow.extend(request.accept.iter().cloned());
-    if request.trust {
-        allow.extend([Grant::EngineFull, Grant::HostExecAny, Grant::BackendPrivileged]);
-        let covered: Vec<Grant> = needs.iter().map(|need| need.grant.clone()).collect();
-        allow.extend(covered.into_iter().filter(|needed| matches!(needed, Grant::Env(_))));
-    }
-    allow.sort();
-    allow.dedup();
-    // Who accepts a grant takes back that it was denied.
-    let deny = before.deny.into_iter().filter(|denied| !request.accept.contains(denied)).collect();
-    Decisions { allow, deny }
-}
-
-/// The refusal that lists exactly what is missing.
-pub(in crate::core) fn grants_required(subject: &str, mut missing: Vec<Need>) -> Error {
-    let mut seen = std::collections::HashSet::new();
-    missing.retain(|need| seen.insert(need.grant.clone()));
-    let names: Vec<String> = missing.iter().map(|need| need.grant.to_string()).collect();
-    let message = format!("{subject} needs grants that were not accepted: {}", names.join(", "));
-    Error::new(Reason::GrantsRequired, subject, message).with_detail(Detail::GrantsRequired(missing))
 }
 
 /// What there is to remember of a generation.

@@ -21,7 +21,6 @@ use crate::model::{
 };
 
 pub(super) use claims::Claims;
-pub(super) use install::grants_required;
 pub(super) use recover::Mender;
 
 pub use install::InstallRequest;

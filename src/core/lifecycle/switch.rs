@@ -8,10 +8,11 @@ use tracing::Instrument;
 use super::{
     super::{
         Broker,
+        grants::grants_required,
         view::{View, backend_needs},
         written,
     },
-    at_rest, broken_off, failpoint, grants_required,
+    at_rest, broken_off, failpoint,
 };
 use crate::model::{
     error::Result, extension::ResourceKind, journal::Step, reference::ExtensionId, registration::StopCause,

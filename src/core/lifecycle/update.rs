@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Broker, Progress, Report,
+        grants::grants_required,
         names::{aside_name, kept_image},
         package::Package,
         ready::Readiness,
@@ -16,7 +17,7 @@ use super::{
         view::View,
         written,
     },
-    InstallRequest, Work, at_rest, failpoint, grants_required,
+    InstallRequest, Work, at_rest, failpoint,
     install::{Taken, close, is_same, record},
 };
 use crate::model::{
@@ -140,7 +141,7 @@ impl Broker {
             self.step(&mut new, Step::UpdateWait).await?;
             self.wait_better(&new, ready_timeout, report).await?;
         }
-        self.audit(request, "update", &new, &decisions).await;
+        self.audit_accepted(request, "update", &new, &decisions).await;
         self.give_back_others(&mut taken.fetched, &new.record.reference).await;
         written::write(&laid.files, &new)?;
         failpoint::current_done(&new);
