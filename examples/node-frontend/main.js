@@ -10,7 +10,16 @@ async function main([extension = 'longshore/hello-extension', ...flags]) {
     console.log(`${id} ${version}: ${state.replace('EXTENSION_STATE_', '').toLowerCase()}, ${ui?.title ?? 'no UI'}`);
   }
   // From where the list is at, so that nothing is missed in between.
-  const watch = broker.watch(watchToken, told, fail);
+  let gone;
+  const removed = new Promise((resolve) => (gone = resolve));
+  const watch = broker.watch(
+    watchToken,
+    (event) => {
+      told(event);
+      if (event.extension === extension && event.kind === 'EXTENSION_EVENT_KIND_UNINSTALL_BEGAN') gone();
+    },
+    fail,
+  );
 
   const view = await broker.openView(extension);
   const { status, body } = await view.fetch('/hello?name=front%20end');
@@ -26,6 +35,8 @@ async function main([extension = 'longshore/hello-extension', ...flags]) {
     process.once('SIGINT', () => view.close());
     const why = await view.ended;
     console.log(`view: ${why?.reason ?? 'closed'}`);
+    // Events come by a stream of their own: what ended the view may be told a moment after its end.
+    if (why) await Promise.race([removed, new Promise((resolve) => setTimeout(resolve, 1000))]);
   }
   view.close();
   watch.close();
