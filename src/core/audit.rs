@@ -1,4 +1,4 @@
-//! The audit, as it is read, and what came of the programs in it.
+//! The audit: what is written of changes, how it is read, and what came of the programs in it.
 
 use std::{
     collections::HashMap,

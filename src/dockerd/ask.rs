@@ -1,4 +1,4 @@
-//! One request and its answer, on a connection of its own.
+//! One request and its answer: on a connection of its own, or on one that is kept where a relay leads to the engine.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};

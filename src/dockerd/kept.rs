@@ -85,6 +85,7 @@ impl Service<Uri> for Dial {
     }
 }
 
+/// What the library has for the Unix sockets of other systems, and not for a pipe of ours: nothing to tell of one.
 #[cfg(windows)]
 impl hyper_util::client::legacy::connect::Connection for Stream {
     fn connected(&self) -> hyper_util::client::legacy::connect::Connected {
