@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{Broker, blocking::blocking, ledger::entry};
 use crate::{
     engine::Volume,
-    exec::Way,
+    exec::Reach,
     model::{
         error::{Error, Reason, Result},
         extension::{Installed, LedgerEntry, Maker, ResourceKind},
@@ -59,19 +59,19 @@ impl Broker {
     }
 
     /// How the shim in an extension's containers is reached, whose broker directory this is.
-    pub(super) async fn way<'a>(&self, broker_dir: &'a Path) -> Result<Way<'a>> {
-        Ok(if self.shares_files().await? { Way::Shared(broker_dir) } else { self.way_apart().await? })
+    pub(super) async fn reach<'a>(&self, broker_dir: &'a Path) -> Result<Reach<'a>> {
+        Ok(if self.shares_files().await? { Reach::Shared(broker_dir) } else { self.reach_apart().await? })
     }
 
     /// The same where it is known that no directory is shared. Containers that another version of the broker made have its
     /// shim until then.
-    pub(super) async fn way_apart(&self) -> Result<Way<'static>> {
+    pub(super) async fn reach_apart(&self) -> Result<Reach<'static>> {
         let mut has_shim = self.apart.has_shim.lock().await;
         if !*has_shim {
             let there = self.engine.volumes().await?;
             self.have_shim(&there, &mut has_shim).await?;
         }
-        Ok(Way::Apart)
+        Ok(Reach::Apart)
     }
 
     /// What an extension's containers have of the broker, made or not.

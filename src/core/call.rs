@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     Behalf, Broker,
     container::{BackendContainer, STARTING_RETRY},
-    leases::Route as Registered,
+    leases::LeaseRoute,
 };
 use crate::{
     engine::ContainerDetails,
@@ -59,10 +59,14 @@ impl Broker {
         let is_usual = limits.max_body_bytes <= self.limits.exchange.max_body_bytes;
         limits.memory.check(id.as_str(), if is_usual { 1 } else { limits.max_body_bytes })?;
         let limits = with_start(limits, start_wait);
-        let ways = self.pools.of(id, &callee.endpoint);
+        let connections = self.pools.of(id, &callee.endpoint);
         let dial = || self.dial(callee, Speech::Http, start_wait);
-        proxy::fetch(Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial }, request, &limits)
-            .await
+        proxy::fetch(
+            Route { backend: id.as_str(), pool: Some(&connections.http), lanes: &connections.h2c, dial },
+            request,
+            &limits,
+        )
+        .await
     }
 
     /// Begins an HTTP exchange with an extension's backend that goes on piece by piece.
@@ -76,9 +80,9 @@ impl Broker {
     ) -> Result<proxy::Exchange> {
         let limits = with_start(limits, start_wait);
         let id = &callee.extension;
-        let ways = self.pools.of(id, &callee.endpoint);
+        let connections = self.pools.of(id, &callee.endpoint);
         let dial = || self.dial(callee, Speech::Http, start_wait);
-        let route = Route { backend: id.as_str(), pool: Some(&ways.http), lanes: &ways.h2c, dial };
+        let route = Route { backend: id.as_str(), pool: Some(&connections.http), lanes: &connections.h2c, dial };
         // Who asks for another protocol is told of nothing but the answer.
         let with_interim = head.upgrade.is_none();
         proxy::Exchange::open(route, head, upload, &limits, with_interim).await
@@ -91,11 +95,11 @@ impl Broker {
         call: http::Request<proxy::CarriedBody>,
     ) -> Result<http::Response<proxy::Answer>> {
         let id = &callee.extension;
-        let ways = self.pools.of(id, &callee.endpoint);
+        let connections = self.pools.of(id, &callee.endpoint);
         let dial = async || match self.dial(callee, Speech::Grpc, Duration::ZERO).await? {
             Dialled::Http1(stream) | Dialled::Http2(stream) => Ok(stream),
         };
-        proxy::forward(id.as_str(), &ways.grpc, dial, self.limits.exchange.connect, call).await
+        proxy::forward(id.as_str(), &connections.grpc, dial, self.limits.exchange.connect, call).await
     }
 
     /// A connection to the backend. Boxed: most calls find one, and shall not carry the room that looking for one takes.
@@ -129,14 +133,14 @@ impl Broker {
         let service = installed.record.backend.as_ref().map(|backend| backend.service.as_str());
         let named = Some(endpoint.as_str()).filter(|name| !name.is_empty());
         match self.registrations.route(id, named, need, service) {
-            Ok(Registered::To(Address::Host(path), speaks)) => {
+            Ok(LeaseRoute::To(Address::Host(path), speaks)) => {
                 dial_on_host(&self.behalf, id, &path).map(|it| dialled(it, speaks))
             }
-            Ok(Registered::To(Address::Guest(socket), speaks)) => {
+            Ok(LeaseRoute::To(Address::Guest(socket), speaks)) => {
                 self.dial_containers(&installed, Some(&socket)).await.map(|stream| dialled(stream, speaks))
             }
-            Ok(Registered::Manifest) => self.dial_containers(&installed, None).await.map(Dialled::Http1),
-            Ok(Registered::NotReady(why)) => Err(not_ready(id, &why)),
+            Ok(LeaseRoute::Manifest) => self.dial_containers(&installed, None).await.map(Dialled::Http1),
+            Ok(LeaseRoute::NotReady(why)) => Err(not_ready(id, &why)),
             // Where nothing is registered, the first thing to know is why.
             Err(error) => match running_backend(&installed) {
                 Err(stopped) if self.registrations.of(id).is_empty() => Err(stopped),
@@ -201,10 +205,10 @@ impl Broker {
     async fn dial_within(&self, installed: &Installed, backend: &BackendRecord, socket: &str) -> Result<Stream> {
         let container = self.running_container(installed, backend).await?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let (dockerd, way) = (self.engine.dockerd(), self.way(&broker_dir).await?);
+        let (dockerd, reach) = (self.engine.dockerd(), self.reach(&broker_dir).await?);
         let mut failure = None;
         for user in INSIDE_USERS {
-            let place = InContainer { dockerd, container: &container.id, user, way };
+            let place = InContainer { dockerd, container: &container.id, user, reach };
             // A link that died with its container is noticed when it is used; the next is a new one.
             for _ in 0..2 {
                 let link = self.hub.container(place).await?;

@@ -16,16 +16,16 @@ use crate::{
 /// The open connections of all extensions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pools {
-    ways: Arc<Mutex<HashMap<ExtensionId, Endpoints>>>,
+    open: Arc<Mutex<HashMap<ExtensionId, Endpoints>>>,
     traffic: Arc<Traffic>,
 }
 
 /// The open connections of one extension, by the name of the endpoint that calls ask for; empty where they name none.
-type Endpoints = HashMap<String, Arc<Ways>>;
+type Endpoints = HashMap<String, Arc<Connections>>;
 
 /// The open connections to one endpoint.
 #[derive(Debug)]
-pub(super) struct Ways {
+pub(super) struct Connections {
     /// For HTTP/1.1.
     pub(super) http: Arc<Pool>,
     /// For gRPC.
@@ -34,7 +34,7 @@ pub(super) struct Ways {
     pub(super) h2c: HttpLanes,
 }
 
-impl Ways {
+impl Connections {
     /// How many connections are open: those for HTTP/1.1 that are idle, the others in any case.
     fn open(&self) -> usize {
         self.http.idle() + self.grpc.open() + self.h2c.open()
@@ -43,37 +43,37 @@ impl Ways {
 
 impl Pools {
     /// Those of an extension's endpoint; taken before it is looked where its calls go.
-    pub(super) fn of(&self, id: &ExtensionId, endpoint: &str) -> Arc<Ways> {
+    pub(super) fn of(&self, id: &ExtensionId, endpoint: &str) -> Arc<Connections> {
         let mut pools = self.lock();
-        if let Some(ways) = pools.get(id).and_then(|endpoints| endpoints.get(endpoint)) {
-            return Arc::clone(ways);
+        if let Some(connections) = pools.get(id).and_then(|endpoints| endpoints.get(endpoint)) {
+            return Arc::clone(connections);
         }
         // Calls can name what is not there: nothing is kept for those.
         pools.retain(|_, endpoints| {
-            endpoints.retain(|_, ways| Arc::strong_count(ways) > 1 || ways.open() > 0);
+            endpoints.retain(|_, connections| Arc::strong_count(connections) > 1 || connections.open() > 0);
             !endpoints.is_empty()
         });
-        let ways = Arc::new(Ways {
+        let connections = Arc::new(Connections {
             http: Arc::new(Pool::counted(self.traffic.clone())),
             grpc: GrpcLanes::counted(self.traffic.clone()),
             h2c: HttpLanes::counted(self.traffic.clone()),
         });
-        Arc::clone(pools.entry(id.clone()).or_default().entry(endpoint.to_owned()).or_insert(ways))
+        Arc::clone(pools.entry(id.clone()).or_default().entry(endpoint.to_owned()).or_insert(connections))
     }
 
     /// Calls go elsewhere from now on, or nowhere.
     pub(super) fn close(&self, id: &ExtensionId) {
         let closed = self.lock().remove(id);
-        for ways in closed.into_iter().flat_map(HashMap::into_values) {
-            ways.http.close();
-            ways.grpc.close();
-            ways.h2c.close();
+        for connections in closed.into_iter().flat_map(HashMap::into_values) {
+            connections.http.close();
+            connections.grpc.close();
+            connections.h2c.close();
         }
     }
 
     /// How many connections are open: over HTTP/1.1 those that wait for a call, over HTTP/2 all.
     pub(super) fn open(&self) -> usize {
-        self.lock().values().flat_map(HashMap::values).map(|ways| ways.open()).sum()
+        self.lock().values().flat_map(HashMap::values).map(|connections| connections.open()).sum()
     }
 
     /// The bytes on all connections, past ones included.
@@ -82,6 +82,6 @@ impl Pools {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ExtensionId, Endpoints>> {
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -187,10 +187,10 @@ impl Broker {
         let service = request.service.clone().unwrap_or_else(|| backend.service.clone());
         let container = self.backend_container(installed, backend, &service).await?.running(&installed.id)?;
         let broker_dir = self.layout.extension(&installed.id).broker();
-        let (dockerd, way) = (self.engine.dockerd(), self.way(&broker_dir).await?);
+        let (dockerd, reach) = (self.engine.dockerd(), self.reach(&broker_dir).await?);
         let program = program(installed, request, EnvSpec { inherit: true, vars: vec![] });
         let program = Program { service: Some(service), ..program };
-        let place = InContainer { dockerd, container: &container.id, user: None, way };
+        let place = InContainer { dockerd, container: &container.id, user: None, reach };
         self.hub.run_in_container(place, &program).await
     }
 }

@@ -118,8 +118,8 @@ impl Broker {
 
     /// Has a tunnel, and waits until it breaks off.
     async fn tunnel(&self, container: &str) -> Result<()> {
-        let (user, way) = (Some(CONTAINER_ROOT), self.way_apart().await?);
-        let place = InContainer { dockerd: self.engine.dockerd(), container, user, way };
+        let (user, reach) = (Some(CONTAINER_ROOT), self.reach_apart().await?);
+        let place = InContainer { dockerd: self.engine.dockerd(), container, user, reach };
         let link = self.hub.container(place).await?;
         link.closed().await;
         Ok(())

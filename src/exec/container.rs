@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     dial_in::DialIn,
-    in_container::{InContainer, Way},
+    in_container::{InContainer, Reach},
     instance::{Command, Instance},
     tunnel::{self, Visits},
 };
@@ -60,15 +60,15 @@ struct State {
 /// of a tunnel.
 pub(super) async fn start(place: InContainer<'_>, visits: Option<&Visits>) -> Result<OwnedFd> {
     let began = SystemTime::now();
-    let started = match place.way {
-        Way::Shared(broker_dir) => {
+    let started = match place.reach {
+        Reach::Shared(broker_dir) => {
             let dial_in = DialIn::open(broker_dir).map_err(|error| {
                 let dir = broker_dir.display();
                 Error::new(Reason::FileFailed, dir.to_string(), format!("{dir}: no socket can be made: {error}"))
             })?;
             timeout(START_BOUND, dialled(place, &dial_in)).await
         }
-        Way::Apart => timeout(START_BOUND, dug(place, visits)).await,
+        Reach::Apart => timeout(START_BOUND, dug(place, visits)).await,
     };
     match started {
         Ok(Ok(link)) => Ok(link),

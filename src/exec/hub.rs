@@ -18,7 +18,7 @@ use super::{
     copy::{self, Checked},
     engine_only,
     ids::ExecIds,
-    in_container::{InContainer, Way},
+    in_container::{InContainer, Reach},
     link::{Destination, Link},
     living::{ExecFilter, Left, Living},
     orphans,
@@ -217,17 +217,17 @@ impl Hub {
     /// `BACKEND_STOPPED`, `CONTAINER_PAUSED`, `RESOURCE_NOT_FOUND`, `ENGINE_UNAVAILABLE`; `SHIM_UNAVAILABLE` with the
     /// reason where it cannot run there; `FILE_FAILED` where the shared directory cannot be written.
     pub async fn container(&self, place: InContainer<'_>) -> Result<Arc<Link>> {
-        let InContainer { dockerd, container, user, way } = place;
+        let InContainer { dockerd, container, user, reach } = place;
         let cell = self.cell((container.to_owned(), user.map(ToOwned::to_owned)));
         let start = || async {
-            if let Way::Shared(broker_dir) = way {
+            if let Reach::Shared(broker_dir) = reach {
                 self.place_copy(broker_dir).await?;
             }
             // Nobody else can open doors there.
             let visits = self.options.visits.as_ref().filter(|_| user == Some(CONTAINER_ROOT));
             let link = container::start(place, visits).await?;
             let (id, squeeze) = (container.to_owned(), self.squeeze(dockerd, container));
-            let destination = Destination::Container { id, squeeze, carried: matches!(way, Way::Apart) };
+            let destination = Destination::Container { id, squeeze, carried: matches!(reach, Reach::Apart) };
             Link::new(link, destination, self.living.clone(), self.ids.clone()).map(Arc::new)
         };
         cell.get_or_try_init(start).await.cloned()

@@ -14,12 +14,12 @@ pub struct InContainer<'a> {
     /// As whom, as the engine takes it; `None` is the container's own user.
     pub user: Option<&'a str>,
     /// How it is reached.
-    pub way: Way<'a>,
+    pub reach: Reach<'a>,
 }
 
 /// How a shim in a container is reached.
 #[derive(Debug, Clone, Copy)]
-pub enum Way<'a> {
+pub enum Reach<'a> {
     /// By a directory that it shares with the broker: what is mounted at [`crate::model::mounts::CONTAINER_DIR`] there;
     /// 0755.
     Shared(&'a Path),

@@ -67,7 +67,7 @@ pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
 pub use hub::{Hub, HubOptions};
-pub use in_container::{InContainer, Way};
+pub use in_container::{InContainer, Reach};
 pub use input::InputClosed;
 pub use link::Link;
 pub use living::{ExecCounts, ExecFilter, Left, Life};

@@ -9,8 +9,8 @@ use super::{
     create::{self, Body as CreateBody},
     flow::{Body, Broken, Flow},
     head::{Answer, Framing, Request},
+    raw,
     reply::Reply,
-    tunnel,
 };
 use crate::{
     local::{ReadHalf, Stream, WriteHalf},
@@ -69,7 +69,7 @@ impl Connection {
                 Ok(Then::Over) => return,
                 Ok(Then::Raw) => {
                     let Some(mut engine) = self.engine.take() else { return };
-                    return tunnel::run(&mut self.client, &mut engine, &mut self.up, &mut self.down).await;
+                    return raw::run(&mut self.client, &mut engine, &mut self.up, &mut self.down).await;
                 }
                 Err(reply) => return self.reply(&reply, request.method == "HEAD").await,
             }

@@ -1,4 +1,4 @@
-//! A door for the fuzzer.
+//! A way in for the fuzzer.
 
 use serde_json::Value;
 

@@ -12,10 +12,10 @@ mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzed;
 mod head;
+mod raw;
 mod reply;
 #[cfg(test)]
 mod tests;
-mod tunnel;
 
 use std::{
     collections::HashMap,

@@ -14,11 +14,11 @@ use super::{
     connection::Connection,
     failure,
     http1::Http1,
-    http2::{Http2, Way},
+    http2::{Http2, Via},
     progress::Progress,
     request::{self, Built},
     timer::Timer,
-    tunnel::Tunnel,
+    upgraded::Upgraded,
     upload::Upload,
 };
 use crate::{local::Stream, model::error::Result};
@@ -106,7 +106,7 @@ impl Exchange {
         }
         // Boxed, here and below: most calls find a connection for HTTP/1.1, and shall not carry the room that others take.
         if let Some((lane, place)) = route.lanes.take() {
-            let opening = Http2::open(&route, Way::Used(lane, place), asking);
+            let opening = Http2::open(&route, Via::Lane(lane, place), asking);
             return Box::pin(opening).await.map(|http2| Exchange(Kind::Http2(Box::new(http2))));
         }
         match Box::pin(dial(&route, &mut asking.timer, limits)).await? {
@@ -115,7 +115,7 @@ impl Exchange {
                 Http1::open(&route, connection, false, asking).await.map(|http1| Exchange(Kind::Http1(http1)))
             }
             (Dialled::Http2(stream), _) => {
-                let opening = Http2::open(&route, Way::Fresh(stream), asking);
+                let opening = Http2::open(&route, Via::Stream(stream), asking);
                 Box::pin(opening).await.map(|http2| Exchange(Kind::Http2(Box::new(http2))))
             }
         }
@@ -151,10 +151,10 @@ impl Exchange {
     /// # Errors
     ///
     /// Only bugs.
-    pub fn into_tunnel(self) -> Result<Tunnel> {
+    pub fn into_upgraded(self) -> Result<Upgraded> {
         match self.0 {
-            Kind::Http1(http1) => http1.into_tunnel().map(Tunnel::http1),
-            Kind::Http2(http2) => Ok(Tunnel::http2(http2)),
+            Kind::Http1(http1) => http1.into_upgraded().map(Upgraded::http1),
+            Kind::Http2(http2) => Ok(Upgraded::http2(http2)),
         }
     }
 

@@ -175,9 +175,9 @@ impl Http1 {
         self.announced
     }
 
-    /// See [`Exchange::into_tunnel`](super::Exchange::into_tunnel).
-    pub(super) fn into_tunnel(mut self) -> Result<Switched> {
-        let connection = self.connection.take().ok_or_else(|| Error::bug("a tunnel without a connection"))?;
+    /// See [`Exchange::into_upgraded`](super::Exchange::into_upgraded).
+    pub(super) fn into_upgraded(mut self) -> Result<Switched> {
+        let connection = self.connection.take().ok_or_else(|| Error::bug("an upgrade without a connection"))?;
         let (stream, ahead, mut progress) = connection.into_stream();
         progress.switched();
         Ok(Switched::new(stream, ahead, Watch { backend: self.backend, timer: self.timer, progress }))

@@ -17,7 +17,7 @@ use http::HeaderMap;
 use tokio::time::timeout;
 
 use super::{
-    Dialled, Head, HeaderLine, Limits, Part, RequestHead, Route, Source, Tunnelled,
+    Dialled, Head, HeaderLine, Limits, Part, Raw, RequestHead, Route, Source,
     exchange::{self, Asking},
     failure, headers,
     lanes::{
@@ -44,11 +44,11 @@ const MAX_ATTEMPTS: usize = 3;
 pub struct Requests(SendRequest<Bytes>);
 
 /// Where a request goes.
-pub(super) enum Way {
+pub(super) enum Via {
     /// A connection that is open already.
-    Used(Lane<Requests>, Place),
+    Lane(Lane<Requests>, Place),
     /// A stream that was just made.
-    Fresh(Stream),
+    Stream(Stream),
 }
 
 /// An exchange under way.
@@ -66,7 +66,7 @@ pub(super) struct Http2 {
     with_interim: bool,
     asked: Asked,
     /// The backend switched protocols.
-    is_tunnel: bool,
+    is_upgraded: bool,
     announced: Option<u64>,
     state: State,
     /// The first piece, which was waited for and not told yet.
@@ -92,7 +92,7 @@ impl Http2 {
     /// # Errors
     ///
     /// As [`Exchange::open`](super::Exchange::open).
-    pub(super) async fn open<D, F>(route: &Route<'_, D>, mut way: Way, asking: Asking<'_>) -> Result<Http2>
+    pub(super) async fn open<D, F>(route: &Route<'_, D>, mut via: Via, asking: Asking<'_>) -> Result<Http2>
     where
         D: Fn() -> F,
         F: Future<Output = Result<Dialled>>,
@@ -109,7 +109,7 @@ impl Http2 {
             progress: Progress::default(),
             with_interim,
             asked: built.asked,
-            is_tunnel: false,
+            is_upgraded: false,
             announced: None,
             state: State::Over,
             first: None,
@@ -117,7 +117,7 @@ impl Http2 {
             is_unseen: false,
         };
         for attempt in 1.. {
-            let error = match exchange.begin(route, way, head, limits).await {
+            let error = match exchange.begin(route, via, head, limits).await {
                 Ok(()) => return Ok(exchange),
                 Err(error) => error,
             };
@@ -125,22 +125,22 @@ impl Http2 {
             if is_lost || !exchange.restart(again.as_ref()) {
                 return Err(error);
             }
-            way = exchange.way_anew(route, limits).await?;
+            via = exchange.via_anew(route, limits).await?;
         }
         Err(Error::bug("more attempts than can be counted"))
     }
 
     /// Another connection, or another place on one.
-    async fn way_anew<D, F>(&mut self, route: &Route<'_, D>, limits: &Limits) -> Result<Way>
+    async fn via_anew<D, F>(&mut self, route: &Route<'_, D>, limits: &Limits) -> Result<Via>
     where
         D: Fn() -> F,
         F: Future<Output = Result<Dialled>>,
     {
         if let Some((lane, place)) = route.lanes.take() {
-            return Ok(Way::Used(lane, place));
+            return Ok(Via::Lane(lane, place));
         }
         match exchange::dial(route, &mut self.timer, limits).await? {
-            (Dialled::Http2(stream), _) => Ok(Way::Fresh(stream)),
+            (Dialled::Http2(stream), _) => Ok(Via::Stream(stream)),
             (Dialled::Http1(_), _) => Err(failure::changed(&self.backend)),
         }
     }
@@ -158,12 +158,12 @@ impl Http2 {
     }
 
     /// Sends the head, and waits until there is something to tell.
-    async fn begin<D>(&mut self, route: &Route<'_, D>, way: Way, head: &RequestHead, limits: &Limits) -> Result<()> {
-        let is_used = matches!(way, Way::Used(..));
+    async fn begin<D>(&mut self, route: &Route<'_, D>, via: Via, head: &RequestHead, limits: &Limits) -> Result<()> {
+        let is_used = matches!(via, Via::Lane(..));
         let entering = async {
-            match way {
-                Way::Used(lane, place) => Ok((lane, place)),
-                Way::Fresh(stream) => timeout(limits.connect, enter_by(route.backend, route.lanes, stream))
+            match via {
+                Via::Lane(lane, place) => Ok((lane, place)),
+                Via::Stream(stream) => timeout(limits.connect, enter_by(route.backend, route.lanes, stream))
                     .await
                     .map_err(|_| failure::too_slow(route.backend, limits.connect, &Progress::default()))?,
             }
@@ -230,15 +230,15 @@ impl Http2 {
         self.upload = Upload::pieces(source, Length::Unknown);
     }
 
-    /// See [`Tunnel::poll_next`](super::Tunnel::poll_next).
-    pub(super) fn poll_tunnelled(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+    /// See [`Upgraded::poll_next`](super::Upgraded::poll_next).
+    pub(super) fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Raw>>> {
         Poll::Ready(match ready!(self.poll_next(cx)) {
-            Some(Ok(Part::Data(data))) => Some(Ok(Tunnelled::Data(data))),
-            Some(Ok(Part::End(_))) => Some(Ok(Tunnelled::End)),
+            Some(Ok(Part::Data(data))) => Some(Ok(Raw::Data(data))),
+            Some(Ok(Part::End(_))) => Some(Ok(Raw::End)),
             // A backend that is gone has ended as well; what it sent was delivered before.
-            Some(Err(error)) if error.reason() == Reason::BackendBrokeInBody => Some(Ok(Tunnelled::End)),
+            Some(Err(error)) if error.reason() == Reason::BackendBrokeInBody => Some(Ok(Raw::End)),
             Some(Err(error)) => Some(Err(error)),
-            Some(Ok(Part::Interim(_) | Part::Head(_))) => Some(Err(Error::bug("a tunnel with two heads"))),
+            Some(Ok(Part::Interim(_) | Part::Head(_))) => Some(Err(Error::bug("an upgrade with two heads"))),
             None => None,
         })
     }
@@ -255,7 +255,7 @@ impl Http2 {
         let sent = self.poll_send(cx);
         match &self.state {
             State::Over => return Poll::Ready(None),
-            State::Ended(_) if self.is_tunnel => {
+            State::Ended(_) if self.is_upgraded => {
                 return match sent {
                     Err(error) => Poll::Ready(Some(Err(error))),
                     Ok(()) => self.poll_ended(cx),
@@ -306,7 +306,7 @@ impl Http2 {
                 continue;
             }
             if self.upload.is_over() {
-                // A tunnel that is not fed yet.
+                // Upgraded and not fed yet.
                 return Ok(());
             }
             let Poll::Ready(piece) = self.upload.poll_checked(cx) else { return Ok(()) };
@@ -373,8 +373,8 @@ impl Http2 {
         self.progress.head_seen();
         let mut status = head.status.as_u16();
         if self.asked.may_switch {
-            self.is_tunnel = head.status.is_success();
-            if self.is_tunnel {
+            self.is_upgraded = head.status.is_success();
+            if self.is_upgraded {
                 // RFC 8441 5: what is 101 in HTTP/1.1 is any 2xx here.
                 status = http::StatusCode::SWITCHING_PROTOCOLS.as_u16();
                 self.progress.switched();
@@ -404,7 +404,7 @@ impl Http2 {
     }
 
     /// A backend may answer before it has read the whole request, and want the rest all the same: it is sent as long as
-    /// it is taken. One that does not take any for a moment has lost interest; in a tunnel it has all the time that the
+    /// it is taken. One that does not take any for a moment has lost interest; after an upgrade it has all the time that the
     /// limits leave.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part>>> {
         let State::Ended(patience) = &mut self.state else { return Poll::Ready(None) };
@@ -415,9 +415,9 @@ impl Http2 {
         }
         if let Poll::Ready(error) = self.timer.poll_passed(&self.backend, &self.progress, cx) {
             // The answer is complete: who asked has what they asked for, however long the rest of the request takes.
-            return Poll::Ready(self.is_tunnel.then_some(Err(error)));
+            return Poll::Ready(self.is_upgraded.then_some(Err(error)));
         }
-        if self.is_tunnel || !self.progress.write_pending() {
+        if self.is_upgraded || !self.progress.write_pending() {
             patience.reset();
             return Poll::Pending;
         }

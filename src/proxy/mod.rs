@@ -1,7 +1,7 @@
 //! Carrying calls to a backend's socket.
 //!
 //! The proxy is handed a way to dial and knows nothing of extensions or engines. An [`Exchange`] is one HTTP request and
-//! its answer, over HTTP/1.1 or HTTP/2, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Tunnel`] what is
+//! its answer, over HTTP/1.1 or HTTP/2, piece by piece and both at once; [`fetch`] is one whose ends are whole messages, a [`Upgraded`] what is
 //! left of one after the backend switched protocols. [`forward`] carries gRPC calls over HTTP/2, untouched.
 
 use std::time::Duration;
@@ -31,7 +31,7 @@ mod switched;
 mod tests;
 mod timer;
 mod traffic;
-mod tunnel;
+mod upgraded;
 mod upload;
 mod wire;
 
@@ -41,7 +41,7 @@ pub use forward::{Answer, CarriedBody, forward};
 pub use held::{Body, Memory};
 pub use pool::Pool;
 pub use traffic::Traffic;
-pub use tunnel::{Tunnel, Tunnelled};
+pub use upgraded::{Raw, Upgraded};
 pub use upload::{Length, Piece, Source, Upload};
 
 /// HTTP/2 connections for gRPC calls.

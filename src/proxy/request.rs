@@ -116,7 +116,7 @@ fn parse_method(method: &str) -> Result<Method> {
         return Err(refused("the method is longer than 64 bytes; give a token such as GET"));
     }
     if method.eq_ignore_ascii_case("CONNECT") {
-        return Err(refused("CONNECT asks for a tunnel, which has no response; give another method"));
+        return Err(refused("CONNECT has no response, but raw bytes after it; give another method"));
     }
     Method::from_bytes(method.as_bytes()).map_err(|_| refused("the method is not a token; give one such as GET"))
 }

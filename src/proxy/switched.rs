@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    Source, Tunnelled,
+    Raw, Source,
     timer::Watch,
     upload::{MAX_EMPTY, Piece},
 };
@@ -79,7 +79,7 @@ impl Switched {
     /// # Errors
     ///
     /// What the source says, and `BACKEND_TOO_SLOW`.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Raw>>> {
         let Watch { backend, timer, progress } = &mut self.watch;
         if let Some(error) = timer.spent(backend, progress) {
             return Poll::Ready(Some(Err(error)));
@@ -92,12 +92,12 @@ impl Switched {
         timer.poll_passed(backend, progress, cx).map(|error| Some(Err(error)))
     }
 
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Raw>>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Some(Err(error)));
         }
         if !self.ahead.is_empty() {
-            return Poll::Ready(Some(Ok(Tunnelled::Data(std::mem::take(&mut self.ahead)))));
+            return Poll::Ready(Some(Ok(Raw::Data(std::mem::take(&mut self.ahead)))));
         }
         while self.backend_ended {
             if self.sending == Sending::Over {
@@ -118,11 +118,11 @@ impl Switched {
                 if ended.is_err() || is_gone(&self.stream) {
                     self.stop_sending();
                 }
-                Poll::Ready(Some(Ok(Tunnelled::End)))
+                Poll::Ready(Some(Ok(Raw::End)))
             }
             Ok(bytes) => {
                 self.watch.progress.read(bytes);
-                Poll::Ready(Some(Ok(Tunnelled::Data(self.buffer.split().freeze()))))
+                Poll::Ready(Some(Ok(Raw::Data(self.buffer.split().freeze()))))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use longshore::{
     dockerd::Dockerd,
-    exec::{Cut, DialErrorKind, Event, Exit, Hub, InContainer, Link, Outcome, Way, WindowSize},
+    exec::{Cut, DialErrorKind, Event, Exit, Hub, InContainer, Link, Outcome, Reach, WindowSize},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
 };
@@ -84,7 +84,7 @@ pub(crate) async fn link(
     user: Option<&str>,
     broker_dir: &Path,
 ) -> Result<Arc<Link>, Error> {
-    hub.container(InContainer { dockerd, container, user, way: Way::Shared(broker_dir) }).await
+    hub.container(InContainer { dockerd, container, user, reach: Reach::Shared(broker_dir) }).await
 }
 
 impl Drop for Container {

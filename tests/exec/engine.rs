@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use longshore::{
     dockerd::Dockerd,
     exec::{
-        Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Run, Stdin, Way,
+        Cause, Containment, Cut, Event, ExecFilter, Hub, HubOptions, InContainer, Outcome, Program, Reach, Run, Stdin,
         WindowSize,
     },
 };
@@ -38,7 +38,7 @@ impl Fixture {
             dockerd: &self.dockerd,
             container: &self.container.id,
             user: None,
-            way: Way::Shared(&broker_dir),
+            reach: Reach::Shared(&broker_dir),
         };
         self.hub.run_in_container(place, &in_container(program)).await.unwrap()
     }

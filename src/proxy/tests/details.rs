@@ -7,7 +7,7 @@ use super::{
     streams::{channel, data, head, next, open, read_some, told},
     *,
 };
-use crate::proxy::{Exchange, Length, Part, Piece, Tunnelled, Upload};
+use crate::proxy::{Exchange, Length, Part, Piece, Raw, Upload};
 
 /// All that an exchange says of an answer that is followed by a close.
 async fn heard(method: &str, answer: &[u8]) -> Vec<String> {
@@ -308,7 +308,7 @@ async fn empty_pieces_are_nothing() {
 
 /// One that says no more and goes later, while the caller is silent.
 #[tokio::test]
-async fn the_late_end_of_a_tunnel_is_noticed() {
+async fn the_late_end_after_an_upgrade_is_noticed() {
     let mut request = head("GET");
     request.upgrade = Some("websocket".into());
     let backend = Backend::start(|mut stream| async move {
@@ -319,16 +319,17 @@ async fn the_late_end_of_a_tunnel_is_noticed() {
     });
     let mut exchange = open(&backend, &request, Upload::whole(Bytes::new())).await.unwrap();
     assert_eq!(told(&mut exchange).await, "head 101");
-    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(Box::pin(stream::pending()));
-    let mut next = async || timeout(PATIENCE, std::future::poll_fn(|cx| tunnel.poll_next(cx))).await.expect("it hangs");
-    assert_eq!(next().await.unwrap().unwrap(), Tunnelled::End);
+    let mut upgraded = exchange.into_upgraded().unwrap().fed_by(Box::pin(stream::pending()));
+    let mut next =
+        async || timeout(PATIENCE, std::future::poll_fn(|cx| upgraded.poll_next(cx))).await.expect("it hangs");
+    assert_eq!(next().await.unwrap().unwrap(), Raw::End);
     assert!(next().await.is_none());
     backend.end().await;
 }
 
 /// After a switch of protocols as well, and a backend that is gone for good is told from one that only says no more.
 #[tokio::test]
-async fn tunnels_have_limits_and_ends() {
+async fn upgraded_connections_have_limits_and_ends() {
     let mut request = head("GET");
     request.upgrade = Some("websocket".into());
     for closes in [false, true] {
@@ -348,16 +349,16 @@ async fn tunnels_have_limits_and_ends() {
         if closes {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let mut tunnel = exchange.into_tunnel().unwrap().fed_by(Box::pin(stream::pending()));
+        let mut upgraded = exchange.into_upgraded().unwrap().fed_by(Box::pin(stream::pending()));
         let mut next =
-            async || timeout(PATIENCE, std::future::poll_fn(|cx| tunnel.poll_next(cx))).await.expect("it hangs");
+            async || timeout(PATIENCE, std::future::poll_fn(|cx| upgraded.poll_next(cx))).await.expect("it hangs");
         if closes {
-            assert_eq!(next().await.unwrap().unwrap(), Tunnelled::End);
+            assert_eq!(next().await.unwrap().unwrap(), Raw::End);
             assert!(next().await.is_none());
         } else {
             assert_failed(&next().await.unwrap().unwrap_err(), Reason::BackendTooSlow, true);
         }
-        drop(tunnel);
+        drop(upgraded);
         backend.end().await;
     }
 }

@@ -17,7 +17,7 @@ use super::{
     streams::{channel, data, head, next, told},
     *,
 };
-use crate::proxy::{Exchange, Length, Part, Piece, RequestHead, Tunnelled, Upload};
+use crate::proxy::{Exchange, Length, Part, Piece, Raw, RequestHead, Upload};
 
 /// A backend whose requests are all served alike; it ends with the value.
 struct Server {
@@ -382,13 +382,13 @@ async fn another_protocol_goes_by_extended_connect() {
     let source = stream::unfold(receiver, |mut receiver| async move {
         Some((Ok(Piece::Data(Bytes::from_static(receiver.recv().await?))), receiver))
     });
-    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(Box::pin(source));
-    let mut next = async || timeout(PATIENCE, poll_fn(|cx| tunnel.poll_next(cx))).await.unwrap().transpose().unwrap();
-    assert_eq!(next().await, Some(Tunnelled::Data(Bytes::from_static(b"\0early"))));
+    let mut upgraded = exchange.into_upgraded().unwrap().fed_by(Box::pin(source));
+    let mut next = async || timeout(PATIENCE, poll_fn(|cx| upgraded.poll_next(cx))).await.unwrap().transpose().unwrap();
+    assert_eq!(next().await, Some(Raw::Data(Bytes::from_static(b"\0early"))));
     sender.send(b"\xff").await.unwrap();
     drop(sender);
-    assert_eq!(next().await, Some(Tunnelled::Data(Bytes::from_static(b"\xff"))));
-    assert_eq!(next().await, Some(Tunnelled::End));
+    assert_eq!(next().await, Some(Raw::Data(Bytes::from_static(b"\xff"))));
+    assert_eq!(next().await, Some(Raw::End));
     assert_eq!(next().await, None);
 
     // One that says no answers as it would otherwise.

@@ -33,7 +33,7 @@ mod limits;
 mod random;
 mod reuse;
 mod streams;
-mod tunnels;
+mod upgrades;
 mod upload;
 
 /// Nothing here may take this long.

@@ -5,7 +5,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::proxy::{Exchange, Part, Piece, RequestHead, Tunnel, Tunnelled, Upload};
+use crate::proxy::{Exchange, Part, Piece, Raw, RequestHead, Upgraded, Upload};
 
 fn upgrade() -> RequestHead {
     let upgrade = Some("websocket".into());
@@ -19,8 +19,8 @@ async fn open<T: Send + 'static>(backend: &Backend<T>) -> Result<Exchange> {
     timeout(PATIENCE, Exchange::open(route(dial), &upgrade(), upload, &Limits::default(), true)).await.unwrap()
 }
 
-async fn next(tunnel: &mut Tunnel) -> Option<Result<Tunnelled>> {
-    timeout(PATIENCE, std::future::poll_fn(|cx| tunnel.poll_next(cx))).await.expect("the tunnel hangs")
+async fn next(upgraded: &mut Upgraded) -> Option<Result<Raw>> {
+    timeout(PATIENCE, std::future::poll_fn(|cx| upgraded.poll_next(cx))).await.expect("the upgraded hangs")
 }
 
 fn channel() -> (mpsc::Sender<&'static [u8]>, crate::proxy::Source) {
@@ -51,15 +51,15 @@ async fn bytes_travel_as_they_are_once_the_backend_switched() {
     let Some(Ok(Part::Head(head))) = exchange.next().await else { panic!("no head") };
     assert_eq!((head.status, &head.headers[..]), (101, &[line("x-a", b"b")][..]));
     let (sender, source) = channel();
-    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(source);
-    assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::Data(Bytes::from_static(b"\0early")));
+    let mut upgraded = exchange.into_upgraded().unwrap().fed_by(source);
+    assert_eq!(next(&mut upgraded).await.unwrap().unwrap(), Raw::Data(Bytes::from_static(b"\0early")));
     sender.send(b"\0\r\n").await.unwrap();
-    assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::Data(Bytes::from_static(b"\xfflate")));
+    assert_eq!(next(&mut upgraded).await.unwrap().unwrap(), Raw::Data(Bytes::from_static(b"\xfflate")));
     sender.send(b"end").await.unwrap();
     drop(sender);
-    assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::Data(Bytes::from_static(b"bye")));
-    assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::End);
-    assert!(next(&mut tunnel).await.is_none());
+    assert_eq!(next(&mut upgraded).await.unwrap().unwrap(), Raw::Data(Bytes::from_static(b"bye")));
+    assert_eq!(next(&mut upgraded).await.unwrap().unwrap(), Raw::End);
+    assert!(next(&mut upgraded).await.is_none());
     assert_eq!(backend.end().await, b"\0\r\nend");
 }
 
@@ -76,13 +76,13 @@ async fn a_backend_that_half_closes_is_still_written_to() {
     let mut exchange = open(&backend).await.unwrap();
     assert!(matches!(exchange.next().await, Some(Ok(Part::Head(_)))));
     let (sender, source) = channel();
-    let mut tunnel = exchange.into_tunnel().unwrap().fed_by(source);
-    assert_eq!(next(&mut tunnel).await.unwrap().unwrap(), Tunnelled::End);
+    let mut upgraded = exchange.into_upgraded().unwrap().fed_by(source);
+    assert_eq!(next(&mut upgraded).await.unwrap().unwrap(), Raw::End);
     let sending = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
         sender.send(b"still here").await.unwrap();
     });
-    assert!(next(&mut tunnel).await.is_none());
+    assert!(next(&mut upgraded).await.is_none());
     sending.await.unwrap();
     assert_eq!(backend.end().await, b"still here");
 }

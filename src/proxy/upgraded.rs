@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{Source, http2::Http2, switched::Switched};
 use crate::model::error::Result;
 
-/// Raw bytes both ways.
-pub struct Tunnel(Kind);
+/// A connection after the backend switched protocols: raw bytes both ways.
+pub struct Upgraded(Kind);
 
 enum Kind {
     /// On a stream of their own.
@@ -17,28 +17,28 @@ enum Kind {
     Http2(Box<Http2>),
 }
 
-/// What comes out of a tunnel.
+/// What comes of one.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Tunnelled {
+pub enum Raw {
     /// Bytes from the backend.
     Data(Bytes),
     /// The backend sends no more; it may still read.
     End,
 }
 
-impl Tunnel {
-    pub(super) fn http1(switched: Switched) -> Tunnel {
-        Tunnel(Kind::Http1(Box::new(switched)))
+impl Upgraded {
+    pub(super) fn http1(switched: Switched) -> Upgraded {
+        Upgraded(Kind::Http1(Box::new(switched)))
     }
 
-    pub(super) fn http2(exchange: Box<Http2>) -> Tunnel {
-        Tunnel(Kind::Http2(exchange))
+    pub(super) fn http2(exchange: Box<Http2>) -> Upgraded {
+        Upgraded(Kind::Http2(exchange))
     }
 
     /// From where the bytes for the backend come. At its end the backend is told that no more come.
     #[must_use]
-    pub fn fed_by(self, source: Source) -> Tunnel {
-        Tunnel(match self.0 {
+    pub fn fed_by(self, source: Source) -> Upgraded {
+        Upgraded(match self.0 {
             Kind::Http1(switched) => Kind::Http1(Box::new(switched.fed_by(source))),
             Kind::Http2(mut exchange) => {
                 exchange.feed(source);
@@ -52,10 +52,10 @@ impl Tunnel {
     /// # Errors
     ///
     /// What the source says, and `BACKEND_TOO_SLOW`.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Tunnelled>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Raw>>> {
         match &mut self.0 {
             Kind::Http1(switched) => switched.poll_next(cx),
-            Kind::Http2(exchange) => exchange.poll_tunnelled(cx),
+            Kind::Http2(exchange) => exchange.poll_raw(cx),
         }
     }
 }
