@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Streamed, convert, session, status::status, until_stopped};
+use super::{Streamed, convert, scope, status::status, until_stopped};
 use crate::{
     core::{Broker, LogQuery},
     model::error::Result,
@@ -20,7 +20,7 @@ impl BackendService for Backends {
     type LogsStream = Streamed<pb::LogsResponse>;
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let id = scope::extension(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let tail = request.tail.map(|lines| {
             u32::try_from(lines).map_err(|_| status(convert::invalid("tail", "tail must not be below 0")))

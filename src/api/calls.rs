@@ -21,7 +21,7 @@ use tonic::Status;
 use super::{
     descriptors,
     reply::{Chunk, Reply, refusal, trailers},
-    session::InSession,
+    scope::InSession,
     status,
     tally::Tally,
     trace::{Subject, Trace},
@@ -285,7 +285,8 @@ mod tests {
     async fn idle_waits_for_the_last_call() {
         let calls = Calls::default();
         let terms = Terms { ending: Ending::CutOff, deadline: None, session: None };
-        let subject = Subject { path: "/x", is_carried: false, is_passed: false, uid: 0 };
+        let headers = http::HeaderMap::new();
+        let subject = Subject { path: "/x", headers: &headers, is_carried: false, is_passed: false, uid: 0 };
         let begin = |terms| calls.begin(terms, calls.trace(&subject));
         let (first, second) = (begin(terms.clone()), begin(terms));
         let waiting = tokio::spawn({

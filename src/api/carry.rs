@@ -14,7 +14,7 @@ use super::{
     convert,
     messages::{Came, Messages},
     reply::{Chunk, Chunks, Reply, Whole, answer},
-    session::{self, InSession},
+    scope::{self, InSession},
     status::status,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         registration::check_name,
     },
     pb::{self, connect_request, connect_response, stream_request, stream_response},
-    proxy::{self, Exchange, Length, Part, Piece, Source, Tunnel, Tunnelled, Upload},
+    proxy::{self, Exchange, Length, Part, Piece, Raw, Source, Upgraded, Upload},
 };
 
 /// Largest body that a caller may ask for. The whole of it is held in memory.
@@ -108,7 +108,7 @@ fn fetch_terms(
 
 /// Whom a request is for.
 fn callee(session: &InSession, extension: &str, endpoint: &str) -> Result<Callee> {
-    let extension = session::extension(session.as_ref(), extension)?;
+    let extension = scope::extension(session.as_ref(), extension)?;
     if !endpoint.is_empty() {
         check_name(endpoint)?;
     }
@@ -202,21 +202,21 @@ async fn begin_connect(broker: Arc<Broker>, session: InSession, mut requests: Me
             None => Err(out_of_order("the message is empty; send data")),
         },
     });
-    Ok((answer, Rest::Tunnel(Box::new(exchange.into_tunnel()?.fed_by(Box::pin(bytes))))))
+    Ok((answer, Rest::Upgraded(Box::new(exchange.into_upgraded()?.fed_by(Box::pin(bytes))))))
 }
 
 /// What follows the head of an answer to `Connect`.
 enum Rest {
-    Tunnel(Box<Tunnel>),
+    Upgraded(Box<Upgraded>),
     Body(Box<Exchange>),
 }
 
 impl Rest {
     fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Chunk>>> {
         match self {
-            Rest::Tunnel(tunnel) => tunnel.poll_next(cx).map_ok(|next| match next {
-                Tunnelled::Data(data) => connected(data),
-                Tunnelled::End => connection_end(),
+            Rest::Upgraded(upgraded) => upgraded.poll_next(cx).map_ok(|next| match next {
+                Raw::Data(data) => connected(data),
+                Raw::End => connection_end(),
             }),
             Rest::Body(exchange) => exchange.poll_next(cx).map(|next| {
                 next.map(|part| match part? {

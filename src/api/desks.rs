@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use prost::Message;
@@ -16,10 +19,11 @@ use super::{
     backend,
     calls::Calls,
     event, exec, extension,
-    front::{Door, Front},
+    extension_front::ExtensionFront,
+    front::{Front, Reception},
     grant, ownership,
     peer::Peer,
-    registration::{ExtensionFront, Registrations},
+    registration::Registrations,
     server, session, system,
 };
 use crate::{
@@ -40,6 +44,7 @@ pub(super) struct Desks {
     /// By whose broker it is.
     all: Mutex<HashMap<u32, Arc<OnceCell<Desk>>>>,
     stop_accepting: CancellationToken,
+    is_stopping: AtomicBool,
     tasks: TaskTracker,
 }
 
@@ -52,7 +57,8 @@ struct Desk {
 impl Desks {
     /// None yet; each is made when its broker is first called.
     pub(super) fn new(brokers: Arc<Brokers>, calls: Calls, stop_accepting: CancellationToken) -> Self {
-        Desks { brokers, calls, all: Mutex::default(), stop_accepting, tasks: TaskTracker::new() }
+        let (all, is_stopping, tasks) = (Mutex::default(), AtomicBool::new(false), TaskTracker::new());
+        Desks { brokers, calls, all, stop_accepting, is_stopping, tasks }
     }
 
     /// Whose they are.
@@ -69,7 +75,7 @@ impl Desks {
     }
 
     /// Where the calls of a connection arrive.
-    pub(super) async fn door(&self, peer: &Peer) -> Door {
+    pub(super) async fn reception(&self, peer: &Peer) -> Reception {
         let front = match peer.user() {
             Ok(user) => self.front(user).await.inspect(|front| {
                 if let Some(groups) = &peer.groups {
@@ -78,12 +84,16 @@ impl Desks {
             }),
             Err(refused) => Err(refused),
         };
-        Door::new(front, self.calls.clone(), peer.clone())
+        Reception::new(front, self.calls.clone(), peer.clone())
     }
 
     async fn front(&self, user: u32) -> Result<Front> {
         let cell = self.lock().entry(user).or_default().clone();
         let desk = cell.get_or_try_init(|| async { self.serve(self.brokers.of(user).await?).await }).await?;
+        // One that was opened behind the back of a stop.
+        if self.is_stopping.load(Ordering::SeqCst) {
+            desk.stop().await;
+        }
         Ok(desk.front.clone())
     }
 
@@ -104,10 +114,10 @@ impl Desks {
 
     /// Has all say that they stop, and end their streams.
     pub(super) async fn stop(&self) {
-        let fronts: Vec<_> = self.lock().values().filter_map(|cell| cell.get().map(Desk::ends)).collect();
-        for (health, broker) in fronts {
-            health.set_service_status("", ServingStatus::NotServing).await;
-            broker.stopping().cancel();
+        self.is_stopping.store(true, Ordering::SeqCst);
+        let cells: Vec<_> = self.lock().values().cloned().collect();
+        for desk in cells.iter().filter_map(|cell| cell.get()) {
+            desk.stop().await;
         }
     }
 
@@ -123,8 +133,9 @@ impl Desks {
 }
 
 impl Desk {
-    fn ends(&self) -> (HealthReporter, Arc<Broker>) {
-        (self.health.clone(), self.front.broker.clone())
+    async fn stop(&self) {
+        self.health.set_service_status("", ServingStatus::NotServing).await;
+        self.front.broker.stopping().cancel();
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use super::{MAX_PIECE_BYTES, Streamed, convert, page::Page, peer::Peer, session, status::status, until_stopped};
+use super::{MAX_PIECE_BYTES, Streamed, convert, page::Page, peer::Peer, scope, status::status, until_stopped};
 use crate::{
     core::{Broker, InstallRequest, ListOptions, Progress, Subject, Updated, Work},
     model::{
@@ -179,7 +179,7 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::ExtensionServiceGetRequest>,
     ) -> Result<Response<pb::ExtensionServiceGetResponse>, Status> {
-        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let id = scope::extension(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let view = self.0.view(&id).await.map_err(status)?;
         Ok(Response::new(pb::ExtensionServiceGetResponse { extension: Some(convert::extension(view)) }))
     }
@@ -203,7 +203,7 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::ListContainersRequest>,
     ) -> Result<Response<Self::ListContainersStream>, Status> {
-        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let id = scope::extension(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let options = ListOptions { json: request.into_inner().options_json };
         let json = self.0.engine_containers_json(&id, &options).await.map_err(status)?;
         let pieces = pieces(json).map(|json| Ok(pb::ListContainersResponse { json }));
@@ -216,7 +216,7 @@ impl ExtensionService for Extensions {
         &self,
         request: Request<pb::ListImagesRequest>,
     ) -> Result<Response<Self::ListImagesStream>, Status> {
-        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let id = scope::extension(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let options = ListOptions { json: request.into_inner().options_json };
         let json = self.0.engine_images_json(&id, &options).await.map_err(status)?;
         let pieces = pieces(json).map(|json| Ok(pb::ListImagesResponse { json }));

@@ -15,7 +15,7 @@ use super::{
     passthrough,
     peer::Peer,
     reply::{Reply, answer, refusal},
-    session,
+    scope,
     status::{self, status},
     trace::{Subject, Trace},
 };
@@ -43,16 +43,16 @@ pub(super) struct Front {
 }
 
 /// Where the calls of one connection arrive, whose other end is known.
-pub(super) struct Door {
+pub(super) struct Reception {
     /// What answers, or why nothing does.
     front: Result<Front, Arc<Error>>,
     calls: Calls,
     peer: Peer,
 }
 
-impl Door {
+impl Reception {
     pub(super) fn new(front: Result<Front>, calls: Calls, peer: Peer) -> Self {
-        Door { front: front.map_err(Arc::new), calls, peer }
+        Reception { front: front.map_err(Arc::new), calls, peer }
     }
 
     /// What answers, if anything may be asked here and now.
@@ -62,7 +62,7 @@ impl Door {
     }
 }
 
-impl hyper::service::Service<http::Request<Incoming>> for Door {
+impl hyper::service::Service<http::Request<Incoming>> for Reception {
     type Response = http::Response<CountedBody>;
     type Error = Infallible;
     type Future = Answering;
@@ -71,7 +71,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Door {
         let trace = self.trace(&request);
         let admitted = trace.span().in_scope(|| {
             let front = self.open()?;
-            session::admit(&front.broker, &request).map(|session| (front, session))
+            scope::admit(&front.broker, &request).map(|session| (front, session))
         });
         let (Front { broker, routes }, session) = match admitted {
             Ok(admitted) => admitted,
@@ -136,7 +136,7 @@ fn misplaced_registration() -> Error {
     Error::new(Reason::MethodUnknown, "", message)
 }
 
-impl Door {
+impl Reception {
     fn counted(
         &self,
         terms: Terms,
@@ -149,7 +149,7 @@ impl Door {
     fn trace<B>(&self, request: &http::Request<B>) -> Trace {
         let (path, is_passed) = (request.uri().path(), passthrough::passes(request));
         let is_carried = is_passed || CARRIED.contains(&path);
-        self.calls.trace(&Subject { path, is_carried, is_passed, uid: self.peer.uid })
+        self.calls.trace(&Subject { path, headers: request.headers(), is_carried, is_passed, uid: self.peer.uid })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{MAX_PIECE_BYTES, convert, page::Page, peer::Peer, session, status::status};
+use super::{MAX_PIECE_BYTES, convert, page::Page, peer::Peer, scope, status::status};
 use crate::{
     core::Broker,
     model::grant::Decisions,
@@ -22,7 +22,7 @@ impl GrantService for Grants {
         &self,
         request: Request<pb::GrantServiceGetRequest>,
     ) -> Result<Response<pb::GrantServiceGetResponse>, Status> {
-        let id = session::extension(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let id = scope::extension(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let standing = self.0.grants(&id).await.map_err(status)?;
         Ok(Response::new(pb::GrantServiceGetResponse {
             grants: standing.decided.iter().map(convert::grant).collect(),
@@ -51,7 +51,7 @@ impl GrantService for Grants {
     ) -> Result<Response<pb::ListAuditResponse>, Status> {
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
-        let extension = session::filter(None, &request.extension).map_err(status)?;
+        let extension = scope::filter(None, &request.extension).map_err(status)?;
         let lines = self.0.audited(AuditQuery {
             extension: extension.map(|id| id.to_string()),
             since_ms: convert::time("since", request.since).map_err(status)?,

@@ -8,7 +8,7 @@ use super::{
     Streamed, convert,
     heartbeat::{self, Watched},
     page::Page,
-    session,
+    scope,
     status::status,
     until_stopped,
 };
@@ -26,7 +26,7 @@ impl OwnershipService for Ownership {
         &self,
         request: Request<pb::ListResourcesRequest>,
     ) -> Result<Response<pb::ListResourcesResponse>, Status> {
-        let extension = session::filter(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let extension = scope::filter(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
         let filter = ResourceFilter {
@@ -43,7 +43,7 @@ impl OwnershipService for Ownership {
     }
 
     async fn get_owner(&self, request: Request<pb::GetOwnerRequest>) -> Result<Response<pb::GetOwnerResponse>, Status> {
-        let extension = session::of(&request).map(|session| session.extension.clone());
+        let extension = scope::of(&request).map(|session| session.extension.clone());
         let request = request.into_inner();
         let filter = ResourceFilter {
             extension,
@@ -60,7 +60,7 @@ impl OwnershipService for Ownership {
         &self,
         request: Request<pb::OwnershipServiceWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let extension = session::filter(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let extension = scope::filter(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let interval = heartbeat::interval(request.heartbeat_interval).map_err(status)?;
         let filter = ResourceFilter {

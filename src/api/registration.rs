@@ -1,24 +1,20 @@
-//! `RegistrationService`, and the door of extensions' own sockets, behind which nothing else is served.
+//! `RegistrationService`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::unfold;
-use hyper::body::Incoming;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Streamed,
-    calls::{Answering, Calls, CountedBody, Ending, Terms},
-    convert, deadline,
-    front::{library_ending, routed},
-    reply::refusal,
+    Streamed, convert,
+    extension_front::Registrant,
     status::{status, unreadable},
-    trace::{Subject, note_extension},
+    trace::note_extension,
     until_stopped,
 };
 use crate::{
-    core::{Arrival, Broker, Lease, LeaseChange, Notice, Situation},
+    core::{Broker, Lease, LeaseChange, Notice, Situation},
     model::{
         error::{Error, Reason, Result},
         reference::ExtensionId,
@@ -28,80 +24,12 @@ use crate::{
         self, register_request, register_response,
         registration_service_server::{RegistrationService, RegistrationServiceServer},
     },
-    peer,
-    peer::socket::Caller,
 };
 
 /// Largest message that a backend may send.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// How long a backend may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-
-/// What answers the calls of extensions' backends.
-#[derive(Clone)]
-pub(super) struct ExtensionFront {
-    calls: Calls,
-    routes: Routes,
-}
-
-/// The same for one connection.
-pub(super) struct ExtensionDoor {
-    front: ExtensionFront,
-    /// Who calls whose extension, or why nobody may.
-    registrant: Result<Registrant, &'static str>,
-    uid: u32,
-}
-
-/// Whose socket a call has come to, and who calls.
-#[derive(Debug, Clone)]
-struct Registrant {
-    extension: ExtensionId,
-    caller: Caller,
-}
-
-impl ExtensionFront {
-    pub(super) fn new(calls: Calls, routes: Routes) -> Self {
-        ExtensionFront { calls, routes }
-    }
-
-    /// For one connection.
-    pub(super) fn door(&self, arrival: &Arrival) -> ExtensionDoor {
-        let registrant = arrival.caller.clone().map(|caller| {
-            let extension = arrival.extension.clone();
-            Registrant { extension, caller }
-        });
-        let uid = peer::uid_of(&arrival.stream);
-        ExtensionDoor { front: self.clone(), registrant, uid }
-    }
-}
-
-impl hyper::service::Service<http::Request<Incoming>> for ExtensionDoor {
-    type Response = http::Response<CountedBody>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn call(&self, request: http::Request<Incoming>) -> Answering {
-        let terms = |ending| Terms { ending, deadline: deadline::of(request.headers()), session: None };
-        let refused = |why: &'static str| Error::new(Reason::CallerRefused, "", why);
-        let checked = self.registrant.clone().map_err(refused);
-        let checked = checked.and_then(|known| self.front.calls.check_descriptors().map(|()| known));
-        let path = request.uri().path();
-        let subject = Subject { path, is_carried: false, is_passed: false, uid: self.uid };
-        let trace = self.front.calls.trace(&subject);
-        match checked {
-            Err(error) => {
-                let refused = std::future::ready(refusal(status(error)));
-                self.front.calls.begin(terms(Ending::CutOff), trace).answer(refused)
-            }
-            Ok(registrant) => {
-                let terms = terms(library_ending(path));
-                let mut request = request.map(tonic::body::Body::new);
-                request.extensions_mut().insert(registrant);
-                self.front.calls.begin(terms, trace).answer(routed(self.front.routes.clone(), request))
-            }
-        }
-    }
-}
 
 /// Serves `RegistrationService`.
 pub(super) struct Registrations(Arc<Broker>);

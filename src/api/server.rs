@@ -19,9 +19,9 @@ use super::{
     authority::AuthorityRewrite,
     calls::{Answering, CountedBody},
     desks::Desks,
+    extension_front::ExtensionFront,
     listener,
     peer::PeerStream,
-    registration::ExtensionFront,
 };
 use crate::core::Arrivals;
 
@@ -49,8 +49,10 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_PENDING_RESETS: usize = 64;
 /// How long a connection has to tell its end, when the socket that it came to is closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Refused callers that are told why, within [`REFUSALS_WITHIN`]; each holds a connection as long as it likes.
+/// Refused callers that are told why, within [`REFUSALS_WITHIN`].
 const MAX_REFUSALS: usize = 16;
+/// How long one of them has for its calls, to be told why.
+const REFUSAL_BOUND: Duration = Duration::from_secs(5);
 /// How long a count of refused callers lasts.
 const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -64,7 +66,8 @@ pub(super) async fn serve(listener: &listener::Listening, desks: Arc<Desks>, sto
             stream = listener::accept(listener) => PeerStream::new(stream, desks.brokers()),
             () = stop.cancelled() => break,
         };
-        if stream.is_refused() {
+        let is_refused = stream.is_refused();
+        if is_refused {
             // A few are let in to be told why; who comes again and again is not worth a descriptor.
             if !turned.take() {
                 continue;
@@ -74,8 +77,9 @@ pub(super) async fn serve(listener: &listener::Listening, desks: Arc<Desks>, sto
         let (builder, desks, stop) = (builder.clone(), desks.clone(), stop.clone());
         connections.spawn(async move {
             // A broker may have to be opened first, which nobody else waits for.
-            let door = desks.door(stream.peer()).await;
-            serve_connection(builder, stream, door, stop).await;
+            let reception = desks.reception(stream.peer()).await;
+            let served = serve_connection(builder, stream, reception, stop);
+            within(is_refused.then_some(REFUSAL_BOUND), served).await;
         });
     }
     connections.close();
@@ -92,17 +96,19 @@ pub(super) async fn serve_extensions(mut arrivals: Arrivals, front: ExtensionFro
             Some(arrival) = arrivals.recv() => arrival,
             () = stop.cancelled() => break,
         };
+        let is_refused = arrival.caller.is_err();
         if let Err(why) = arrival.caller {
             if !turned.take() {
                 continue;
             }
             tracing::warn!(extension = %arrival.extension, why, "refused a caller at an extension's socket");
         }
-        let door = front.door(&arrival);
+        let reception = front.reception(&arrival);
         let (builder, stop) = (builder.clone(), stop.child_token());
         connections.spawn(async move {
             let _place = arrival.place;
-            let mut served = pin!(serve_connection(builder, arrival.stream, door, stop.clone()));
+            let served = serve_connection(builder, arrival.stream, reception, stop.clone());
+            let mut served = pin!(within(is_refused.then_some(REFUSAL_BOUND), served));
             tokio::select! {
                 () = served.as_mut() => return,
                 () = arrival.closed.cancelled() => stop.cancel(),
@@ -115,15 +121,23 @@ pub(super) async fn serve_extensions(mut arrivals: Arrivals, front: ExtensionFro
     connections.wait().await;
 }
 
-async fn serve_connection<D>(
+/// Serves for so long at most, where there is a bound.
+async fn within(bound: Option<Duration>, served: impl Future<Output = ()>) {
+    match bound {
+        Some(bound) => drop(timeout(bound, served).await),
+        None => served.await,
+    }
+}
+
+async fn serve_connection<S>(
     builder: http2::Builder<TokioExecutor>,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    door: D,
+    reception: S,
     stop: CancellationToken,
 ) where
-    D: Service<http::Request<Incoming>, Response = http::Response<CountedBody>, Error = Infallible, Future = Answering>,
+    S: Service<http::Request<Incoming>, Response = http::Response<CountedBody>, Error = Infallible, Future = Answering>,
 {
-    let connection = builder.serve_connection(TokioIo::new(AuthorityRewrite::new(stream)), door);
+    let connection = builder.serve_connection(TokioIo::new(AuthorityRewrite::new(stream)), reception);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

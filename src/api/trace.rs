@@ -7,13 +7,21 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, TextMapPropagator},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::{Span, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::tally::{CODES, PASSED_THROUGH, Tally};
 use crate::{core::Session, model::reference::ExtensionId};
 
 /// Where the caller is told the number.
 const CALL_ID: HeaderName = HeaderName::from_static("longshore-call-id");
+/// Where the caller says which trace the call belongs to (W3C Trace Context).
+const TRACE_PARENT: &str = "traceparent";
 /// What came of a call whose caller went before its end.
 const CANCELLED: usize = 1;
 /// What came of a call that says nothing of it, or nothing that can be read.
@@ -35,6 +43,7 @@ pub(super) struct Trace {
 pub(super) struct Subject<'a> {
     /// The method's path.
     pub(super) path: &'a str,
+    pub(super) headers: &'a HeaderMap,
     /// Whether it is carried to a backend. Of those there are many: they are told of where more is told than usual.
     pub(super) is_carried: bool,
     /// Whether it is a method of a backend's.
@@ -44,7 +53,7 @@ pub(super) struct Subject<'a> {
 
 impl Trace {
     pub(super) fn begin(number: u64, subject: &Subject<'_>, tally: Option<Arc<Tally>>) -> Self {
-        let Subject { path, is_carried, is_passed, uid } = *subject;
+        let Subject { path, headers, is_carried, is_passed, uid } = *subject;
         let method = path.strip_prefix('/').unwrap_or(path);
         macro_rules! call {
             ($level:ident) => {
@@ -61,6 +70,9 @@ impl Trace {
             };
         }
         let span = if is_carried { call!(DEBUG) } else { call!(INFO) };
+        if headers.contains_key(TRACE_PARENT) {
+            join(&span, headers);
+        }
         let tally = tally.map(|tally| {
             let place = tally.place(if is_passed { PASSED_THROUGH } else { method });
             (tally, place)
@@ -105,6 +117,26 @@ impl Drop for Trace {
         self.span.record("code", CODES[code]);
         let _entered = self.span.enter();
         tracing::debug!(took_ms = millis(took), "the call ended");
+    }
+}
+
+/// Makes a span part of the trace that the caller names, where spans are sent.
+fn join(span: &Span, headers: &HeaderMap) {
+    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Fields(headers));
+    // Fails where no span is sent, or this one is not.
+    let _ = span.set_parent(parent);
+}
+
+/// Header fields, as OpenTelemetry reads them.
+struct Fields<'a>(&'a HeaderMap);
+
+impl Extractor for Fields<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
     }
 }
 

@@ -108,6 +108,15 @@ async fn a_collector_receives_a_span_of_each_call() {
     let status = received(&failed_id).await.status.expect("a failure has a status");
     assert_eq!((status.code(), status.message.as_str()), (StatusCode::Error, "NOT_FOUND"));
     assert_eq!(collector.services(), ["longshore"]);
+    // A call of a trace that the caller is in already is part of that, and its child.
+    let mut joined =
+        Request::new(pb::FetchRequest { extension: stage.id(), path: "/hello".into(), ..Default::default() });
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    joined.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    let answer = stage.broker.backends().await.fetch(joined).await.unwrap();
+    let span = received(&call_id(answer.metadata()).unwrap()).await;
+    assert_eq!(span.trace_id, 0x0af7651916cd43dd8448eb211c80319c_u128.to_be_bytes());
+    assert_eq!(span.parent_span_id, 0xb7ad6b7169203331_u64.to_be_bytes());
     // What waits to be sent when the broker stops is sent.
     let Stage { broker, image } = &stage;
     broker.extension(&image.id).await.unwrap();

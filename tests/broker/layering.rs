@@ -47,10 +47,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("rusqlite", &["store"]),
     ("prometheus_client", &["api"]),
-    ("opentelemetry", &["app"]),
+    ("opentelemetry", &["app", "api/trace.rs"]),
     ("opentelemetry_otlp", &["app"]),
-    ("opentelemetry_sdk", &["app"]),
-    ("tracing_opentelemetry", &["app"]),
+    ("opentelemetry_sdk", &["app", "api/trace.rs"]),
+    ("tracing_opentelemetry", &["app", "api/trace.rs"]),
     ("h2", &["api", "exec/tunnel", "proxy", "shim/tunnel"]),
     ("hyper", &["api", "dockerd", "engine", "proxy"]),
 ];

@@ -13,7 +13,7 @@ use super::{
     messages::Messages,
     page::Page,
     reply::{Reply, answer},
-    session,
+    scope,
     status::status,
     until_stopped,
 };
@@ -28,13 +28,13 @@ use conversation::Conversation;
 /// Who starts a program.
 pub(super) struct Caller {
     pub(super) uid: Option<u32>,
-    pub(super) session: session::InSession,
+    pub(super) session: scope::InSession,
 }
 
 /// `ExecService.Exec`.
 pub(super) async fn exec(broker: Arc<Broker>, caller: Caller, mut requests: Messages) -> Result<http::Response<Reply>> {
     let start = conversation::start(&mut requests).await?;
-    let id = session::extension(caller.session.as_ref(), &start.extension)?;
+    let id = scope::extension(caller.session.as_ref(), &start.extension)?;
     let request = convert::request(start, &caller)?;
     let input = conversation::Input::of(&request);
     let run = broker.run(&id, request).await?;
@@ -45,7 +45,7 @@ pub(super) async fn exec(broker: Arc<Broker>, caller: Caller, mut requests: Mess
 /// `ExecService.Run`.
 pub(super) async fn run(broker: Arc<Broker>, caller: Caller, requests: Messages) -> Result<http::Response<Reply>> {
     let start = convert::start(requests.only().await?);
-    let id = session::extension(caller.session.as_ref(), &start.extension)?;
+    let id = scope::extension(caller.session.as_ref(), &start.extension)?;
     let run = broker.run(&id, convert::request(start, &caller)?).await?;
     let told = run.map(|event| Ok(convert::told(event)));
     Ok(answer(Reply::Many(until_stopped(told, broker.stopping()))))
@@ -60,7 +60,7 @@ impl ExecService for Programs {
         &self,
         request: Request<pb::ExecServiceListRequest>,
     ) -> Result<Response<pb::ExecServiceListResponse>, Status> {
-        let extension = session::filter(session::of(&request), &request.get_ref().extension).map_err(status)?;
+        let extension = scope::filter(scope::of(&request), &request.get_ref().extension).map_err(status)?;
         let request = request.into_inner();
         let page = Page::read(request.page_size, &request.page_token).map_err(status)?;
         let mut execs = self.0.execs(extension.as_ref(), None);
@@ -72,7 +72,7 @@ impl ExecService for Programs {
     }
 
     async fn signal(&self, request: Request<pb::SignalRequest>) -> Result<Response<pb::SignalResponse>, Status> {
-        let extension = session::of(&request).map(|session| session.extension.clone());
+        let extension = scope::of(&request).map(|session| session.extension.clone());
         let request = request.into_inner();
         let exec = self.0.exec(extension.as_ref(), &request.exec_id).map_err(status)?;
         let termination = match request.action {
