@@ -124,22 +124,22 @@ impl Events {
         Place { number: self.told.newest(), stored: last.stored }
     }
 
-    /// The token of a place.
-    fn token(&self, place: Place) -> String {
-        format!("{}.{}.{}.{}", self.store_id, place.stored, self.run, place.number)
+    /// The token of a place in a run.
+    fn token(&self, run: &str, place: Place) -> String {
+        format!("{}.{}.{run}.{}", self.store_id, place.stored, place.number)
     }
 
     /// The token of this moment: whatever is told from now on is behind it.
     pub(super) fn token_now(&self) -> String {
-        self.token(self.now())
+        self.token(&self.run, self.now())
     }
 
-    /// Reads a token: its place, and whether it is of this run.
+    /// Reads a token: its place, and the run that it is of.
     ///
     /// # Errors
     ///
     /// `RESUME_TOKEN_EXPIRED`.
-    fn place(&self, token: &str) -> Result<(Place, bool)> {
+    fn place<'a>(&self, token: &'a str) -> Result<(Place, &'a str)> {
         let parts: Vec<&str> = token.split('.').collect();
         let [store_id, stored, run, number] = parts[..] else { return Err(expired()) };
         let (Ok(stored), Ok(number)) = (stored.parse(), number.parse()) else { return Err(expired()) };
@@ -147,7 +147,7 @@ impl Events {
         if store_id != self.store_id || run == self.run && number > self.now().number {
             return Err(expired());
         }
-        Ok((place, run == self.run))
+        Ok((place, run))
     }
 }
 
@@ -179,6 +179,8 @@ pub struct Watch {
     extension: Option<String>,
     /// Told before anything of this run.
     backlog: VecDeque<Arc<Told>>,
+    /// The run that the watcher came from. Until the backlog is told, it is still there.
+    from_run: String,
     /// The number of the event that was told last.
     seen: u64,
     /// The stored number that belongs to it.
@@ -217,7 +219,8 @@ impl Watch {
 
     /// The token of the place behind what was told so far.
     pub fn token(&self) -> String {
-        self.events.token(Place { number: self.seen, stored: self.stored })
+        let run = if self.backlog.is_empty() { &self.events.run } else { &self.from_run };
+        self.events.token(run, Place { number: self.seen, stored: self.stored })
     }
 }
 
@@ -237,14 +240,15 @@ impl Broker {
         let newest = events.told.subscribe();
         let extension = extension.map(ToString::to_string);
         let now = events.now();
-        let mut watch =
-            Watch { events, extension, backlog: VecDeque::new(), seen: now.number, stored: now.stored, newest };
+        let (from_run, backlog) = (events.run.clone(), VecDeque::new());
+        let mut watch = Watch { events, extension, backlog, from_run, seen: now.number, stored: now.stored, newest };
         let Some(token) = token else { return Ok(watch) };
-        let (place, is_this_run) = watch.events.place(token)?;
+        let (place, run) = watch.events.place(token)?;
         (watch.seen, watch.stored) = (place.number, place.stored);
-        if is_this_run {
+        if run == watch.events.run {
             return Ok(watch);
         }
+        run.clone_into(&mut watch.from_run);
         watch.seen = now.number;
         let missed = self.store.events_after(place.stored).await?.ok_or_else(expired)?;
         // What is stored while this is read comes from memory.
