@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Broker;
 use crate::model::{
     error::{Reason, Result},
+    extension::Record,
     reference::Reference,
 };
 
@@ -77,6 +78,18 @@ impl Broker {
                 self.give_back(&replaced).await;
             }
         }
+    }
+
+    /// Takes out again what was brought for an extension that turned out to be installed already, but for its own image.
+    pub(super) async fn discard_others(&self, mut fetched: Fetched, installed: &Record) {
+        let is_own = |image: &String| *image == installed.reference || Some(image) == installed.image_id.as_ref();
+        let (own, others) = fetched.images.into_iter().partition(is_own);
+        if let Err(error) = self.store.settle_fetched(own).await {
+            tracing::warn!(%error, "cannot record that an image stays");
+        }
+        fetched.images = others;
+        fetched.replaced.retain(|replaced| replaced.name.to_string() != installed.reference);
+        self.discard(fetched).await;
     }
 
     /// Has a name stand for what it stood for, and removes what it stood for meanwhile, unless that has other names.

@@ -163,6 +163,16 @@ impl Store {
         .await
     }
 
+    /// What was to be done for the user's wish cannot be done: the wish is what it was.
+    pub async fn abandon_switch(&self, id: &ExtensionId, enabled: bool) -> Result<()> {
+        let id = id.clone();
+        self.transaction(move |t| {
+            t.execute("UPDATE extension SET enabled = ?2 WHERE id = ?1", params![id.as_str(), enabled])?;
+            end(t, &id)
+        })
+        .await
+    }
+
     /// What was to be done for the user's wish is done.
     pub async fn finish_switch(&self, id: &ExtensionId, enabled: bool) -> Result<()> {
         let id = id.clone();

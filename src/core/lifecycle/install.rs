@@ -81,11 +81,26 @@ impl Broker {
         cancel: &CancellationToken,
     ) -> Result<View> {
         let mut taken = Taken::default();
-        let result = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
-        self.end_work(request, "install", taken, result.as_ref().err()).await;
+        let steps = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
+        // The last one is not called off: the store would take it all the same.
+        let result = match steps {
+            Ok(installed) => self.finish_install(installed).await,
+            Err(error) => Err(error),
+        };
+        self.end_work(request, "install", &mut taken, result.as_ref().err()).await;
         let id = result?;
         self.reconciler.some([id.clone()]);
         self.view(&id).await
+    }
+
+    /// Last of all: whoever sees it installed may do with it what they want.
+    async fn finish_install(&self, installed: Installed) -> Result<ExtensionId> {
+        if installed.change.is_some() {
+            failpoint::current_done(&installed);
+            self.store.finish_install(&installed).await?;
+            tracing::info!(extension = %installed.id, generation = installed.generation, "installed");
+        }
+        Ok(installed.id)
     }
 
     /// Ends an install or update: what failed is undone, and others may change the extension again.
@@ -93,7 +108,7 @@ impl Broker {
         self: &Arc<Self>,
         request: &InstallRequest,
         act: &'static str,
-        mut taken: Taken,
+        taken: &mut Taken,
         failure: Option<&Error>,
     ) {
         let id = taken.begun.clone().or_else(|| taken.package.as_ref().map(|package| package.id().clone()));
@@ -108,16 +123,18 @@ impl Broker {
             if let Some(id) = taken.begun.take() {
                 self.make_good(&id).await;
             }
-            self.discard(taken.fetched).await;
+            self.discard(std::mem::take(&mut taken.fetched)).await;
         }
     }
 
-    async fn install_steps(&self, request: &InstallRequest, report: &Report, taken: &mut Taken) -> Result<ExtensionId> {
+    /// All steps but the last. What is installed already is returned as it is.
+    async fn install_steps(&self, request: &InstallRequest, report: &Report, taken: &mut Taken) -> Result<Installed> {
         let id = self.open_claimed(&request.source, report, taken).await?;
         let Some(package) = &taken.package else { return Err(Error::bug("a package was opened and is gone")) };
         if let Some(existing) = self.store.extension(&id).await? {
             if is_same(&existing, package) {
-                return Ok(id);
+                self.end_same(&existing, taken).await;
+                return Ok(existing);
             }
             let message = format!("{id} {} is installed already; update it instead", existing.record.version);
             return Err(Error::new(Reason::ExtensionInstalled, id.as_str(), message));
@@ -155,11 +172,13 @@ impl Broker {
         self.audit_accepted(request, "install", &installed, &decisions).await;
         self.give_back_others(&mut taken.fetched, &installed.record.reference).await;
         written::write(&laid.files, &installed)?;
-        failpoint::current_done(&installed);
-        // Last of all: whoever sees it installed may do with it what they want.
-        self.store.finish_install(&installed).await?;
-        tracing::info!(extension = %id, generation = installed.generation, "installed");
-        Ok(id)
+        Ok(installed)
+    }
+
+    /// Gives back what was taken for what turned out to be installed already.
+    pub(super) async fn end_same(&self, existing: &Installed, taken: &mut Taken) {
+        close(&mut taken.package).await;
+        self.discard_others(std::mem::take(&mut taken.fetched), &existing.record).await;
     }
 
     /// Finds a source, opens it and takes the right to change the extension in it.

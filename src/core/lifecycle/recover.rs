@@ -171,6 +171,6 @@ impl Broker {
             self.stop_containers(&installed.id).await?;
         }
         failpoint::done(Step::EnableStart);
-        self.store.finish_switch(&installed.id, installed.enabled).await
+        self.store.abandon_switch(&installed.id, installed.enabled).await
     }
 }

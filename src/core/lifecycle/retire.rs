@@ -12,7 +12,6 @@ use crate::model::{
     error::{Error, Result},
     extension::{Installed, LedgerEntry, Maker, ResourceKind},
     journal::Step,
-    labels,
     reference::Reference,
 };
 
@@ -116,9 +115,9 @@ impl Broker {
     /// Networks that the new generation made, also where it did not come to put them on the ledger.
     async fn remove_made_networks(&self, new: &Installed) -> Result<()> {
         let made = &new.record.made_networks;
-        let nonce = &new.record.network_nonce;
+        let nonce = new.record.network_nonce();
         for network in self.engine.networks().await?.into_iter().filter(|network| made.contains(&network.name)) {
-            if network.labels.get(labels::NONCE) == Some(nonce) {
+            if self.is_made_under(&(&network).into(), |of| of == nonce) {
                 self.engine.remove_network(&network.id).await?;
             }
         }

@@ -23,6 +23,7 @@ use super::{
 use crate::model::{
     error::{Error, Reason, Result},
     extension::{Installed, Record},
+    grant::Decisions,
     journal::{ChangeNotes, Step},
     reference::{ExtensionId, Reference},
     registration::StopCause,
@@ -41,11 +42,12 @@ pub struct Updated {
     pub kept_volumes: Vec<String>,
 }
 
-/// What the steps know when they are through.
-struct Through {
-    id: ExtensionId,
-    previous_version: String,
-    kept_volumes: Option<Vec<String>>,
+/// What the steps have come to.
+enum Through {
+    /// The very same is installed.
+    Same(Installed),
+    /// The new generation is there, and is to be the installed one.
+    Ready { old: Installed, new: Box<Installed>, decisions: Decisions },
 }
 
 impl Broker {
@@ -66,29 +68,44 @@ impl Broker {
         cancel: &CancellationToken,
     ) -> Result<Updated> {
         let mut taken = Taken::default();
-        let result = self.until_called_off(cancel, self.update_steps(request, report, &mut taken)).await;
-        let committed = match (&result, &taken.begun) {
-            (Err(_), Some(id)) => self.is_committed(id).await,
-            _ => false,
+        let steps = self.until_called_off(cancel, self.update_steps(request, report, &mut taken)).await;
+        // What comes now is not called off: the store would take it all the same.
+        let committed = match steps {
+            Ok(Through::Same(installed)) => Ok((installed.record.version.clone(), installed, false)),
+            Ok(Through::Ready { old, new, decisions }) => {
+                self.commit(*new, decisions).await.map(|new| (old.record.version, new, true))
+            }
+            Err(error) => Err(error),
         };
-        if committed {
-            // It is the new one, whatever happened to whoever asked for it; only what is left of the old one has to go.
-            taken.fetched = Default::default();
-        }
-        self.end_work(request, "update", taken, result.as_ref().err()).await;
-        let through = result?;
-        self.reconciler.some([through.id.clone()]);
-        Ok(Updated {
-            view: self.view(&through.id).await?,
-            previous_version: through.previous_version,
-            changed: through.kept_volumes.is_some(),
-            kept_volumes: through.kept_volumes.unwrap_or_default(),
-        })
+        self.end_work(request, "update", &mut taken, committed.as_ref().err()).await;
+        let (previous_version, installed, changed) = committed?;
+        let kept_volumes = if changed { self.retire(&installed).await? } else { vec![] };
+        self.reconciler.some([installed.id.clone()]);
+        Ok(Updated { view: self.view(&installed.id).await?, previous_version, changed, kept_volumes })
     }
 
-    async fn is_committed(&self, id: &ExtensionId) -> bool {
-        let found = self.store.extension(id).await.ok().flatten();
-        found.and_then(|installed| installed.change).is_some_and(|change| change.step == Step::UpdateRetire)
+    /// Makes the new generation the installed one.
+    async fn commit(&self, mut new: Installed, decisions: Decisions) -> Result<Installed> {
+        failpoint::current_done(&new);
+        self.store.commit_update(&mut new, decisions).await?;
+        self.turn_to_new(&new.id);
+        failpoint::begun(Step::UpdateRetire);
+        tracing::info!(extension = %new.id, generation = new.generation, "updated");
+        Ok(new)
+    }
+
+    /// Removes the old generation, now or later; returns the named volumes, which stay.
+    async fn retire(self: &Arc<Self>, new: &Installed) -> Result<Vec<String>> {
+        let later = "it is updated, and what is left of the old version goes later";
+        tokio::select! {
+            retired = self.retire_old(new) => {
+                if retired.is_err() {
+                    self.make_good(&new.id).await;
+                }
+                retired
+            }
+            () = self.stopping.cancelled() => Err(Error::new(Reason::ShuttingDown, new.id.as_str(), later)),
+        }
     }
 
     async fn update_steps(&self, request: &InstallRequest, report: &Report, taken: &mut Taken) -> Result<Through> {
@@ -96,9 +113,9 @@ impl Broker {
         let old = self.installed(&id).await?;
         at_rest(&old)?;
         let Some(package) = &taken.package else { return Err(Error::bug("a package was opened and is gone")) };
-        let previous_version = old.record.version.clone();
         if is_same(&old, package) {
-            return Ok(Through { id, previous_version, kept_volumes: None });
+            self.end_same(&old, taken).await;
+            return Ok(Through::Same(old));
         }
         self.record_unknown(&old).await?;
         let before = self.decisions(&id).await?;
@@ -144,13 +161,7 @@ impl Broker {
         self.audit_accepted(request, "update", &new, &decisions).await;
         self.give_back_others(&mut taken.fetched, &new.record.reference).await;
         written::write(&laid.files, &new)?;
-        failpoint::current_done(&new);
-        self.store.commit_update(&mut new, decisions).await?;
-        self.turn_to_new(&id);
-        failpoint::begun(Step::UpdateRetire);
-        let kept_volumes = Some(self.retire_old(&new).await?);
-        tracing::info!(extension = %id, generation = new.generation, "updated");
-        Ok(Through { id, previous_version, kept_volumes })
+        Ok(Through::Ready { old, new: Box::new(new), decisions })
     }
 
     /// Calls go to the new generation from here on, and who is registered is told of it.
