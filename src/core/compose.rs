@@ -6,7 +6,7 @@ use super::{
     Broker,
     blocking::blocking,
     package::Package,
-    stage::{BackendDraft, MAX_TEXT_BYTES, Staged, absent, make_dir, take, title},
+    stage::{BackendDraft, Copied, MAX_TEXT_BYTES, Staged, absent, make_dir, take, title},
 };
 use crate::{
     engine::compose::{Compose, Environment, Search},
@@ -64,9 +64,13 @@ impl Broker {
             take(package, parent, Placement::Into("compose".into()), files.path(), FIELD, staged).await?;
         }
         let placement = Placement::Into(path.name().to_owned());
-        if take(package, path, placement, &directory, FIELD, staged).await? != Some(false) {
-            staged.problems.push(absent(FIELD, path));
-            return Ok(());
+        match take(package, path, placement, &directory, FIELD, staged).await? {
+            Copied::File => {}
+            Copied::Refused => return Ok(()),
+            Copied::Absent | Copied::Directory => {
+                staged.problems.push(absent(FIELD, path));
+                return Ok(());
+            }
         }
         let name = path.name().to_owned();
         let prepass = match self.prepass(package, &directory, &name, own_directory.is_none()).await {

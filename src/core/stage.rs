@@ -42,6 +42,8 @@ pub(super) struct Staged {
     pub(super) backend: Option<BackendDraft>,
     /// What it cannot work without.
     pub(super) needs: Vec<Need>,
+    /// The first file that may not be taken, or cannot be read. It is among the problems.
+    pub(super) refused: Option<Error>,
     /// The first failure that is no problem of a file: no Compose, a wrong platform.
     pub(super) failure: Option<Error>,
 }
@@ -61,11 +63,10 @@ impl Staged {
     ///
     /// The first failure.
     pub(super) fn check(&mut self) -> Result<()> {
-        // An image for another machine may be sound; its author cannot mend what its user chose.
-        match first_error(&self.problems) {
-            Some(error) if self.failure.as_ref().is_none_or(|f| f.reason() != Reason::PlatformMismatch) => Err(error),
-            _ => self.failure.take().map_or(Ok(()), Err),
-        }
+        // An image for another machine or engine may be sound; its author cannot mend what its user chose.
+        let of_machine = self.failure.take_if(|f| matches!(f.reason(), Reason::PlatformMismatch | Reason::EngineApart));
+        let first = of_machine.or_else(|| self.refused.take()).or_else(|| first_error(&self.problems));
+        first.or_else(|| self.failure.take()).map_or(Ok(()), Err)
     }
 
     /// Everything that is wrong with it, the failure included.
@@ -74,6 +75,12 @@ impl Staged {
             self.problems.push(Problem::error("", failure.subject(), failure.message()));
         }
         self.problems
+    }
+
+    /// Notes that a file which a field names may not be taken, or cannot be read.
+    fn refuse(&mut self, field: &str, error: Error) {
+        self.problems.push(Problem::error(MANIFEST, field, error.message()));
+        self.refused.get_or_insert(error);
     }
 
     /// Its title: the label, else the tab's.
@@ -105,10 +112,18 @@ impl Broker {
             labels,
             backend: None,
             needs: Vec::new(),
+            refused: None,
             failure: self.platform_failure(package).await?,
         };
         let scratch = staged.staging.files().path().to_owned();
-        let Some(text) = package.read("/metadata.json", &scratch, MAX_TEXT_BYTES).await? else {
+        let text = match package.read(&format!("/{MANIFEST}"), &scratch, MAX_TEXT_BYTES).await {
+            Err(error) if is_of_a_file(&error) => {
+                staged.refuse("", error);
+                return Ok(staged);
+            }
+            read => read?,
+        };
+        let Some(text) = text else {
             let message = "is missing: an extension has a metadata.json at the root of its image";
             staged.problems.push(Problem::error(MANIFEST, "", message));
             return Ok(staged);
@@ -128,7 +143,7 @@ impl Broker {
         staged.needs.extend(manifest.needs());
         if cfg!(windows) && manifest.vm.is_some() && package.image.is_some() {
             let message = "its backend runs in containers, which share no directory with a broker on Windows";
-            staged.failure.get_or_insert_with(|| Error::new(Reason::PlatformMismatch, "vm", message));
+            staged.failure.get_or_insert_with(|| Error::new(Reason::EngineApart, "vm", message));
         }
         match manifest.vm.as_ref().map(|vm| &vm.source) {
             None => {}
@@ -163,22 +178,25 @@ impl Broker {
         if let Some(ui) = &manifest.ui {
             let field = "/ui/dashboard-tab/root";
             match take(package, &ui.root, Placement::Into("ui".into()), files.path(), field, staged).await? {
-                Some(true) if !files.ui().join(ui.entry_file()).is_file() => staged.problems.push(Problem::warning(
-                    MANIFEST,
-                    "/ui/dashboard-tab/src",
-                    format!("{} is not in {}: the tab will be empty", ui.entry_file(), ui.root),
-                )),
-                Some(true) => {}
-                Some(false) => {
+                Copied::Directory if !files.ui().join(ui.entry_file()).is_file() => {
+                    staged.problems.push(Problem::warning(
+                        MANIFEST,
+                        "/ui/dashboard-tab/src",
+                        format!("{} is not in {}: the tab will be empty", ui.entry_file(), ui.root),
+                    ))
+                }
+                Copied::Directory | Copied::Refused => {}
+                Copied::File => {
                     staged.problems.push(Problem::error(MANIFEST, field, "names a file; it must be a directory"))
                 }
-                None => staged.problems.push(absent(field, &ui.root)),
+                Copied::Absent => staged.problems.push(absent(field, &ui.root)),
             }
         }
         if let Some(icon) = &manifest.icon {
             make_dir(&files.icon())?;
             let placement = Placement::Into(icon.name().to_owned());
-            if take(package, icon, placement, &files.icon(), "/icon", staged).await? != Some(false) {
+            let taken = take(package, icon, placement, &files.icon(), "/icon", staged).await?;
+            if matches!(taken, Copied::Absent | Copied::Directory) {
                 let message = format!("the image has no file {icon}; the extension has no icon");
                 staged.problems.push(Problem::warning(MANIFEST, "/icon", message));
             }
@@ -188,7 +206,8 @@ impl Broker {
         }
         for binary in &manifest.binaries {
             let placement = Placement::Into(binary.name.clone());
-            if take(package, &binary.path, placement, &files.host(), &binary.origin, staged).await?.is_none() {
+            let taken = take(package, &binary.path, placement, &files.host(), &binary.origin, staged).await?;
+            if taken == Copied::Absent {
                 staged.problems.push(absent(&binary.origin, &binary.path));
             }
         }
@@ -196,7 +215,22 @@ impl Broker {
     }
 }
 
-/// Takes one path of the package and tells whether it is a directory; what was left out becomes a warning.
+/// What there is at a path of a package, and was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copied {
+    Directory,
+    File,
+    Absent,
+    /// Nothing was, and why is among the problems.
+    Refused,
+}
+
+/// Whether it is a failure of a file in the package.
+fn is_of_a_file(error: &Error) -> bool {
+    matches!(error.reason(), Reason::UnsafeFile | Reason::SourceUnreadable)
+}
+
+/// Takes one path of the package; what was left out becomes a warning.
 pub(super) async fn take(
     package: &Package,
     path: &ImagePath,
@@ -204,20 +238,17 @@ pub(super) async fn take(
     destination: &Path,
     field: &str,
     staged: &mut Staged,
-) -> Result<Option<bool>> {
+) -> Result<Copied> {
     let taken = match package.extract(&path.to_string(), placement, destination, Limits::default()).await {
-        Err(error) if matches!(error.reason(), Reason::UnsafeFile | Reason::SourceUnreadable) => {
-            staged.problems.push(Problem::error(MANIFEST, field, error.message()));
-            staged.failure = staged.failure.take().or(Some(error));
-            return Ok(Some(true));
+        Err(error) if is_of_a_file(&error) => {
+            staged.refuse(field, error);
+            return Ok(Copied::Refused);
         }
-        other => other?,
+        taken => taken?,
     };
-    Ok(taken.map(|extracted| {
-        let warnings = extracted.warnings.iter().map(|text| Problem::warning(MANIFEST, field, text));
-        staged.problems.extend(warnings);
-        extracted.is_dir
-    }))
+    let Some(extracted) = taken else { return Ok(Copied::Absent) };
+    staged.problems.extend(extracted.warnings.iter().map(|text| Problem::warning(MANIFEST, field, text)));
+    Ok(if extracted.is_dir { Copied::Directory } else { Copied::File })
 }
 
 pub(super) fn absent(field: &str, path: &ImagePath) -> Problem {
@@ -231,7 +262,7 @@ pub(super) fn make_dir(path: &Path) -> Result<()> {
     })
 }
 
-/// Where a generation keeps what was staged for it.
+/// The file name of the icon that was staged, if it was.
 pub(super) fn icon_of(files: &GenerationDir, manifest: &Manifest) -> Option<String> {
     let name = manifest.icon.as_ref()?.name().to_owned();
     files.icon().join(&name).is_file().then_some(name)

@@ -36,6 +36,18 @@ async fn a_manifest_that_is_wrong_or_missing() {
 }
 
 #[tokio::test]
+async fn a_file_that_may_not_be_taken() {
+    let large = Image::hello().file("metadata.json", " ".repeat(2 << 20), 0o644).build().await;
+    fails(&large, "UNSAFE_FILE").await;
+    let subject = Some(pb::validate_request::Subject::Source(image_source(&large.reference)));
+    let request = pb::ValidateRequest { subject };
+    let found = Broker::start().await.extensions().await.validate(request).await.unwrap().into_inner();
+    let errors = found.problems.iter().filter(|problem| problem.severity() == pb::Severity::Error);
+    let files: Vec<&str> = errors.map(|problem| problem.file.as_str()).collect();
+    assert_eq!(files, ["metadata.json"], "told once: {:?}", found.problems);
+}
+
+#[tokio::test]
 async fn a_ui_that_is_not_in_the_image() {
     let manifest = r#"{"ui": {"dashboard-tab": {"title": "T", "root": "/nowhere", "src": "index.html"}}}"#;
     let image = Image::hello().file("metadata.json", manifest, 0o644).build().await;
