@@ -2,7 +2,7 @@
 //! engine by the signature that they carry. It lists before anything is done, and what it cannot prove it leaves alone.
 
 use super::{
-    catalogue::{self, Key, Object},
+    catalogue::{self, Object, ObjectKey},
     ledger::{self, is_anonymous},
     proof::{Marked, Proof, proof},
     written,
@@ -17,7 +17,7 @@ use crate::{
         labels,
         reference::ExtensionId,
     },
-    store::Store,
+    store::{Store, StoreCopy},
 };
 
 /// Finds and adopts.
@@ -68,18 +68,17 @@ impl Repair {
         Repair { layout, engine }
     }
 
-    /// Whether the store is sound.
+    /// Whether the store is sound; nothing is changed.
     ///
     /// # Errors
     ///
-    /// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`.
+    /// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`, `FILE_FAILED`.
     pub async fn check(&self) -> Result<Soundness> {
         if !self.layout.database().exists() {
             let has_extensions = !self.layout.extensions()?.is_empty();
             return Ok(if has_extensions { Soundness::Missing } else { Soundness::NothingThere });
         }
-        let store = Store::open(&self.layout.database())?;
-        store.check().await?;
+        StoreCopy::of(&self.layout.database())?.check().await?;
         Ok(Soundness::Sound)
     }
 
@@ -141,7 +140,7 @@ impl Repair {
     }
 
     /// The engine's objects that claim to be an extension's.
-    async fn objects(&self) -> Result<Vec<(Key, Object)>> {
+    async fn objects(&self) -> Result<Vec<(ObjectKey, Object)>> {
         let mut objects = catalogue::objects(&self.engine, |_| true).await?;
         objects.retain(|(_, object)| object.labels.contains_key(labels::EXTENSION));
         Ok(objects)

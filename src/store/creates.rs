@@ -3,7 +3,6 @@
 use rusqlite::{Row, params};
 
 use super::{Store, ledger::record_entry};
-use crate::clock::now_ms;
 use crate::model::{
     error::Result,
     extension::{LedgerEntry, ResourceKind},
@@ -61,7 +60,7 @@ impl Store {
                     create.kind.as_str(),
                     create.volumes.join(&SEPARATOR.to_string()),
                     create.borrows,
-                    now_ms()
+                    create.at_ms
                 ],
             )?;
             Ok(())

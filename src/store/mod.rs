@@ -5,6 +5,7 @@
 
 mod audit;
 mod compose;
+mod copy;
 mod creates;
 mod events;
 mod extensions;
@@ -43,6 +44,7 @@ use crate::{
 };
 
 pub use audit::{AuditEntry, AuditLine, AuditQuery};
+pub use copy::StoreCopy;
 pub use creates::OpenCreate;
 pub use grants::StoredGrant;
 pub use known::Known;

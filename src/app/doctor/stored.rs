@@ -1,5 +1,4 @@
-//! The store: whether it is sound, and what a broker that died left undone. A copy is looked at, because even to read a
-//! database SQLite lays files beside it.
+//! The store: whether it is sound, and what a broker that died left undone. A copy is looked at.
 
 use std::{fs, io, path::Path};
 
@@ -14,9 +13,9 @@ use crate::{
     },
     model::{
         checkup::Check,
-        error::{Error, Reason, Result},
+        error::{Reason, Result},
     },
-    store::{Store, repair_command},
+    store::{StoreCopy, repair_command},
 };
 
 /// Larger ones take too long to copy.
@@ -97,32 +96,10 @@ async fn check(data_dir: &Path) -> Check {
 ///
 /// # Errors
 ///
-/// `STORE_DAMAGED`, `STORE_UNWRITABLE`, `FILE_FAILED`.
+/// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`, `FILE_FAILED`.
 async fn look_through(database: &Path) -> Result<Vec<String>> {
-    let shown = database.display().to_string();
-    let failed = |error: io::Error| {
-        let message = format!("{shown} cannot be copied to be looked at: {error}");
-        Error::new(Reason::FileFailed, shown.clone(), message).caused_by(error)
-    };
-    let scratch = tempfile::tempdir().map_err(failed)?;
-    let copy = scratch.path().join("longshore.db");
-    // With what was written last and is not in the file itself yet.
-    for suffix in ["", "-wal"] {
-        let with = |path: &Path| format!("{}{suffix}", path.display());
-        match fs::copy(with(database), with(&copy)) {
-            Err(error) if !suffix.is_empty() && error.kind() == io::ErrorKind::NotFound => {}
-            copied => drop(copied.map_err(failed)?),
-        }
-    }
-    unfinished(&copy).await.map_err(|error| {
-        let message = error.message().replace(&copy.display().to_string(), &shown);
-        Error::new(error.reason(), shown.clone(), message)
-    })
-}
-
-async fn unfinished(copy: &Path) -> Result<Vec<String>> {
-    let store = Store::open(copy)?;
-    store.check().await?;
+    let copy = StoreCopy::of(database)?;
+    let store = copy.check().await?;
     let extensions = store.extensions("", usize::MAX).await?;
     let mut undone: Vec<String> = extensions
         .iter()
