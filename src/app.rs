@@ -78,9 +78,10 @@ pub async fn run(
 ) -> Result<()> {
     // First the data, so that a second broker on it touches nothing of the first one's socket.
     let data = Data::open(&config)?;
-    let (engine, _relay) = reach(&config.engine, &data.relay_socket())?;
     let admitted = config.system.as_ref().map(admitted);
+    // Before any other: it may be one that was handed to this process.
     let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
+    let (engine, _relay) = reach(&config.engine, &data.relay_socket())?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
     let known = data.known()?;
     let brokers = Opening::new(&config, data, engine, socket.path(), open_files).brokers();

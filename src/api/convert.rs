@@ -306,7 +306,6 @@ pub(super) fn resource(resource: Resource) -> pb::Resource {
 fn owner(owner: Owner) -> pb::Owner {
     let source = match owner.source {
         OwnerSource::Created => pb::OwnershipSource::Created,
-        OwnerSource::Registered => pb::OwnershipSource::Registered,
         OwnerSource::Recovered => pb::OwnershipSource::Recovered,
         OwnerSource::Label => pb::OwnershipSource::Label,
     };

@@ -21,13 +21,14 @@ const TABLE: &[(&str, &str)] = &[
     ),
     (
         "COMPOSE_UNAVAILABLE",
-        "where Compose is missing, install its plugin, version 2; `longshore info` shows what works here",
+        "install the plugin docker-compose, version 2; `longshore info` shows what the broker found",
     ),
+    ("ENGINE_APART", "use an engine on this machine; `longshore info` shows what works with this one"),
     ("PROJECT_NAME_TAKEN", "remove or rename what the message lists, then install again"),
     ("COMPOSE_FAILED", "the message is that of Compose or the engine; nothing half done is left behind"),
     ("BACKEND_EXITED", "try the image by itself with: docker run; nothing half done is left behind"),
     ("ENGINE_UNAVAILABLE", "start the container engine; `longshore info` shows where the broker looks for it"),
-    ("RESOURCE_AMBIGUOUS", "give more digits of the id"),
+    ("RESOURCE_AMBIGUOUS", "give the id, or more digits of it"),
     ("NO_BACKEND", "see what it consists of with: longshore inspect EXT"),
     (
         "NO_SOCKET",

@@ -21,14 +21,14 @@ use crate::{
 const MAX_HELD: usize = 10_000;
 
 /// Which object.
-pub(super) type Key = (ResourceKind, String);
+pub(super) type ObjectKey = (ResourceKind, String);
 
 /// An object, as the engine tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) name: String,
     pub(super) labels: HashMap<String, String>,
-    /// State of a container, as the engine names it.
+    /// State of a container, as the engine names it, or of a program.
     pub(super) state: String,
     /// Exit code of a container's last run, where it is known.
     pub(super) exit_code: Option<i64>,
@@ -41,7 +41,7 @@ pub(super) struct Object {
 #[derive(Debug)]
 pub(super) struct Changed {
     pub(super) number: u64,
-    pub(super) key: Key,
+    pub(super) key: ObjectKey,
     /// As it is now, or was last.
     pub(super) object: Object,
     pub(super) is_gone: bool,
@@ -58,9 +58,9 @@ pub(super) struct Catalogue {
 struct Held {
     /// Whether it is what there is: not before the engine was reached, nor while it is away.
     is_current: bool,
-    objects: BTreeMap<Key, Object>,
+    objects: BTreeMap<ObjectKey, Object>,
     /// Those that were added, and where the changes were then: a list that was asked for before does not have them.
-    added: HashMap<Key, u64>,
+    added: HashMap<ObjectKey, u64>,
 }
 
 impl Default for Catalogue {
@@ -75,14 +75,14 @@ impl Catalogue {
     }
 
     /// All objects of some kinds, ordered by kind and id; `None` while they are not known.
-    pub(super) fn all(&self, wanted: impl Fn(ResourceKind) -> bool) -> Option<Vec<(Key, Object)>> {
+    pub(super) fn all(&self, wanted: impl Fn(ResourceKind) -> bool) -> Option<Vec<(ObjectKey, Object)>> {
         let held = self.lock();
         let of_kind = held.objects.iter().filter(|((kind, _), _)| wanted(*kind));
         held.is_current.then(|| of_kind.map(|(key, object)| (key.clone(), object.clone())).collect())
     }
 
     /// What a label says on some objects.
-    pub(super) fn labels(&self, of: &HashSet<Key>, label: &str) -> Vec<String> {
+    pub(super) fn labels(&self, of: &HashSet<ObjectKey>, label: &str) -> Vec<String> {
         let held = self.lock();
         of.iter().filter_map(|key| held.objects.get(key)?.labels.get(label).cloned()).collect()
     }
@@ -99,12 +99,13 @@ impl Catalogue {
 
     /// Takes a whole list of some kinds, for which the engine was asked at `asked`, in the place of what is held of them.
     /// Returns the objects that came, changed or went.
-    pub(super) fn replace(&self, kinds: &[ResourceKind], asked: u64, now: Vec<(Key, Object)>) -> Vec<Object> {
+    pub(super) fn replace(&self, kinds: &[ResourceKind], asked: u64, now: Vec<(ObjectKey, Object)>) -> Vec<Object> {
         let mut held = self.lock();
-        let now: BTreeMap<Key, Object> = now.into_iter().collect();
+        let now: BTreeMap<ObjectKey, Object> = now.into_iter().collect();
         held.added.retain(|key, at| !kinds.contains(&key.0) || *at > asked);
-        let is_gone = |key: &&Key| kinds.contains(&key.0) && !now.contains_key(*key) && !held.added.contains_key(*key);
-        let gone: Vec<Key> = held.objects.keys().filter(is_gone).cloned().collect();
+        let is_gone =
+            |key: &&ObjectKey| kinds.contains(&key.0) && !now.contains_key(*key) && !held.added.contains_key(*key);
+        let gone: Vec<ObjectKey> = held.objects.keys().filter(is_gone).cloned().collect();
         let mut touched: Vec<Object> = gone.into_iter().filter_map(|key| self.remove(&mut held, key)).collect();
         touched.extend(now.into_iter().filter_map(|(key, object)| self.insert(&mut held, key, object)));
         if kinds.len() == ResourceKind::OBJECTS.len() {
@@ -114,9 +115,9 @@ impl Catalogue {
     }
 
     /// Takes what was found of single objects. Returns those that came, changed or went.
-    pub(super) fn update(&self, asked: &[Key], mut found: HashMap<Key, Object>) -> Vec<Object> {
+    pub(super) fn update(&self, asked: &[ObjectKey], mut found: HashMap<ObjectKey, Object>) -> Vec<Object> {
         let mut held = self.lock();
-        let one = |key: &Key| match found.remove(key) {
+        let one = |key: &ObjectKey| match found.remove(key) {
             Some(object) => self.insert(&mut held, key.clone(), object),
             None => self.remove(&mut held, key.clone()),
         };
@@ -129,7 +130,7 @@ impl Catalogue {
     }
 
     /// Takes what the engine answered to somebody who asked at `asked`, unless its events have told anything since.
-    pub(super) fn refresh(&self, asked: u64, found: Vec<(Key, Object)>) {
+    pub(super) fn refresh(&self, asked: u64, found: Vec<(ObjectKey, Object)>) {
         let mut held = self.lock();
         if held.is_current && self.changes.newest() == asked {
             for (key, object) in found {
@@ -139,7 +140,7 @@ impl Catalogue {
     }
 
     /// Takes objects that the engine's events may not have told of yet.
-    pub(super) fn add(&self, found: Vec<(Key, Object)>) {
+    pub(super) fn add(&self, found: Vec<(ObjectKey, Object)>) {
         let mut held = self.lock();
         for (key, object) in found {
             // What the events said is newer.
@@ -151,7 +152,7 @@ impl Catalogue {
     }
 
     /// Forgets objects that are gone.
-    pub(super) fn forget(&self, gone: impl IntoIterator<Item = Key>) {
+    pub(super) fn forget(&self, gone: impl IntoIterator<Item = ObjectKey>) {
         let mut held = self.lock();
         for key in gone {
             self.remove(&mut held, key);
@@ -166,7 +167,7 @@ impl Catalogue {
     }
 
     /// Tells of an object again: its owner is known now, or another.
-    pub(super) fn tell_again(&self, keys: &[Key]) {
+    pub(super) fn tell_again(&self, keys: &[ObjectKey]) {
         let held = self.lock();
         for key in keys {
             if let Some(object) = held.objects.get(key) {
@@ -175,7 +176,7 @@ impl Catalogue {
         }
     }
 
-    fn insert(&self, held: &mut Held, key: Key, object: Object) -> Option<Object> {
+    fn insert(&self, held: &mut Held, key: ObjectKey, object: Object) -> Option<Object> {
         if held.objects.insert(key.clone(), object.clone()).as_ref() == Some(&object) {
             return None;
         }
@@ -183,14 +184,14 @@ impl Catalogue {
         Some(object)
     }
 
-    fn remove(&self, held: &mut Held, key: Key) -> Option<Object> {
+    fn remove(&self, held: &mut Held, key: ObjectKey) -> Option<Object> {
         held.added.remove(&key);
         let object = held.objects.remove(&key)?;
         self.tell(key, object.clone(), true);
         Some(object)
     }
 
-    fn tell(&self, key: Key, object: Object, is_gone: bool) {
+    fn tell(&self, key: ObjectKey, object: Object, is_gone: bool) {
         self.changes.push(|number| Changed { number, key, object, is_gone });
     }
 }
@@ -200,8 +201,11 @@ impl Catalogue {
 /// # Errors
 ///
 /// `ENGINE_UNAVAILABLE`.
-pub(super) async fn objects(engine: &Engine, wanted: impl Fn(ResourceKind) -> bool) -> Result<Vec<(Key, Object)>> {
-    let mut objects: Vec<(Key, Object)> = Vec::new();
+pub(super) async fn objects(
+    engine: &Engine,
+    wanted: impl Fn(ResourceKind) -> bool,
+) -> Result<Vec<(ObjectKey, Object)>> {
+    let mut objects: Vec<(ObjectKey, Object)> = Vec::new();
     if wanted(ResourceKind::Container) {
         objects.extend(engine.containers(&[]).await?.into_iter().map(Into::into));
     }
@@ -214,21 +218,21 @@ pub(super) async fn objects(engine: &Engine, wanted: impl Fn(ResourceKind) -> bo
     Ok(objects)
 }
 
-impl From<Container> for (Key, Object) {
+impl From<Container> for (ObjectKey, Object) {
     fn from(it: Container) -> Self {
         let Container { id, name, image, state, exit_code, labels } = it;
         ((ResourceKind::Container, id), Object { name, labels, state, exit_code, image, owner: None })
     }
 }
 
-impl From<Network> for (Key, Object) {
+impl From<Network> for (ObjectKey, Object) {
     fn from(Network { id, name, labels }: Network) -> Self {
         let (state, image) = (String::new(), String::new());
         ((ResourceKind::Network, id), Object { name, labels, state, exit_code: None, image, owner: None })
     }
 }
 
-impl From<Volume> for (Key, Object) {
+impl From<Volume> for (ObjectKey, Object) {
     fn from(Volume { name, labels }: Volume) -> Self {
         let (state, image) = (String::new(), String::new());
         ((ResourceKind::Volume, name.clone()), Object { name, labels, state, exit_code: None, image, owner: None })
@@ -236,7 +240,7 @@ impl From<Volume> for (Key, Object) {
 }
 
 /// A program as a resource.
-pub(super) fn exec(info: &ExecInfo, state: &str) -> (Key, Object) {
+pub(super) fn exec(info: &ExecInfo, state: &str) -> (ObjectKey, Object) {
     let began = info.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let owner = Owner {
         extension: info.owner.clone(),
@@ -260,7 +264,7 @@ pub(super) fn exec(info: &ExecInfo, state: &str) -> (Key, Object) {
 mod tests {
     use super::*;
 
-    fn container(id: &str, state: &str) -> (Key, Object) {
+    fn container(id: &str, state: &str) -> (ObjectKey, Object) {
         let labels = HashMap::new();
         let object =
             Object { name: id.into(), labels, state: state.into(), exit_code: None, image: "i".into(), owner: None };

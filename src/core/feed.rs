@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 
 use super::{
     Broker,
-    catalogue::{Key, Object, objects},
+    catalogue::{Object, ObjectKey, objects},
 };
 use crate::{
     clock::now_ms,
@@ -61,7 +61,7 @@ impl Broker {
         self.read_all().await?;
         self.reconciler.all_afresh();
         // What an event told of may be listed a little later only: it is read once more.
-        let mut recheck: HashSet<Key> = HashSet::new();
+        let mut recheck: HashSet<ObjectKey> = HashSet::new();
         let mut settled = tokio::time::interval(SETTLED);
         settled.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut resync = tokio::time::interval_at(tokio::time::Instant::now() + RESYNC, RESYNC);
@@ -80,6 +80,9 @@ impl Broker {
                                 touched.insert((event.kind, event.id));
                             }
                         }
+                    }
+                    if recheck.is_empty() {
+                        settled.reset();
                     }
                     recheck.extend(touched.iter().cloned());
                     self.read_touched(touched).await?;
@@ -106,18 +109,18 @@ impl Broker {
     }
 
     /// Reads what changed.
-    async fn read_touched(&self, touched: HashSet<Key>) -> Result<()> {
+    async fn read_touched(&self, touched: HashSet<ObjectKey>) -> Result<()> {
         // They are looked at whether or not the list differs: it may lag behind what happened.
         let mut owners = self.catalogue.labels(&touched, labels::EXTENSION);
         let asked = self.catalogue.now();
-        let (containers, others): (Vec<Key>, Vec<Key>) =
+        let (containers, others): (Vec<ObjectKey>, Vec<ObjectKey>) =
             touched.into_iter().partition(|(kind, _)| *kind == ResourceKind::Container);
         let mut changed = vec![];
         if containers.len() > MAX_SINGLE {
             changed.extend(self.read_kind(ResourceKind::Container, asked).await?);
         } else if !containers.is_empty() {
             let ids: Vec<String> = containers.iter().map(|(_, id)| id.clone()).collect();
-            let found: HashMap<Key, Object> =
+            let found: HashMap<ObjectKey, Object> =
                 self.engine.containers_by_id(&ids).await?.into_iter().map(Into::into).collect();
             changed.extend(self.catalogue.update(&containers, found));
         }

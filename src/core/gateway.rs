@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Behalf, Broker,
-    catalogue::{Catalogue, Key as ObjectKey, Object},
+    catalogue::{Catalogue, Object, ObjectKey},
     grants::grants_required,
     ledger::{entry, is_anonymous},
     ownership::own_container,
@@ -160,7 +160,7 @@ impl Judge {
     async fn admit(&self, caller: Caller) -> Result<()> {
         let installed = self.allowed().await?;
         let Caller::Container(container) = caller else { return Ok(()) };
-        if own_container(&self.store, &self.engine, &installed, &container).await?.is_some() {
+        if own_container(&self.store, &self.engine, &self.key, &installed, &container).await?.is_some() {
             return Ok(());
         }
         tracing::warn!(extension = %self.id, container, "refused a container at an engine gateway");

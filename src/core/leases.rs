@@ -27,7 +27,7 @@ pub struct HeldLease {
 
 /// Where a call goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(super) enum LeaseRoute {
     /// To what was registered, and what is spoken there.
     To(Address, Protocol),
     /// Nowhere yet: what it would go to says that it takes no calls, and why.
@@ -103,7 +103,7 @@ impl Leases {
     /// # Errors
     ///
     /// `ENDPOINT_NOT_FOUND`, also for one that speaks another protocol.
-    pub(super) fn route(&self, endpoint: Option<&str>, need: Speech, service: Option<&str>) -> Result<Route> {
+    pub(super) fn route(&self, endpoint: Option<&str>, need: Speech, service: Option<&str>) -> Result<LeaseRoute> {
         let all: Vec<&HeldLease> = self.counting().collect();
         let is_of_service = |held: &HeldLease| service.is_some_and(|service| held.holder.service() == service);
         let offers = || all.iter().flat_map(|held| held.hello.endpoints.iter().map(move |offer| (*held, offer)));
@@ -129,10 +129,10 @@ impl Leases {
         };
         match (gate, found) {
             (Some(HeldLease { hello, .. }), _) if !hello.health.ready => {
-                Ok(Route::NotReady(hello.health.message.clone()))
+                Ok(LeaseRoute::NotReady(hello.health.message.clone()))
             }
-            (_, Some((_, offer))) => Ok(Route::To(offer.address.clone(), offer.protocol)),
-            (_, None) => Ok(Route::Manifest),
+            (_, Some((_, offer))) => Ok(LeaseRoute::To(offer.address.clone(), offer.protocol)),
+            (_, None) => Ok(LeaseRoute::Manifest),
         }
     }
 
@@ -231,8 +231,8 @@ mod tests {
         Holder::Service { service: name.into(), container: format!("{name}-1") }
     }
 
-    fn to(name: &str, protocol: Protocol) -> Route {
-        Route::To(Address::Guest(format!("{name}.sock")), protocol)
+    fn to(name: &str, protocol: Protocol) -> LeaseRoute {
+        LeaseRoute::To(Address::Guest(format!("{name}.sock")), protocol)
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         use Protocol::{Grpc, Http1};
         let mut leases = Leases::default();
         let route = |leases: &Leases, name, need| leases.route(name, need, Some("web"));
-        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), LeaseRoute::Manifest);
         assert_eq!(route(&leases, Some("a"), Speech::Http).unwrap_err().reason(), Reason::EndpointNotFound);
         let db = 1;
         leases.grant(db, service("db"), hello("1", vec![endpoint("db", Http1), endpoint("rpc", Grpc)])).unwrap();
@@ -255,13 +255,13 @@ mod tests {
         assert_eq!(taken.reason(), Reason::EndpointTaken);
         let tired = Health { ready: false, message: "tired".into() };
         leases.note(web, LeaseChange::Health(tired)).unwrap();
-        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::NotReady("tired".into()));
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), LeaseRoute::NotReady("tired".into()));
         assert_eq!(route(&leases, Some("db"), Speech::Http).unwrap(), to("db", Http1), "the other one is");
         let superseded = leases.grant(4, service("web"), hello("4", vec![])).unwrap();
         assert_eq!(superseded, Some(web));
         assert!(!leases.end(web));
         leases.end(db);
-        assert_eq!(route(&leases, None, Speech::Http).unwrap(), Route::Manifest);
+        assert_eq!(route(&leases, None, Speech::Http).unwrap(), LeaseRoute::Manifest);
     }
 
     /// HTTP goes to the first that speaks it, of either version; gRPC to who offers it by name before who only could.
@@ -287,7 +287,7 @@ mod tests {
         let own = Endpoint { address: Address::Host("/x.sock".into()), ..endpoint("api", Protocol::Http1) };
         leases.grant(2, Holder::Host, hello("2", vec![own])).unwrap();
         let route = |leases: &Leases| leases.route(Some("api"), Speech::Http, Some("web")).unwrap();
-        assert_eq!(route(&leases), Route::To(Address::Host("/x.sock".into()), Protocol::Http1));
+        assert_eq!(route(&leases), LeaseRoute::To(Address::Host("/x.sock".into()), Protocol::Http1));
         assert_eq!(leases.held()[0].holder, Holder::Host);
         leases.end(2);
         assert_eq!(route(&leases), to("api", Protocol::Http1));
@@ -324,7 +324,7 @@ mod tests {
                 let unready = leases.held.iter().any(|held| held.holder == Holder::Host && !held.hello.health.ready);
                 if unready {
                     let route = leases.route(None, Speech::Http, Some("a")).unwrap();
-                    prop_assert!(matches!(route, Route::NotReady(_)));
+                    prop_assert!(matches!(route, LeaseRoute::NotReady(_)));
                 }
             }
         }

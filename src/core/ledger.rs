@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{
     Broker,
-    catalogue::{self, Key, Object},
+    catalogue::{self, Object, ObjectKey},
     names::Names,
     proof::proof,
 };
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Default)]
 struct New {
     entries: Vec<LedgerEntry>,
-    objects: Vec<(Key, Object)>,
+    objects: Vec<(ObjectKey, Object)>,
 }
 
 impl New {
@@ -147,7 +147,7 @@ impl Broker {
         if ledger.is_empty() {
             return Ok(());
         }
-        let there: HashSet<Key> =
+        let there: HashSet<ObjectKey> =
             catalogue::objects(&self.engine, |_| true).await?.into_iter().map(|(key, _)| key).collect();
         let gone = ledger.into_iter().map(|entry| (entry.kind, entry.id)).filter(|entry| !there.contains(entry));
         self.store.strike(gone.collect()).await

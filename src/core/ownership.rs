@@ -4,16 +4,18 @@ use std::collections::HashMap;
 
 use super::{
     Broker,
-    catalogue::{self, Key, Object},
+    catalogue::{self, Object, ObjectKey},
+    proof::proof,
 };
 use crate::{
     engine::Engine,
     exec::{ExecFilter, ExecView},
     model::{
         error::{Error, Reason, Result},
-        extension::{Installed, LedgerEntry, Owner, OwnerSource, ResourceKind},
+        extension::{Installed, LedgerEntry, Maker, Owner, OwnerSource, ResourceKind},
         labels,
         reference::ExtensionId,
+        signature::Key,
     },
     store::Store,
 };
@@ -32,7 +34,7 @@ pub struct Resource {
     pub name: String,
     /// Who owns it, if anybody does.
     pub owner: Option<Owner>,
-    /// State, for a container.
+    /// State, for a container or a program.
     pub state: String,
     /// Image, for a container.
     pub image: String,
@@ -71,7 +73,7 @@ impl Broker {
     }
 
     /// The programs that run.
-    fn exec_objects(&self, wanted: impl Fn(ResourceKind) -> bool) -> Vec<(Key, Object)> {
+    fn exec_objects(&self, wanted: impl Fn(ResourceKind) -> bool) -> Vec<(ObjectKey, Object)> {
         if !wanted(ResourceKind::Exec) {
             return vec![];
         }
@@ -84,7 +86,7 @@ impl Broker {
     }
 
     /// The objects that a filter selects, with their owners.
-    async fn owned(&self, filter: &ResourceFilter, objects: Vec<(Key, Object)>) -> Result<Vec<Resource>> {
+    async fn owned(&self, filter: &ResourceFilter, objects: Vec<(ObjectKey, Object)>) -> Result<Vec<Resource>> {
         let ledger = self.store.ledger(None).await?;
         let ledger: HashMap<(ResourceKind, &str), &LedgerEntry> =
             ledger.iter().map(|entry| ((entry.kind, entry.id.as_str()), entry)).collect();
@@ -118,15 +120,26 @@ impl Broker {
 /// One of some objects, by its full id, its name, or the beginning of its id.
 fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
     let name = id.trim_start_matches('/');
-    if let Some(exact) = all.iter().position(|resource| resource.id == id || resource.name == name) {
+    // A volume's id is its name.
+    let has_id = |resource: &Resource| resource.kind != ResourceKind::Volume && resource.id == id;
+    if let Some(exact) = all.iter().position(has_id) {
         return Ok(all.swap_remove(exact));
     }
+    let (mut named, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|resource| resource.name == name);
+    match (named.pop(), named.len()) {
+        (Some(only), 0) => return Ok(only),
+        (Some(_), more) => {
+            let message = format!("{id:?} is the name of {} objects; give the id of one, or its kind", more + 1);
+            return Err(Error::new(Reason::ResourceAmbiguous, id, message));
+        }
+        (None, _) => {}
+    }
     let fits = |resource: &Resource| id.len() >= MIN_PREFIX_DIGITS && resource.id.starts_with(id);
-    all.retain(|resource| resource.kind != ResourceKind::Volume && fits(resource));
-    match (all.pop(), all.len()) {
+    others.retain(|resource| resource.kind != ResourceKind::Volume && fits(resource));
+    match (others.pop(), others.len()) {
         (Some(only), 0) => Ok(only),
-        (Some(_), others) => {
-            let message = format!("{id:?} is the beginning of {} ids; give more digits", others + 1);
+        (Some(_), more) => {
+            let message = format!("{id:?} is the beginning of {} ids; give more digits", more + 1);
             Err(Error::new(Reason::ResourceAmbiguous, id, message))
         }
         (None, _) => {
@@ -140,7 +153,7 @@ fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
 ///
 /// Where there are several users, labels claim nothing: they may tell of another user's extension.
 pub(super) fn resource(
-    (kind, id): Key,
+    (kind, id): ObjectKey,
     object: Object,
     entry: Option<&LedgerEntry>,
     is_one_of_several: bool,
@@ -186,6 +199,7 @@ fn owner(entry: Option<&LedgerEntry>, labels: &HashMap<String, String>) -> Optio
 pub(super) async fn own_container(
     store: &Store,
     engine: &Engine,
+    key: &Key,
     installed: &Installed,
     container: &str,
 ) -> Result<Option<String>> {
@@ -193,11 +207,44 @@ pub(super) async fn own_container(
     if let Some(entry) = ledger.into_iter().find(|e| e.kind == ResourceKind::Container && e.id == container) {
         return Ok(Some(entry.service));
     }
-    // One that has just been made may not be on it yet: it bears the nonce of its generation, which nobody else knows.
+    // One that has just been made may not be on it yet: it proves which generation it is of.
     let Some(found) = engine.container(container).await? else { return Ok(None) };
-    let bears = |name: &str, value: &str| found.labels.get(name).is_some_and(|found| found == value);
     let generations = store.generations(&installed.id).await?;
-    let is_made = generations.iter().any(|generation| bears(labels::NONCE, &generation.record.nonce));
-    let is_own = is_made && bears(labels::EXTENSION, installed.id.as_str());
+    let is_own = proof(key, &(&found).into()).is_ok_and(|proof| {
+        let is_of_one = generations.iter().any(|generation| generation.record.nonce == proof.nonce);
+        proof.maker == Maker::Broker && proof.extension == installed.id && is_of_one
+    });
     Ok(is_own.then(|| found.labels.get(labels::SERVICE).cloned().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(kind: ResourceKind, id: &str, name: &str) -> Resource {
+        let (id, name) = (id.to_owned(), name.to_owned());
+        Resource { kind, id, name, owner: None, state: String::new(), image: String::new() }
+    }
+
+    #[test]
+    fn an_id_comes_before_a_name_and_a_name_before_a_beginning() {
+        use ResourceKind::{Container, Network, Volume};
+        let all = || {
+            vec![
+                resource(Container, "aaaa1111", "bbbb2222"),
+                resource(Network, "bbbb2222", "web"),
+                resource(Volume, "web", "web"),
+                resource(Container, "bbbb3333", "db"),
+                resource(Volume, "aaaa1111", "aaaa1111"),
+            ]
+        };
+        let found = |id: &str| among(all(), id).map(|found| (found.kind, found.name)).map_err(|error| error.reason());
+        assert_eq!(found("aaaa1111"), Ok((Container, "bbbb2222".into())), "an id is no volume's name");
+        assert_eq!(found("bbbb2222"), Ok((Network, "web".into())), "nor another's name");
+        assert_eq!(found("/db"), Ok((Container, "db".into())));
+        assert_eq!(found("bbbb3"), Ok((Container, "db".into())));
+        assert_eq!(found("web"), Err(Reason::ResourceAmbiguous));
+        assert_eq!(found("bbbb"), Err(Reason::ResourceAmbiguous));
+        assert_eq!(found("bbb"), Err(Reason::ResourceNotFound), "too short");
+    }
 }

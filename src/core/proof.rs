@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{Broker, names::aside_name};
 use crate::{
-    engine::{Container, Network, Volume},
+    engine::{Container, ContainerDetails, Network, Volume},
     model::{
         extension::{Maker, ResourceKind},
         labels,
@@ -25,6 +25,12 @@ pub(super) struct Marked<'a> {
 
 impl<'a> From<&'a Container> for Marked<'a> {
     fn from(it: &'a Container) -> Self {
+        Marked { kind: ResourceKind::Container, id: &it.id, name: &it.name, labels: &it.labels }
+    }
+}
+
+impl<'a> From<&'a ContainerDetails> for Marked<'a> {
+    fn from(it: &'a ContainerDetails) -> Self {
         Marked { kind: ResourceKind::Container, id: &it.id, name: &it.name, labels: &it.labels }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Broker,
-    leases::{HeldLease, LeaseChange, Leases, Route},
+    leases::{HeldLease, LeaseChange, LeaseRoute, Leases},
     ownership::own_container,
 };
 use crate::{
@@ -103,7 +103,7 @@ impl Registrations {
         endpoint: Option<&str>,
         need: Speech,
         service: Option<&str>,
-    ) -> Result<Route> {
+    ) -> Result<LeaseRoute> {
         match self.lock().get(id) {
             Some(registered) => registered.leases.route(endpoint, need, service),
             None => Leases::default().route(endpoint, need, service),
@@ -206,7 +206,7 @@ impl Broker {
         match caller {
             Caller::Host => Ok(Holder::Host),
             Caller::Container(container) => {
-                match own_container(&self.store, &self.engine, &installed, container).await? {
+                match own_container(&self.store, &self.engine, &self.key, &installed, container).await? {
                     Some(service) if service.is_empty() => Ok(Holder::Container(container.clone())),
                     Some(service) => Ok(Holder::Service { service, container: container.clone() }),
                     None => Err(self.refuse(id, container).await),

@@ -79,7 +79,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// `EXTENSION_NOT_FOUND`; `EXTENSION_BUSY` while it is being installed or removed.
+    /// `EXTENSION_NOT_FOUND`; `EXTENSION_BUSY` while it is being changed.
     pub async fn open_session(self: &Arc<Self>, id: &ExtensionId) -> Result<OpenSession> {
         let generation = self.shown_generation(id).await?;
         let session = Arc::new(Session {

@@ -200,7 +200,7 @@ impl Broker {
             // Somebody may have come since it was installed, whom Compose would take for ours.
             self.check_names(installed, &backend.project, &Names::default()).await?;
             let existing = self.engine.volumes().await?;
-            self.compose_up(installed, self.limits.ready_timeout, &[]).await?;
+            self.compose_up(installed, self.ready_timeout(installed), &[]).await?;
             let ledger = self.store.ledger(Some(&installed.id)).await?;
             let of = |kind, keep| {
                 let entries = ledger.iter().filter(move |entry| entry.kind == kind && entry.keep == keep);

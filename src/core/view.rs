@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     Broker,
     call::is_young,
-    catalogue::{Key, Object},
+    catalogue::{Object, ObjectKey},
     leases::HeldLease,
     state::{BackendFacts, ContainerFacts, Facts, Observed, SocketFacts, observe},
 };
@@ -131,7 +131,7 @@ impl Broker {
         }
         let asked = self.catalogue.now();
         let containers = self.engine.containers(&[label.to_owned()]).await.map_err(|error| error.to_string())?;
-        let found: Vec<(Key, Object)> = containers.into_iter().map(Into::into).collect();
+        let found: Vec<(ObjectKey, Object)> = containers.into_iter().map(Into::into).collect();
         // Whoever is told this and lists next shall not hear something older.
         self.catalogue.refresh(asked, found.clone());
         Ok(found.into_iter().map(|((_, id), object)| (id, object)).collect())

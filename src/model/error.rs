@@ -105,7 +105,7 @@ reasons! {
     SourceUnreadable = "SOURCE_UNREADABLE" => Invalid;
     /// `metadata.json` is missing or wrong; the message names the field.
     ManifestInvalid = "MANIFEST_INVALID" => Invalid;
-    /// The image is built for another operating system or processor; or it has a backend, and the broker runs on Windows.
+    /// The image is built for another operating system or processor.
     PlatformMismatch = "PLATFORM_MISMATCH" => State;
     /// The image holds a file that may not be copied out of it.
     UnsafeFile = "UNSAFE_FILE" => Invalid;
@@ -113,8 +113,10 @@ reasons! {
     ComposeInvalid = "COMPOSE_INVALID" => Invalid;
     /// Compose or the engine could not bring the services up.
     ComposeFailed = "COMPOSE_FAILED" => State;
-    /// No usable Compose v2 was found, or the engine shares no directory with the broker and the compose file mounts what lies beside it (`subject` is the field).
+    /// No usable Compose v2 was found.
     ComposeUnavailable = "COMPOSE_UNAVAILABLE" => State;
+    /// The engine shares no directory with the broker, and the extension needs one (`subject` is the field): its compose file mounts what lies beside it, or it has a backend and the broker runs on Windows.
+    EngineApart = "ENGINE_APART" => State;
     /// Containers, networks or volumes of somebody else carry the extension's project name.
     ProjectNameTaken = "PROJECT_NAME_TAKEN" => Exists;
     /// The backend ended before it was ready.
@@ -126,7 +128,7 @@ reasons! {
     EngineRefused = "ENGINE_REFUSED" => State;
     /// The engine has no such container, network or volume.
     ResourceNotFound = "RESOURCE_NOT_FOUND" => NotFound;
-    /// The beginning of an id fits more than one object.
+    /// A name, or the beginning of an id, fits more than one object.
     ResourceAmbiguous = "RESOURCE_AMBIGUOUS" => Invalid;
 
     /// The extension has no backend.

@@ -190,8 +190,6 @@ impl ResourceKind {
 pub enum OwnerSource {
     /// The broker made it, or let the extension make it.
     Created,
-    /// A process in it proved where it belongs.
-    Registered,
     /// The broker lost its store and knows it by the signature that it carries.
     Recovered,
     /// Its labels say so.
@@ -200,13 +198,12 @@ pub enum OwnerSource {
 
 impl OwnerSource {
     /// The sources that the ledger knows.
-    pub const RECORDED: [OwnerSource; 3] = [OwnerSource::Created, OwnerSource::Registered, OwnerSource::Recovered];
+    pub const RECORDED: [OwnerSource; 2] = [OwnerSource::Created, OwnerSource::Recovered];
 
     /// The name in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             OwnerSource::Created => "created",
-            OwnerSource::Registered => "registered",
             OwnerSource::Recovered => "recovered",
             OwnerSource::Label => "label",
         }

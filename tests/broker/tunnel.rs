@@ -241,7 +241,7 @@ async fn files_beside_a_compose_file_are_refused_by_name() {
     let refused = broker.install(trusting(&image.reference)).await.unwrap_err();
     assert_eq!(
         (reason(&refused), fact(&refused, "subject")),
-        ("COMPOSE_UNAVAILABLE".into(), Some("services.web.volumes[0]".into()))
+        ("ENGINE_APART".into(), Some("services.web.volumes[0]".into()))
     );
     assert!(refused.message().contains("./conf/a lies beside the compose file"), "{refused:?}");
     no_traces(&broker, &image.id).await;

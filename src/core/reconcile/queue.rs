@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::Notify,
     task::{JoinError, JoinSet},
@@ -141,8 +143,8 @@ impl Looks {
             broker.reconciler.looks.fetch_add(1, Relaxed);
             let span = tracing::info_span!("look", extension = %id);
             let look = async move {
-                let look = broker.look_after(&id, pause, afresh).await;
-                (id, look)
+                let look = AssertUnwindSafe(broker.look_after(&id, pause, afresh)).catch_unwind().await;
+                (id, look.unwrap_or_else(|_| broken_off()))
             };
             self.going.spawn(look.instrument(span));
         }
@@ -152,7 +154,7 @@ impl Looks {
     pub(super) fn end(&mut self, ended: Result<(ExtensionId, Look), JoinError>) {
         let (id, look) = match ended {
             Ok(ended) => ended,
-            Err(error) => return tracing::error!(%error, "a look at an extension broke off"),
+            Err(error) => return tracing::debug!(%error, "a look at an extension was called off"),
         };
         self.busy.remove(&id);
         if look.ran_afresh {
@@ -174,6 +176,12 @@ impl Looks {
         };
         self.again.extend(pause.map(|pause| (id, Instant::now() + pause)));
     }
+}
+
+/// What comes of a look that met a bug: another one, later.
+fn broken_off() -> Look {
+    tracing::error!("a look at an extension broke off");
+    Look { next: Next::Spent, ran_afresh: false }
 }
 
 /// How soon an extension may be brought in line again: one that cannot be must not keep the engine busy.

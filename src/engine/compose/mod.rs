@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{
+    compose::PLUGIN_VARIABLE,
     error::{Error, Reason, Result},
     platform::DEFAULT_PATH,
 };
@@ -88,7 +89,7 @@ impl Environment {
             ("HOME".into(), self.home.clone().into()),
             ("DOCKER_HOST".into(), self.docker_host.clone().into()),
             ("DOCKER_CONFIG".into(), self.docker_config.clone().into()),
-            ("DESKTOP_PLUGIN_IMAGE".into(), self.plugin_image.clone().into()),
+            (PLUGIN_VARIABLE.into(), self.plugin_image.clone().into()),
         ]);
         all
     }

@@ -29,4 +29,4 @@ pub use flaw::Flaw;
 pub use labelling::has_links;
 pub use plan::{Context, Plan, PluginImage, ServicePlan, plan};
 pub use prepass::{CheckedFile, Prepass, prepass, prepass_all};
-pub use variables::Variable;
+pub use variables::{PLUGIN_VARIABLE, Variable};

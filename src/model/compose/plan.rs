@@ -159,7 +159,7 @@ pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
     }
     if let Some((field, _)) = findings.out_of_reach.first() {
         let all: Vec<String> = findings.out_of_reach.iter().map(|(field, why)| format!("{field}: {why}")).collect();
-        return Err(Error::new(Reason::ComposeUnavailable, field.clone(), all.join("; ")));
+        return Err(Error::new(Reason::EngineApart, field.clone(), all.join("; ")));
     }
     ours::add_volumes(&mut config, &context.mounts);
     Ok(Plan {

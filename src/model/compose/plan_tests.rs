@@ -472,7 +472,7 @@ fn what_the_engine_does_not_see_is_refused_by_name() {
         (json!({"secrets": [{"source": "s"}]}), "secrets.s.file", "./s.txt lies beside"),
     ] {
         let error = apart(fields).unwrap_err();
-        assert_eq!((error.reason(), error.subject()), (Reason::ComposeUnavailable, field));
+        assert_eq!((error.reason(), error.subject()), (Reason::EngineApart, field));
         assert!(error.message().contains(words), "{error}");
     }
 }

@@ -4,13 +4,11 @@ use super::{
     canonical,
     flaw::Flaw,
     refused,
-    variables::{self, MAX_VARIABLES, Variable},
+    variables::{self, MAX_VARIABLES, PLUGIN_VARIABLE, Variable},
     yaml::{self, Node, Place, Value},
 };
 use crate::model::error::Result;
 
-/// The variable that stands for the extension's own image.
-pub(super) const PLUGIN_IMAGE: &str = "DESKTOP_PLUGIN_IMAGE";
 /// How many files a compose file may extend, files of files included.
 const MAX_FILES: usize = 32;
 
@@ -161,7 +159,7 @@ fn read_services(root: &Node, found: &mut Prepass) {
     for (name, service) in services.entries() {
         found.services.push(name.to_owned());
         let image = service.get("image").and_then(Node::text);
-        if image.is_some_and(|image| variables::is_only(image, PLUGIN_IMAGE)) {
+        if image.is_some_and(|image| variables::is_only(image, PLUGIN_VARIABLE)) {
             found.plugin_services.push(name.to_owned());
         }
     }

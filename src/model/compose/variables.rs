@@ -13,8 +13,10 @@ pub struct Variable {
     pub field: String,
 }
 
+/// The variable that stands for the extension's own image.
+pub const PLUGIN_VARIABLE: &str = "DESKTOP_PLUGIN_IMAGE";
 /// Variables that are always set for a compose file.
-const ALWAYS_SET: [&str; 2] = ["HOME", "DESKTOP_PLUGIN_IMAGE"];
+const ALWAYS_SET: [&str; 2] = ["HOME", PLUGIN_VARIABLE];
 /// How deep a default may hold another variable.
 const MAX_NESTING: usize = 16;
 /// How many different variables are kept; a file with more is refused.
