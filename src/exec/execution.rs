@@ -122,6 +122,8 @@ pub(super) struct Execution {
     /// When something was typed last, in milliseconds after it was asked for.
     typed_ms: AtomicU64,
     heard: Mutex<Heard>,
+    /// The keeper cannot kill the tree alone.
+    stuck: CancellationToken,
     /// The keeper is no longer present.
     gone: CancellationToken,
     /// The list to be taken out of.
@@ -138,7 +140,6 @@ struct Heard {
     is_end_unknown: bool,
     terminal: Option<Terminal>,
     cause: Option<Cause>,
-    is_stuck: bool,
     is_squeezed: bool,
     ended: Option<Ended>,
     run_is_over: bool,
@@ -165,7 +166,6 @@ impl Execution {
             is_end_unknown: false,
             terminal,
             cause: None,
-            is_stuck: false,
             is_squeezed: false,
             ended: None,
             run_is_over: false,
@@ -180,6 +180,7 @@ impl Execution {
             asked: Instant::now(),
             typed_ms: AtomicU64::new(0),
             heard: Mutex::new(heard),
+            stuck: CancellationToken::new(),
             gone: CancellationToken::new(),
             living: Arc::downgrade(living),
         }
@@ -247,7 +248,7 @@ impl Execution {
             }
             (Message::Exited { end, oom }, true, false) => heard.note_exit(end.into(), oom),
             (Message::Empty, true, true) => heard.keeper = KeeperState::Finished,
-            (Message::Stuck, true, _) => heard.is_stuck = true,
+            (Message::Stuck, true, _) => self.stuck.cancel(),
             (Message::Ended(ended), true, has_exited) => {
                 heard.ended = Some(ended);
                 if ended.survivors == 0 && has_exited {
@@ -357,42 +358,39 @@ impl Execution {
         }
     }
 
-    /// Helps the keeper where it cannot do it alone, and gives up on one that does not answer.
     async fn see_to_its_end(self: Arc<Self>, bound: Duration) {
-        if tokio::time::timeout(bound, self.help()).await.is_err() {
+        tokio::join!(self.hear_within(bound), self.help());
+    }
+
+    /// Hears until the tree is gone, and gives up on a keeper that does not answer.
+    async fn hear_within(&self, bound: Duration) {
+        if tokio::time::timeout(bound, self.hear_to_the_end()).await.is_err() {
             let mut heard = self.lock();
             if heard.keeper == KeeperState::Present {
                 self.note_vanished(&mut heard, "its keeper does not answer");
-                self.gone.cancel();
                 self.settle(&heard);
             }
         }
+        // Also where the system has nothing more to tell of the channel.
+        self.gone.cancel();
     }
 
+    /// Helps the keeper where it cannot do it alone. However long the engine takes, this is never broken off: a container
+    /// shall not stay squeezed.
     async fn help(&self) {
-        let mut held = None;
-        loop {
-            let is_stuck = {
-                let heard = self.hear();
-                if heard.keeper != KeeperState::Present {
-                    break;
-                }
-                heard.is_stuck
-            };
-            if is_stuck
-                && held.is_none()
-                && let Some(squeeze) = &self.squeeze
-            {
-                held = squeeze.hold().await;
-                self.lock().is_squeezed = held.is_some();
-            }
-            let Ok(mut ready) = self.channel.readable().await else { break };
-            if self.hear().keeper == KeeperState::Present {
-                ready.clear_ready();
-            }
+        let Some(squeeze) = &self.squeeze else { return };
+        tokio::select! {
+            () = self.stuck.cancelled() => {}
+            () = self.gone.cancelled() => return,
         }
-        if let Some(held) = held {
-            held.release().await;
+        // The tree may be gone before the engine has said that it did it.
+        self.lock().is_squeezed = true;
+        match squeeze.hold().await {
+            Some(held) => {
+                self.gone.cancelled().await;
+                held.release().await;
+            }
+            None => self.lock().is_squeezed = false,
         }
     }
 

@@ -55,6 +55,9 @@ mod silence;
 // Nothing begins a squeeze on Windows; what a broker elsewhere left squeezed can be restored from there.
 #[cfg_attr(windows, expect(dead_code))]
 mod squeeze;
+#[cfg(test)]
+#[cfg(unix)]
+mod squeeze_tests;
 #[cfg_attr(windows, path = "windows/terminal.rs")]
 mod terminal;
 #[cfg_attr(windows, path = "windows/tunnel.rs")]

@@ -34,8 +34,8 @@ const WAIT_BOUND: Duration = Duration::from_secs(15);
 
 /// Where squeezes are written down: container, and what its limit was (0: none).
 pub struct SqueezeJournal {
-    /// Before one begins.
-    pub note: Box<dyn Fn(String, i64) -> BoxFuture<'static, Result<()>> + Send + Sync>,
+    /// Before one begins; it says what is on record then, which is the true limit where an earlier one was not undone.
+    pub note: Box<dyn Fn(String, i64) -> BoxFuture<'static, Result<i64>> + Send + Sync>,
     /// When the limit is restored.
     pub settle: Box<dyn Fn(String) -> BoxFuture<'static, Result<()>> + Send + Sync>,
 }
@@ -63,7 +63,7 @@ struct State {
     limit_before: i64,
 }
 
-/// A squeeze that somebody needs; to be released.
+/// A squeeze that somebody needs; to be released. Neither holding nor releasing may be broken off.
 #[derive(Debug)]
 pub(super) struct Held<'a>(&'a Squeeze);
 
@@ -91,10 +91,11 @@ impl Squeeze {
 
     /// What the limit was.
     async fn squeeze(&self) -> Result<i64> {
-        let limit = limit_of(&self.dockerd, &self.container).await?;
-        if let Some(journal) = &self.journal {
-            (journal.note)(self.container.clone(), limit).await?;
-        }
+        let found = limit_of(&self.dockerd, &self.container).await?;
+        let limit = match &self.journal {
+            Some(journal) => (journal.note)(self.container.clone(), found).await?,
+            None => found,
+        };
         self.is_free.send_replace(false);
         let squeezed = set_limit(&self.dockerd, &self.container, SQUEEZED).await;
         if squeezed.is_err() {

@@ -6,12 +6,12 @@ use super::Store;
 use crate::model::error::Result;
 
 impl Store {
-    /// Remembers that `run` is about to squeeze a container, and what its limit is; what a run that was killed noted of it
-    /// stays, because then the limit that is found now is the squeezed one.
-    pub async fn note_squeezed(&self, container: String, pids_limit: i64, run: String) -> Result<()> {
+    /// Remembers that `run` is about to squeeze a container, and what its limit is. What was noted of it before and is not
+    /// settled stays, because then the limit that is found now is the squeezed one. Returns what is on record.
+    pub async fn note_squeezed(&self, container: String, pids_limit: i64, run: String) -> Result<i64> {
         self.transaction(move |t| {
             t.execute("INSERT OR IGNORE INTO squeezed VALUES (?1, ?2, ?3)", params![container, pids_limit, run])?;
-            Ok(())
+            t.query_row("SELECT pids_limit FROM squeezed WHERE container = ?1", [container], |row| row.get(0))
         })
         .await
     }
@@ -33,5 +33,21 @@ impl Store {
                 .collect()
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_limit_before_the_first_squeeze_stays_on_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("longshore.db")).unwrap();
+        let note = async |limit, run: &str| store.note_squeezed("c".into(), limit, run.into()).await.unwrap();
+        assert_eq!(note(500, "first").await, 500);
+        assert_eq!(note(1, "second").await, 500);
+        store.settle_squeezed("c".into()).await.unwrap();
+        assert_eq!(note(7, "second").await, 7);
     }
 }

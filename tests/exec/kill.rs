@@ -355,7 +355,7 @@ async fn a_tree_that_outlasts_walking_is_squeezed() {
     let journaling = SqueezeJournal {
         note: Box::new(move |container, limit| {
             noted.lock().unwrap().push((container, Some(limit)));
-            Box::pin(async { Ok(()) })
+            Box::pin(async { Ok(LIMIT) })
         }),
         settle: Box::new(move |container| {
             settled.lock().unwrap().push((container, None));
