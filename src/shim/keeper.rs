@@ -49,8 +49,9 @@ pub(super) fn keep(request: &Start, fds: Vec<OwnedFd>, mut channel: Channel, mea
             return Ok(true);
         }
     };
+    let early = hear(&mut channel);
     // A kill that came before the start wins.
-    if !channel.fill() || matches!(channel.take(), Ok(Some(Message::End { .. }))) {
+    if matches!(early.wish, Wish::End(_)) {
         let message = "it was ended before it started".to_owned();
         channel.say(&[Message::StartFailed { reason: StartReason::Other, message }], &[]);
         return Ok(true);
@@ -65,6 +66,7 @@ pub(super) fn keep(request: &Start, fds: Vec<OwnedFd>, mut channel: Channel, mea
     };
     drop(stdio);
     say_started(&channel, program, request.pidfd, outer);
+    early.signals.iter().for_each(|number| send_signal(program, *number));
     Keeper { program, ended: false, channel, means, oom_before }.stay()
 }
 
@@ -103,6 +105,41 @@ struct Keeper<'a> {
 enum Wish {
     Stay,
     End(Duration),
+}
+
+/// What the broker said.
+struct Said {
+    wish: Wish,
+    /// Signals for the program.
+    signals: Vec<i32>,
+}
+
+/// Hears all that was said. When the channel is over, the broker is gone, and there is no grace.
+fn hear(channel: &mut Channel) -> Said {
+    let open = channel.fill();
+    let mut said = Said { wish: Wish::Stay, signals: Vec::new() };
+    while let Ok(Some(message)) = channel.take() {
+        match message {
+            Message::Signal(number) => said.signals.push(number),
+            Message::End { grace_ms } => {
+                said.wish = match said.wish {
+                    Wish::Stay => Wish::End(Duration::from_millis(grace_ms.into())),
+                    Wish::End(_) => Wish::End(Duration::ZERO),
+                };
+            }
+            _ => {}
+        }
+    }
+    if !open {
+        said.wish = Wish::End(Duration::ZERO);
+    }
+    said
+}
+
+fn send_signal(program: Pid, number: i32) {
+    if let Some(signal) = Signal::from_named_raw(number) {
+        let _ = kill_process(program, signal);
+    }
 }
 
 impl Keeper<'_> {
@@ -156,28 +193,14 @@ impl Keeper<'_> {
         self.oom_before.zip(now).is_some_and(|(before, now)| now > before)
     }
 
-    /// Reads what the broker says. When the channel is over, the broker is gone, and there is no grace.
+    /// Does what the broker says, as far as that is not to end the tree.
     fn listen(&mut self) -> Wish {
-        let open = self.channel.fill();
-        let mut wish = Wish::Stay;
-        while let Ok(Some(message)) = self.channel.take() {
-            match message {
-                // The program is our child and not buried, so its id is its own.
-                Message::Signal(number) if !self.ended => {
-                    if let Some(signal) = Signal::from_named_raw(number) {
-                        let _ = kill_process(self.program, signal);
-                    }
-                }
-                Message::End { grace_ms } => {
-                    wish = match wish {
-                        Wish::Stay => Wish::End(Duration::from_millis(grace_ms.into())),
-                        Wish::End(_) => Wish::End(Duration::ZERO),
-                    };
-                }
-                _ => {}
-            }
+        let Said { wish, signals } = hear(&mut self.channel);
+        // The program is our child and not buried, so its id is its own.
+        if !self.ended {
+            signals.iter().for_each(|number| send_signal(self.program, *number));
         }
-        if open { wish } else { Wish::End(Duration::ZERO) }
+        wish
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::StreamExt;
 use longshore::{
-    exec::{Cut, Event, Exit, Left, Outcome},
+    exec::{Cause, Cut, Event, Exit, Left, Outcome},
     model::error::Reason,
 };
 use sha2::{Digest, Sha256};
@@ -243,6 +243,25 @@ async fn signals_reach_the_program() {
     run.handle().unwrap().signal(15);
     let told = told_after(run).await;
     assert_eq!(told, (b"got\n".to_vec(), Outcome::Code(5)));
+}
+
+#[tokio::test]
+async fn what_is_said_right_behind_the_start_is_done() {
+    let hub = hub();
+    let link = hub.host().unwrap();
+    for _ in 0..10 {
+        let run = link.run(&program(&["sleep", "300"])).await.unwrap();
+        run.handle().unwrap().signal(15);
+        let told = tokio::time::timeout(Duration::from_secs(5), told_after(run)).await.expect("it got the signal");
+        assert!(signal(15, "SIGTERM")(&told.1), "{told:?}");
+
+        let run = link.run(&program(&["sleep", "300"])).await.unwrap();
+        let handle = run.handle().unwrap();
+        handle.signal(18);
+        handle.end(Cause::Requested);
+        let told = tokio::time::timeout(Duration::from_secs(5), told_after(run)).await.expect("it ended");
+        assert!(matches!(told.1, Outcome::StartFailure { .. }) || signal(15, "SIGTERM")(&told.1), "{told:?}");
+    }
 }
 
 async fn told_after(mut run: longshore::exec::Run) -> (Vec<u8>, Outcome) {
