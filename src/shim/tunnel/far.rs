@@ -159,6 +159,8 @@ struct Behind {
     streams: Vec<(RecvStream, SendResponse<Bytes>)>,
     /// Both sides of a terminal's pipes, until it comes.
     terminal: Option<relay::Ends>,
+    /// The size that it shall have, columns and rows, where that was said before it came.
+    size: Option<(u16, u16)>,
     /// That terminal, for as long as somebody looks at it.
     outer: Weak<OwnedFd>,
 }
@@ -274,9 +276,9 @@ async fn stay(
     let mut is_open = true;
     loop {
         while let Some(message) = take(&mut said)? {
-            match (behind.outer.upgrade(), message) {
-                (Some(outer), Message::Resize { columns, rows }) => relay::resize(&outer, columns, rows),
-                (_, message) => channel.send(&message.to_frame(), &[]).await?,
+            match message {
+                Message::Resize { columns, rows } => behind.resize(columns, rows),
+                message => channel.send(&message.to_frame(), &[]).await?,
             }
         }
         tokio::select! {
@@ -302,13 +304,25 @@ async fn stay(
 }
 
 impl Behind {
+    /// Gives the terminal a size, now or when it comes.
+    fn resize(&mut self, columns: u16, rows: u16) {
+        match self.outer.upgrade() {
+            Some(outer) => relay::resize(&outer, columns, rows),
+            None => self.size = Some((columns, rows)),
+        }
+    }
+
     /// What the broker is told.
     fn answer(&mut self, (message, mut fds): Delivery) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let message = match message {
             Message::Started { pid, .. } => {
                 if let (Some(ends), Some(outer)) = (self.terminal.take(), fds.pop()) {
-                    self.outer = Arc::downgrade(&relay::start(outer, ends)?);
+                    let outer = relay::start(outer, ends)?;
+                    if let Some((columns, rows)) = self.size.take() {
+                        relay::resize(&outer, columns, rows);
+                    }
+                    self.outer = Arc::downgrade(&outer);
                 }
                 Message::Started { pid, pidfd: false, terminal: false }
             }
@@ -433,5 +447,27 @@ impl AsyncWrite for Standard {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::termios::tcgetwinsize;
+
+    use super::*;
+    use crate::shim::terminal::Terminal;
+
+    #[test]
+    fn a_terminal_gets_the_size_that_was_said_before_it_came() {
+        let Terminal { outer, inner } = Terminal::open(80, 24).unwrap();
+        let (_shown, screen) = rustix::pipe::pipe().unwrap();
+        let terminal = Some(relay::Ends { keyboard: None, screen });
+        let mut behind = Behind { terminal, ..Behind::default() };
+        let size = || tcgetwinsize(&inner).map(|size| (size.ws_col, size.ws_row)).unwrap();
+        behind.resize(100, 40);
+        behind.answer((Message::Started { pid: 7, pidfd: false, terminal: true }, vec![outer])).unwrap();
+        assert_eq!(size(), (100, 40));
+        behind.resize(90, 30);
+        assert_eq!(size(), (90, 30));
     }
 }
