@@ -34,6 +34,8 @@ struct Open {
 impl Doors {
     /// Hands the next visitor to a stream, which is refused where the door cannot be opened.
     pub(super) fn wait(&mut self, door: Door, waiting: Waiting) {
+        // One that could not be opened may be now.
+        self.open.retain(|_, open| !open.waiting.is_closed());
         let open = self.open.entry(door).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
             Open { waiting: sender, _served: beside(serve(door, receiver)) }
