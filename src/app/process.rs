@@ -2,10 +2,11 @@
 
 use std::{future::Future, sync::Arc};
 
+use rustix::process::{getpid, set_child_subreaper};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    exec::{HubOptions, SqueezeJournal, Visits},
+    exec::{HubOptions, SqueezeJournal, Visits, look_after_adopted},
     model::error::{Error, Result},
     store::Store,
     user::User,
@@ -73,7 +74,8 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
 
 /// Makes this process the parent of programs that killed those that were to keep them.
 pub(super) fn adopt_orphans() {
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+    let adopting = look_after_adopted().and_then(|()| Ok(set_child_subreaper(Some(getpid()))?));
+    if let Err(error) = adopting {
         tracing::warn!(%error, "programs that kill their keeper cannot be held");
     }
 }

@@ -54,8 +54,8 @@ pub struct HubOptions {
     /// Soft limit of open files that programs on the host get. The broker raises its own at start, and many programs
     /// misbehave with a large one. `None` passes the broker's on.
     pub max_open_files: Option<u64>,
-    /// Whether this process is a subreaper, and nothing but a broker: whatever it becomes the parent of is then an
-    /// extension's, and is killed.
+    /// Whether this process is a subreaper, and nothing but a broker: what it becomes the parent of when a shim ends is then
+    /// an extension's, and is killed.
     pub is_subreaper: bool,
     /// As whom programs on the host run, and the shim that keeps them; `None` is this process's own user.
     pub run_as: Option<Arc<User>>,

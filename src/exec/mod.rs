@@ -74,6 +74,8 @@ pub use in_container::{InContainer, Reach};
 pub use input::InputClosed;
 pub use link::Link;
 pub use living::{ExecCounts, ExecFilter, Left, Life};
+#[cfg(unix)]
+pub use orphans::look_after_adopted;
 pub use program::{
     Cause, Containment, Cut, DEFAULT_DRAIN_TIMEOUT, DEFAULT_GRACE, Drained, EnvSpec, Event, Exit, MAX_GRACE, Outcome,
     OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,

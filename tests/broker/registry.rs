@@ -14,7 +14,10 @@ use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilde
 use longshore::pb::{self, InstallPhase};
 use tempfile::TempDir;
 
-use crate::support::{Broker, BrokerOptions, Image, PLAIN_UID, engine, has_image, metadata, no_traces, reason, unique};
+use crate::support::{
+    Broker, BrokerOptions, Image, PLAIN_UID, engine, eventually, has_image, local, metadata, no_traces, reason, shell,
+    unique,
+};
 
 const USER: &str = "someone";
 const PASSWORD: &str = "right-horse";
@@ -296,6 +299,53 @@ async fn the_users_credentials_are_used() {
     }
 }
 
+/// Puts a credential helper into a directory.
+fn put_helper(dir: &Path, name: &str, script: &str) {
+    // By another process, so that no descriptor of ours keeps it busy.
+    let path = dir.join(format!("docker-credential-{name}"));
+    let mut cat = Command::new("sh")
+        .arg("-c")
+        .arg("cat > \"$0\"; chmod 755 \"$0\"")
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cat.stdin.take().unwrap().write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+    assert!(cat.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_a_credential_helper_left_running_is_not_a_programs() {
+    let registry = Registry::start(true);
+    let host = &registry.host;
+    let ui = r#"{"ui": {"dashboard-tab": {"title": "Test", "root": "ui", "src": "index.html"}}}"#;
+    let id = registry.take(&Image::hello().file("metadata.json", ui, 0o644).build().await).await;
+    let bin = tempfile::Builder::new().prefix("longshore-test-bin-").tempdir().unwrap();
+    fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (agent, answer) =
+        (bin.path().join("agent"), format!(r#"{{"ServerURL":"{host}","Username":"{USER}","Secret":"{PASSWORD}"}}"#));
+    let started = format!("setsid sh -c 'echo $$ >{}; exec sleep 300' </dev/null >/dev/null 2>&1 &", agent.display());
+    put_helper(bin.path(), "agent", &format!("cat >/dev/null; {started} echo '{answer}'"));
+    let broker = broker_with(false, Some(r#"{"credsStore": "agent"}"#.to_owned()), Some(bin.path())).await;
+    let local = local(&broker).await;
+    broker.install(request(&id)).await.unwrap();
+    let agent: u32 = fs::read_to_string(agent).unwrap().trim().parse().unwrap();
+    let state = || {
+        let stat = fs::read_to_string(format!("/proc/{agent}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split_once(' ').map(|(state, _)| state.to_owned())
+    };
+    assert_eq!(state().as_deref(), Some("S"));
+    // The host's shim goes, and with it what it kept.
+    let kill = "kill -9 $(sed -n 's/^PPid:\\t//p' /proc/$PPID/status); sleep 300";
+    broker.run(shell(&local, pb::ExecTarget::Host, kill)).await;
+    assert_eq!(broker.run(shell(&local, pb::ExecTarget::Host, "exit 7")).await.code(), 7);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(state().as_deref(), Some("S"));
+    assert!(Command::new("kill").arg(agent.to_string()).status().unwrap().success());
+    eventually(|| async { state().is_none().then_some(()) }).await;
+    broker.uninstall(&id, false).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_credential_helper_is_asked() {
     let registry = Registry::start(true);
@@ -304,19 +354,7 @@ async fn a_credential_helper_is_asked() {
     let id = registry.take(&Image::hello().file("metadata.json", ui, 0o644).build().await).await;
     let bin = tempfile::Builder::new().prefix("longshore-test-bin-").tempdir().unwrap();
     fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let helper = |name: &str, script: &str| {
-        // By another process, so that no descriptor of ours keeps it busy.
-        let path = bin.path().join(format!("docker-credential-{name}"));
-        let mut cat = Command::new("sh")
-            .arg("-c")
-            .arg("cat > \"$0\"; chmod 755 \"$0\"")
-            .arg(path)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        cat.stdin.take().unwrap().write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
-        assert!(cat.wait().unwrap().success());
-    };
+    let helper = |name: &str, script: &str| put_helper(bin.path(), name, script);
     helper(
         "test",
         &format!(

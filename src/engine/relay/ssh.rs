@@ -1,6 +1,6 @@
 //! Engines that ssh leads to, as Docker's own command line goes there: by the system's ssh, with the user's own
 //! configuration, keys and known hosts, and `docker system dial-stdio` at the other end. A program for each connection,
-//! which ends with it.
+//! which ends with it; where the user's own ssh shares a line (`ControlPath`), it goes through that.
 
 use std::{
     io::{self, ErrorKind},
@@ -80,6 +80,9 @@ impl Ssh {
         let mut ssh = Command::new("ssh");
         // Never a question, which nobody would answer, and no terminal.
         ssh.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-T"]);
+        // A line that the user's own ssh shares is used. Becoming the one that shares it would leave an ssh behind, of which
+        // this process would become the parent.
+        ssh.args(["-o", "ControlMaster=no"]);
         // A connection is kept for the next request: one that is dead would be used on.
         ssh.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]);
         if let Some(user) = &self.user {
@@ -153,4 +156,16 @@ async fn last_words(mut said: impl AsyncRead + Unpin) -> String {
     let said = String::from_utf8_lossy(&kept);
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join("; ").chars().filter(|char| !char.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_leaves_no_ssh_behind() {
+        let command = Ssh::new("far".into(), None, None, None).command();
+        let args: Vec<_> = command.as_std().get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        assert!(args.windows(2).any(|pair| pair == ["-o", "ControlMaster=no"]), "{args:?}");
+    }
 }
