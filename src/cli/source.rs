@@ -85,7 +85,7 @@ fn path_of(text: &str) -> Option<PathBuf> {
         return Some(PathBuf::from(text));
     }
     if let Some(rest) = text.strip_prefix("~/") {
-        return env::var_os("HOME").map(|home| PathBuf::from(home).join(rest));
+        return env::home_dir().map(|home| home.join(rest));
     }
     // A directory that happens to be called like a repository is common; one that is an extension is meant.
     let path = Path::new(text);

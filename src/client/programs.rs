@@ -58,7 +58,8 @@ pub struct SpawnOptions {
 impl Programs {
     /// Runs programs for an extension. `~` in blocking calls is this process's home directory.
     pub fn new(channel: Channel, extension: impl Into<String>) -> Self {
-        let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
+        let home = std::env::home_dir().and_then(|home| home.into_os_string().into_string().ok());
+        let home = home.filter(|home| !home.is_empty());
         Programs { service: ExecServiceClient::new(channel), extension: extension.into(), session: None, home }
     }
 

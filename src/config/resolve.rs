@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::audit::Audit,
-    user::{HOME, group_id, user_id},
+    user::{HOME, docker_config, group_id, user_id},
 };
 
 /// The variables that are read; any other that begins with `LONGSHORE_` is a mistake, except those that programs of
@@ -291,7 +291,7 @@ impl Sources<'_> {
     /// Where Docker's own variables have it find certificates, if they ask for any.
     fn dockers_tls_dir(&self) -> Option<PathBuf> {
         self.env.get("DOCKER_TLS_VERIFY").filter(|text| !text.is_empty())?;
-        absolute(self.env, "DOCKER_CERT_PATH").or_else(|| dockers_config(self.env))
+        absolute(self.env, "DOCKER_CERT_PATH").or_else(|| docker_config(|name| absolute(self.env, name)))
     }
 }
 
@@ -303,16 +303,11 @@ fn meant(
     machine: &Machine<'_>,
 ) -> Result<EngineAddress, String> {
     let Written::Context(name) = written else { return written.meant(tls_dir) };
-    let config = dockers_config(env)
+    let config = docker_config(|name| absolute(env, name))
         .ok_or("neither the home directory nor DOCKER_CONFIG is set, so there are no docker contexts")?;
     let Context { host, tls_dir: own } = (machine.context)(&config, &name)?;
     let meant = address::engine(&host).and_then(|written| written.meant(tls_dir.or(own)));
     meant.map_err(|why| format!("the docker context {name:?}: {why}"))
-}
-
-/// Where Docker's own tools keep their configuration.
-fn dockers_config(env: &BTreeMap<String, String>) -> Option<PathBuf> {
-    absolute(env, "DOCKER_CONFIG").or_else(|| home(env).map(|home| home.join(".docker")))
 }
 
 /// The user's own directory.

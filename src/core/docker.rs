@@ -22,7 +22,7 @@ use crate::{
         grant::{Decisions, Grant, Need},
     },
     store::AuditEntry,
-    user::HOME,
+    user::docker_config,
 };
 
 /// The name of the docker command line.
@@ -127,9 +127,8 @@ fn find(path: &OsStr) -> Option<PathBuf> {
 
 /// Where the user keeps plugins. Docker knows those of the machine by itself.
 fn plugin_dirs(behalf: &Behalf) -> Vec<PathBuf> {
-    let own = behalf.variable("DOCKER_CONFIG").map(PathBuf::from);
-    let usual = behalf.variable(HOME).map(|home| Path::new(&home).join(".docker"));
-    own.or(usual).map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
+    let config = docker_config(|name| behalf.variable(name));
+    config.map(|config| config.join("cli-plugins")).filter(|dir| dir.is_dir()).into_iter().collect()
 }
 
 /// Makes the configuration, or brings the one there is up to date. The directory is the user's, and what docker, or any

@@ -1,13 +1,16 @@
 //! The user's registry credentials: `~/.docker/config.json` and the credential helpers that it names.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
-use crate::model::{
-    error::{Error, Result},
-    reference::Reference,
+use crate::{
+    model::{
+        error::{Error, Result},
+        reference::Reference,
+    },
+    user::docker_config,
 };
 
 /// What the configuration calls Docker's own registry.
@@ -52,12 +55,7 @@ pub(super) async fn lookup(reference: &Reference) -> Result<Login> {
 
 /// Reads the user's configuration and asks the helper that it names. Err says in words why that failed.
 fn read(server: &str) -> std::result::Result<Option<DockerCredential>, String> {
-    let Some(directory) = std::env::var_os("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))
-    else {
-        return Ok(None);
-    };
+    let Some(directory) = docker_config(|name| std::env::var_os(name)) else { return Ok(None) };
     let path = directory.join("config.json");
     let text = match std::fs::read(&path) {
         // Whoever never logged in has no such file.

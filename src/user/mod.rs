@@ -106,6 +106,12 @@ impl User {
     }
 }
 
+/// Where Docker's own tools keep the configuration of a user who has these variables. An empty one is none.
+pub fn docker_config<P: Into<PathBuf>>(variable: impl Fn(&str) -> Option<P>) -> Option<PathBuf> {
+    let directory = |name| variable(name).map(Into::into).filter(|path: &PathBuf| !path.as_os_str().is_empty());
+    directory("DOCKER_CONFIG").or_else(|| directory(HOME).map(|home| home.join(".docker")))
+}
+
 /// The number of the user that this process runs as; where users have no numbers, 0.
 pub fn own_uid() -> u32 {
     acting::own_uid()
@@ -170,6 +176,16 @@ mod tests {
             (Some(1000), Some(1234), None)
         );
         assert_eq!((group_id("audio", GROUP), group_id("", GROUP)), (Some(29), None));
+    }
+
+    #[test]
+    fn docker_has_its_configuration_where_it_is_told_or_at_home() {
+        let found = |variables: &[(&str, &str)]| {
+            docker_config(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, path)| (*path).to_owned()))
+        };
+        assert_eq!(found(&[("DOCKER_CONFIG", "/d"), (HOME, "/h")]), Some("/d".into()));
+        assert_eq!(found(&[("DOCKER_CONFIG", ""), (HOME, "/h")]), Some(Path::new("/h").join(".docker")));
+        assert_eq!(found(&[(HOME, "")]), None);
     }
 
     #[test]

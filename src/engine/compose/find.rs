@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Compose, child};
-use crate::model::error::{Error, Reason, Result};
+use crate::{
+    model::error::{Error, Reason, Result},
+    user::docker_config,
+};
 
 /// How long a program may take to say its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
@@ -28,10 +31,8 @@ const NAME: &str = if cfg!(windows) { "docker-compose.exe" } else { "docker-comp
 pub struct Search {
     /// The program itself; then nothing else is looked at.
     pub program: Option<PathBuf>,
-    /// The user's `DOCKER_CONFIG`.
+    /// Where Docker's own tools keep the user's configuration.
     pub docker_config: Option<PathBuf>,
-    /// The user's home directory.
-    pub home: Option<PathBuf>,
     /// The user's `PATH`.
     pub path: Option<OsString>,
 }
@@ -40,12 +41,7 @@ impl Search {
     /// Where the user that this process runs as would find it.
     pub fn of_environment() -> Self {
         let variable = |name: &str| std::env::var_os(name);
-        Search {
-            program: None,
-            docker_config: variable("DOCKER_CONFIG").map(Into::into),
-            home: variable("HOME").map(Into::into),
-            path: variable("PATH"),
-        }
+        Search { program: None, docker_config: docker_config(variable), path: variable("PATH") }
     }
 
     /// The programs to try, in order.
@@ -53,9 +49,8 @@ impl Search {
         if let Some(program) = &self.program {
             return vec![program.clone()];
         }
-        let of_user = self.docker_config.clone().or_else(|| self.home.as_ref().map(|home| home.join(".docker")));
-        let plugins =
-            of_user.map(|dir| dir.join("cli-plugins")).into_iter().chain(PLUGIN_DIRS.iter().map(PathBuf::from));
+        let of_user = self.docker_config.iter().map(|dir| dir.join("cli-plugins"));
+        let plugins = of_user.chain(PLUGIN_DIRS.iter().map(PathBuf::from));
         let alone = self.path.iter().flat_map(|path| std::env::split_paths(path)).filter(|dir| dir.is_absolute());
         plugins.chain(alone).map(|dir| dir.join(NAME)).collect()
     }
