@@ -13,7 +13,7 @@ use super::{
     reply::Reply,
 };
 use crate::{
-    local::{ReadHalf, Stream, WriteHalf},
+    local::{ReadHalf, Stream, WriteHalf, is_silent},
     model::extension::ResourceKind,
 };
 
@@ -118,8 +118,7 @@ impl Connection {
 
     /// A connection to the engine: the one there is, if it still is one.
     async fn engine(&mut self) -> Result<Stream, Reply> {
-        let usable = |engine: &Stream| matches!(engine.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-        if let Some(engine) = self.engine.take().filter(|engine| self.down.is_empty() && usable(engine)) {
+        if let Some(engine) = self.engine.take().filter(|engine| self.down.is_empty() && is_silent(engine)) {
             return Ok(engine);
         }
         self.down = Flow::default();
