@@ -1,9 +1,9 @@
 //! Raw bytes both ways, for streams that a request has taken over: attach, exec, sessions.
 
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::sleep};
 
 use super::flow::{Body, Flow};
-use crate::local::{Stream, is_gone};
+use crate::local::{LOOKOUT, Stream, is_gone};
 
 /// Carries bytes until both directions have ended, or one side is gone. Each end that one side tells is told to the
 /// other.
@@ -31,6 +31,10 @@ pub(super) async fn run(client: &mut Stream, engine: &mut Stream, up: &mut Flow,
             passed = downward, if !down_ended => {
                 down_ended = true;
                 passed.is_err() || is_gone(engine)
+            }
+            // Who sends no more is not heard when it goes.
+            () = sleep(LOOKOUT), if up_ended || down_ended => {
+                (up_ended && is_gone(client)) || (down_ended && is_gone(engine))
             }
         };
         if is_over {

@@ -161,6 +161,26 @@ async fn a_stream_is_raw_only_when_the_engine_says_so() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_after_its_end_is_told_to_the_engine() {
+    let scene = Scene::new();
+    let mut client = scene.client(b"POST /exec/x/start HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
+    let mut engine = scene.engine().await;
+    until(&mut engine, "\r\n\r\n").await;
+    engine.write_all(b"HTTP/1.1 101 UPGRADED\r\n\r\n").await.unwrap();
+    until(&mut client, "\r\n\r\n").await;
+    client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut engine).await, "");
+    assert!(!crate::local::is_gone(&engine));
+    drop(client);
+    let gone = async {
+        while !crate::local::is_gone(&engine) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, gone).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let scene = Scene::new();
     let mut client = scene.client(b"PUT /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;

@@ -5,7 +5,6 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,14 +20,12 @@ use super::{
     upload::{MAX_EMPTY, Piece},
 };
 use crate::{
-    local::{Stream, is_gone},
+    local::{LOOKOUT, Stream, is_gone},
     model::error::Result,
 };
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 64 << 10;
-/// How often a backend that sends no more is looked at, whether it still reads.
-const LOOKOUT: Duration = Duration::from_millis(250);
 
 /// A stream to a backend whose one direction is fed from a [`Source`] while the other is read.
 pub(super) struct Switched {
