@@ -232,8 +232,10 @@ fn receive(gateway: &Arc<Gateway>, tasks: &TaskTracker, client: Stream, caller: 
     tasks.spawn(async move {
         let _slot = slot;
         tokio::select! {
-            () = gateway.serve(client, caller) => {}
+            // First: once it shall end, nothing more is begun.
+            biased;
             () = end.cancelled() => {}
+            () = gateway.serve(client, caller) => {}
         }
     });
 }

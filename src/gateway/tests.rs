@@ -26,6 +26,8 @@ struct Scene {
     engine: UnixListener,
     told: mpsc::UnboundedReceiver<String>,
     refused: Arc<Mutex<bool>>,
+    /// What a create passes before it begins.
+    gate: Arc<Semaphore>,
 }
 
 impl Scene {
@@ -35,17 +37,22 @@ impl Scene {
         let gateways = Gateways::new(&dir.path().join("engine"), rustix::process::geteuid().as_raw());
         let (tell, told) = mpsc::unbounded_channel();
         let refused = Arc::new(Mutex::new(false));
-        let is_refused = refused.clone();
+        let (is_refused, gate) = (refused.clone(), Arc::new(Semaphore::new(1)));
+        let to_pass = gate.clone();
         let rules = Rules {
             admit: Box::new(move |_| {
                 let refused = *is_refused.lock().unwrap();
                 let error = || Error::new(Reason::GrantsRequired, "a/b", "a/b needs engine.full");
                 Box::pin(async move { if refused { Err(error()) } else { Ok(()) } })
             }),
-            intend: Box::new(|create| {
+            intend: Box::new(move |create| {
+                let gate = to_pass.clone();
                 let own = vec![("dev.longshore.nonce".to_owned(), "n".to_owned())];
                 let stamp = Stamp { own, defaults: vec![] };
-                Box::pin(async { Ok(Intent { nonce: "n".into(), stamp, create, volumes_before: vec![] }) })
+                Box::pin(async move {
+                    let _passed = gate.acquire().await;
+                    Ok(Intent { nonce: "n".into(), stamp, create, volumes_before: vec![] })
+                })
             }),
             made: Box::new(move |intent, made| {
                 let _ = tell.send(format!("{:?} {made:?}", intent.create.kind));
@@ -53,7 +60,7 @@ impl Scene {
             }),
         };
         gateways.open("a/b", dir.path(), rules).unwrap();
-        Scene { dir, gateways, engine, told, refused }
+        Scene { dir, gateways, engine, told, refused, gate }
     }
 
     fn path(&self) -> PathBuf {
@@ -219,6 +226,21 @@ async fn what_the_engine_makes_is_recorded_whoever_leaves() {
     let told = scene.told.recv().await.unwrap();
     assert!(told.starts_with("Volume Answered { status: 201"), "{told}");
     assert!(UnixStream::connect(scene.path()).await.is_err());
+}
+
+#[tokio::test]
+async fn no_create_begins_once_a_gateway_is_closed() {
+    for _ in 0..20 {
+        let scene = Scene::new();
+        let closed = scene.gate.acquire().await.unwrap();
+        let _client = scene.client(b"POST /volumes/create HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await;
+        let mut engine = scene.engine().await;
+        // The create waits now, and may go on in the moment in which the gateway closes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(closed);
+        assert!(scene.gateways.close("a/b").await);
+        assert_eq!(rest(&mut engine).await, "");
+    }
 }
 
 #[tokio::test]
