@@ -1,7 +1,7 @@
 //! What is taken of a tree, held against its limits, and what is left out of it.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,8 @@ use crate::model::error::{Error, Reason, Result};
 const MAX_WARNINGS: usize = 100;
 /// Bytes of names and targets of links that are kept in memory until the end.
 const MAX_LINK_BYTES: usize = 32 << 20;
+/// How much of a file is copied at a time, in bytes.
+const COPY_BUFFER_BYTES: usize = 64 << 10;
 
 /// The account of one tree.
 pub(super) struct Account<'a> {
@@ -88,6 +90,24 @@ impl<'a> Account<'a> {
         }
         self.taken
     }
+}
+
+/// Copies at most `size` bytes; tells a source that cannot be read from a destination that cannot be written.
+pub(super) fn copy(path: &Path, size: u64, from: &mut dyn Read, to: &mut impl Write) -> Result<u64> {
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut copied = 0;
+    while copied < size {
+        let wanted = usize::try_from(size - copied).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match from.read(&mut buffer[..wanted]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(unreadable(&path.display().to_string(), error)),
+        };
+        to.write_all(&buffer[..count]).map_err(|error| failed(path, error))?;
+        copied += count as u64;
+    }
+    Ok(copied)
 }
 
 /// A file of which less came than was said.

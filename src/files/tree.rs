@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::Read,
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    account::{Account, cut_short, failed, unreadable},
+    account::{Account, copy, cut_short, failed},
     links,
     name::refused,
     remove::remove_entry,
@@ -29,8 +29,6 @@ use crate::{
     beneath::{open_dir, walk},
     model::error::{Error, Reason, Result},
 };
-
-const COPY_BUFFER_BYTES: usize = 64 << 10;
 
 /// The tree.
 pub(super) struct Tree<'a> {
@@ -182,22 +180,4 @@ fn open_or_make(parent: &OwnedFd, name: &std::ffi::OsStr) -> Result<OwnedFd, Err
     }
     mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
     open_dir(parent.as_fd(), name)
-}
-
-/// Copies at most `size` bytes; tells a source that cannot be read from a destination that cannot be written.
-fn copy(path: &Path, size: u64, from: &mut dyn Read, to: &mut impl Write) -> Result<u64> {
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    let mut copied = 0;
-    while copied < size {
-        let wanted = usize::try_from(size - copied).unwrap_or(usize::MAX).min(buffer.len());
-        let count = match from.read(&mut buffer[..wanted]) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(unreadable(&path.display().to_string(), error)),
-        };
-        to.write_all(&buffer[..count]).map_err(|error| failed(path, error))?;
-        copied += count as u64;
-    }
-    Ok(copied)
 }

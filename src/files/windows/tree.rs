@@ -5,14 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::Read,
     path::{Component, Path, PathBuf},
 };
 
 use cap_std::fs::Dir;
 
 use super::{
-    account::{Account, cut_short, failed},
+    account::{Account, copy, cut_short, failed},
     name::{is_one_on_windows, refused},
     unpack::{Limits, Unpacked},
 };
@@ -54,8 +54,7 @@ impl<'a> Tree<'a> {
         self.account.count_bytes(path.as_os_str().as_encoded_bytes(), size)?;
         self.free_place(path)?;
         let mut file = self.root.create(path).map_err(|error| failed(path, error))?;
-        let copied = io::copy(&mut content.take(size), &mut file).and_then(|copied| file.flush().map(|()| copied));
-        let copied = copied.map_err(|error| failed(path, error))?;
+        let copied = copy(path, size, content, &mut file)?;
         if copied != size {
             return Err(cut_short(path, copied, size));
         }
