@@ -7,8 +7,8 @@ use bollard::{
     models::{ContainerCreateBody, CreateImageInfo, ImageSummary, ProgressDetail},
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        ImportImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
-        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+        ImportImageOptionsBuilder, ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+        TagImageOptionsBuilder,
     },
 };
 use bytes::Bytes;
@@ -331,7 +331,7 @@ impl ImageReader {
     /// Removes the container behind it.
     pub async fn close(mut self) -> Result<()> {
         let container = std::mem::take(&mut self.container);
-        remove_reader(&self.engine, &container).await
+        self.engine.remove_container(&container).await
     }
 }
 
@@ -343,18 +343,12 @@ impl Drop for ImageReader {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = remove_reader(&engine, &container).await {
+                if let Err(error) = engine.remove_container(&container).await {
                     tracing::warn!(%error, container, "a container for reading an image was left behind");
                 }
             });
         }
     }
-}
-
-async fn remove_reader(engine: &Engine, container: &str) -> Result<()> {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    let removed = engine.client()?.remove_container(container, Some(options)).await;
-    found(removed.map_err(|e| engine.refused(container, e))).map(|_| ())
 }
 
 #[cfg(test)]
