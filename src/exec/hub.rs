@@ -172,7 +172,14 @@ impl Hub {
             (Some(user), Some(shim)) => base.hand_to(user, shim),
             _ => Ok(base),
         });
-        match made.and_then(|base| link.give_cages(&base.dir).map(|()| base)) {
+        let given = made.and_then(|base| match link.give_cages(&base.dir) {
+            Ok(()) => Ok(base),
+            Err(error) => {
+                base.discard();
+                Err(error)
+            }
+        });
+        match given {
             Ok(base) => host.base = Some(base),
             Err(error) => {
                 tracing::info!(%error, "programs on the host get no cgroups of their own");

@@ -149,7 +149,7 @@ impl Resident {
                 (what, Some(channel)) => {
                     let role = match what == PROGRAM {
                         true => self.start(channel).or_else(|| self.fork_ahead()),
-                        false => self.fork(channel, None),
+                        false => self.fork(channel, false),
                     };
                     if let Some(role) = role {
                         return Ok(role);
@@ -172,13 +172,12 @@ impl Resident {
                 return None;
             }
         }
-        let cage = self.cages.as_mut().and_then(Cages::take);
-        self.fork(channel, cage)
+        self.fork(channel, true)
     }
 
-    fn fork(&mut self, channel: OwnedFd, cage: Option<Cage>) -> Option<Role> {
+    fn fork(&mut self, channel: OwnedFd, wants_cage: bool) -> Option<Role> {
         let parent = getpid();
-        match fork_into(cage) {
+        match fork_into(self.cages.as_mut().filter(|_| wants_cage)) {
             Ok((0, cage)) => return Some(Role::Worker { job: Job::Channel(channel), parent, cage }),
             Ok((pid, cage)) => self.workers.extend(Pid::from_raw(pid).map(|pid| (pid, cage))),
             Err(error) => {
@@ -196,7 +195,7 @@ impl Resident {
         }
         let (handover, awaited) = socket::pair().ok()?;
         let parent = getpid();
-        let (pid, cage) = fork_into(self.cages.as_mut().and_then(Cages::take)).ok()?;
+        let (pid, cage) = fork_into(self.cages.as_mut()).ok()?;
         let Some(pid) = Pid::from_raw(pid) else {
             drop(handover);
             return Some(Role::Worker { job: Job::Awaited(awaited), parent, cage });
@@ -251,13 +250,16 @@ impl Resident {
     }
 }
 
-/// Forks, into the cgroup where there is one and that works: 0 in the child, and the cgroup that the child is in.
-fn fork_into(cage: Option<Cage>) -> io::Result<(libc::pid_t, Option<Cage>)> {
-    if let Some(cage) = cage {
+/// Forks, into a cgroup where there is one and that works: 0 in the child, and the cgroup that the child is in.
+fn fork_into(cages: Option<&mut Cages>) -> io::Result<(libc::pid_t, Option<Cage>)> {
+    if let Some(cages) = cages
+        && let Some(cage) = cages.take()
+    {
         // SAFETY: this process has a single thread, so the child's memory is whole and it may do all the parent may.
         if let Ok(pid) = unsafe { cage.fork() } {
             return Ok((pid, Some(cage)));
         }
+        cages.give_back(cage, true);
     }
     // SAFETY: as above.
     match unsafe { libc::fork() } {
