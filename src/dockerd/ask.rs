@@ -18,7 +18,7 @@ use crate::{
     model::error::{Error, Reason, Result},
 };
 
-/// Longest answer that is read, in bytes: some ten thousand containers.
+/// Longest answer that is read, in bytes: some thirty thousand containers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 impl Dockerd {

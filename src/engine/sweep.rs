@@ -1,4 +1,5 @@
-//! Empties a directory as root where the broker is a plain user: a container that holds nothing but the broker's helper.
+//! Empties a directory as root where the broker is a plain user, and removes a socket from a volume: by a container that
+//! holds nothing but the broker's helper.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
-//! What the broker makes in the engine for itself and for a moment: containers to read images and to remove files. They
-//! are marked, so that the next start finds those of a run that was killed, and only those.
+//! What the broker makes in the engine for itself and for a moment: containers to read images, to remove files and to fill
+//! volumes, and the empty image that some of them are of. All are marked, so that the next start finds those of a run that
+//! was killed, and only those.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -263,7 +263,9 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| failed("read", path, error))?;
-        names.extend(entry.file_name().into_string().ok());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.extend(entry.file_name().into_string().ok());
+        }
     }
     Ok(names)
 }

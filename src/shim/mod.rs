@@ -1,9 +1,13 @@
 //! The shim: the process that stands between the broker and the programs it runs, so that "killed" means the whole tree.
 //!
-//! It is this same static binary, run as `longshore shim host` or, in a container, `shim container`. It is synchronous
-//! and has one thread. Per program it forks a keeper, a subreaper that starts the program, tells the broker over a
+//! It is this same static binary, run as `longshore shim host` or, in a container, `shim container`. There it is
+//! synchronous and has one thread. Per program it forks a keeper, a subreaper that starts the program, tells the broker over a
 //! channel of its own how it went, and kills all that is left of it when that channel ends. Output goes from the program
 //! into the broker's pipes, or into a terminal whose other side the broker holds; no byte of it passes through here.
+//!
+//! Where the engine shares no directory with the broker, `shim tunnel` is the far end of a tunnel beside it, which carries
+//! all this, and has a runtime. In containers that the broker makes for the purpose, `shim sweep` empties a directory and
+//! `shim unlink` removes a socket, as root.
 
 mod cage;
 pub mod caller;

@@ -17,7 +17,7 @@ const MAX_TEXT_BYTES: usize = 4 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Request: run a program until its whole tree is gone; with three descriptors (stdin, stdout, stderr) unless it gets
-    /// a terminal.
+    /// a terminal, and with two (what is typed, what is shown) where a tunnel carries that.
     Run(Start),
     /// Request: connect to a socket in a directory; answered by `Connected` or `ConnectFailed`.
     Connect {
@@ -39,7 +39,7 @@ pub enum Message {
         /// Time between the two, in milliseconds.
         grace_ms: u32,
     },
-    /// To what stands in a keeper's place where the engine has the terminal: its new size.
+    /// To what has the terminal in the broker's place, a tunnel's far end or the engine: its new size.
     Resize {
         /// Characters per line.
         columns: u16,

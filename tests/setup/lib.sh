@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by engine.sh and clients.sh: messages, root, and apt. Sourced, not run.
+# Shared by the scripts beside it: messages, root, and apt. Sourced, not run.
 
 export PATH="$PATH:/usr/sbin:/sbin" # a plain user's PATH may lack them
 

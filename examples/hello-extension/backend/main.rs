@@ -3,6 +3,7 @@
 //! ```text
 //! hello-backend serve --socket PATH [--data DIR]
 //! hello-backend whoami
+//! hello-backend shout
 //! ```
 //!
 //! | request | answer |
