@@ -19,7 +19,7 @@ use opening::Opening;
 use crate::{
     api::{
         self, MetricsAt, SpanCounts,
-        listener::{Admitted, ControlSocket},
+        listener::{self, Admitted, ControlSocket},
     },
     config::{self, Config, EngineAddress, ServeArgs, SshAddress, System},
     dockerd::Dockerd,
@@ -82,6 +82,8 @@ pub async fn run(
     // Before any other: it may be one that was handed to this process.
     let socket = ControlSocket::open(&config.socket, admitted.as_ref())?;
     let (engine, _relay) = reach(&config.engine, &data.relay_socket())?;
+    // The control socket need not lie there, and updates have sockets of their own in it.
+    listener::make_directory(&config.runtime_dir)?;
     let metrics = config.metrics_socket.as_deref().map(|path| metrics_at(path, spans)).transpose()?;
     let known = data.known()?;
     let brokers = Opening::new(&config, data, engine, socket.path(), open_files).brokers();

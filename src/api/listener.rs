@@ -158,9 +158,7 @@ fn check_length(path: &Path, argument: &str) -> Result<()> {
 fn prepare_directory(path: &Path, is_passed: bool) -> Result<PathBuf> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_new = !directory.exists();
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|e| failed(directory, "making the directory", e))?;
-    check_directory(directory)?;
+    make_directory(directory)?;
     if is_passed && is_new {
         let set = fs::set_permissions(directory, fs::Permissions::from_mode(0o711));
         set.map_err(|e| failed(directory, "letting its users in", e))?;
@@ -169,6 +167,17 @@ fn prepare_directory(path: &Path, is_passed: bool) -> Result<PathBuf> {
         check_is_passed(directory)?;
     }
     Ok(directory.to_owned())
+}
+
+/// Makes a directory for sockets of the broker's, 0700; one that exists must be ours and closed to writing by others.
+///
+/// # Errors
+///
+/// `CONFIG_INVALID`, `FILE_FAILED`.
+pub fn make_directory(directory: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|e| failed(directory, "making the directory", e))?;
+    check_directory(directory)
 }
 
 /// Whether anybody but its owner may pass through a directory.

@@ -70,6 +70,19 @@ impl ControlSocket {
     }
 }
 
+/// Makes a directory for what the broker needs while it runs; its pipes do not lie there.
+///
+/// # Errors
+///
+/// `FILE_FAILED`.
+pub fn make_directory(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let shown = directory.display().to_string();
+        let message = format!("{shown}: making the directory: {error}");
+        Error::new(Reason::FileFailed, shown, message).caused_by(error)
+    })
+}
+
 /// Accepts the next client. Errors are waited out.
 pub async fn accept(listener: &Listening) -> Stream {
     let mut pause = Duration::from_millis(5);

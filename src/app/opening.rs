@@ -95,6 +95,7 @@ impl Opening {
         let run = format!("{}-{uid}", self.run);
         let engine = Engine::new(self.engine.clone(), &store.broker_id().await?, &run);
         let engine = if behalf.acts_for_another() { engine.without_logins() } else { engine };
+        engine.remove_veils(&self.places.runtime_dir);
         let (visits, visited) = Visits::new();
         let open_files = self.open_files;
         let needs = Needs { open_files, store: &store, run: &run, run_as: behalf.run_as(), visits };

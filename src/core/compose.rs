@@ -3,7 +3,7 @@
 use std::{io::Read, path::Path, sync::PoisonError};
 
 use super::{
-    Broker,
+    Broker, Places,
     blocking::blocking,
     package::Package,
     stage::{BackendDraft, Copied, MAX_TEXT_BYTES, Staged, absent, make_dir, take, title},
@@ -140,6 +140,7 @@ impl Broker {
         let config = compose.config(&prepass.canonical, directory, &project, &environment).await?;
         let mounts = self.planned_mounts(planned).await?;
         let engine_socket = matches!(mounts, Mounts::Shared { .. }).then(|| self.engine.socket().to_owned());
+        let Places { data_dir, runtime_dir, socket } = self.places.clone();
         let mut plan = compose::plan(
             config.value,
             &Context {
@@ -156,7 +157,7 @@ impl Broker {
                 plugin_image: planned.image.clone(),
                 plugin_services: prepass.plugin_services.clone(),
                 author_order: prepass.services.clone(),
-                forbidden_binds: vec![self.places.data_dir.clone(), self.places.runtime_dir.clone()],
+                forbidden_binds: vec![data_dir, runtime_dir, socket],
             },
         )?;
         plan.warnings.extend(config.warnings);

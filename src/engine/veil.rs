@@ -29,6 +29,8 @@ use crate::{
 
 /// Longest list that is read; a thousand containers have about 2 MiB.
 const MAX_LIST_BYTES: usize = 64 << 20;
+/// So much of a broker's name tells it from others; a socket's path is short.
+const NAME_CHARS: usize = 8;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -49,22 +51,35 @@ impl Engine {
     /// `FILE_FAILED`.
     pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let own = directory.join(format!("veil-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let own = directory.join(format!("{}{}", self.veil_prefix(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let path = place(&own, "engine.sock");
         let failed = |error: io::Error| {
             let shown = path.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("cannot listen on {shown}: {error}")).caused_by(error)
         };
-        match std::fs::remove_dir_all(&own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            // One that a run which was killed left.
-            _ => {}
-        }
         local::make_private_dir(&own).map_err(failed)?;
         let listener = Listener::bind(&path).map_err(failed)?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, self.dockerd.clone(), Arc::new(hidden)));
         Ok(Veil { directory: own, path, _serving: serving })
+    }
+
+    /// Removes what a run of this broker that was killed left in `directory`; other brokers have theirs there too.
+    pub fn remove_veils(&self, directory: &Path) {
+        let prefix = self.veil_prefix();
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix))
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path().display(), "what an update left stays");
+            }
+        }
+    }
+
+    /// What the names of this broker's directories begin with, and those of no other.
+    fn veil_prefix(&self) -> String {
+        let broker: String = self.broker().chars().take(NAME_CHARS).collect();
+        format!("veil-{broker}-")
     }
 }
 
@@ -142,6 +157,21 @@ fn left(list: &[u8], hidden: &[String]) -> serde_json::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn veils_of_two_brokers_in_one_directory_do_not_meet() {
+        let temp = tempfile::tempdir().unwrap();
+        let engine = |broker: &str| Engine::new(Dockerd::at(Path::new("/nonexistent")), broker, "run");
+        let [one, other] =
+            ["a".repeat(32), "b".repeat(32)].map(|name| engine(&name).veil(vec![], temp.path()).unwrap());
+        let name = |veil: &Veil| veil.directory.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(name(&one).starts_with("veil-aaaaaaaa-") && name(&other).starts_with("veil-bbbbbbbb-"));
+        drop(other);
+        let left = temp.path().join("veil-bbbbbbbb-7");
+        std::fs::create_dir(&left).unwrap();
+        engine(&"b".repeat(32)).remove_veils(temp.path());
+        assert!(one.directory.is_dir() && !left.exists());
+    }
 
     #[test]
     fn only_what_is_hidden_is_left_out() {

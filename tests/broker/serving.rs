@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant, SystemTime},
@@ -25,7 +28,8 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Broker, BrokerOptions, Image, health, local, program, reason, shell, stand_in, started, trusting, until, watch,
+    Broker, BrokerOptions, Image, eventually, health, local, program, reason, shell, stand_in, started, trusting,
+    until, watch,
 };
 
 /// Longest time that a thing which comes to pass may take.
@@ -131,6 +135,25 @@ async fn brokers_that_start_at_once_do_not_take_each_others_socket() {
         let _ = broker.kill();
         broker.wait().unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_runtime_directory_is_made_wherever_the_socket_is() {
+    let place = Broker::prepare(BrokerOptions::default());
+    let socket = place.home().join("sockets/x.sock");
+    let mut process = serve(&place, &socket, &place.data_dir()).spawn().unwrap();
+    let mode = |path: &Path| fs::metadata(path).is_ok_and(|found| found.mode() & 0o777 == 0o700);
+    eventually(async || {
+        let answers = Command::new(place.binary()).arg("--socket").arg(&socket).arg("info").output().unwrap();
+        answers.status.success().then_some(())
+    })
+    .await;
+    assert!(mode(&place.runtime_dir()) && mode(socket.parent().unwrap()));
+    terminate(process.id());
+    assert!(process.wait().unwrap().success());
+    fs::set_permissions(place.runtime_dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let told = fails(&mut serve(&place, &socket, &place.data_dir()));
+    assert!(told.contains("can be changed by other users"), "{told}");
 }
 
 #[tokio::test]

@@ -25,12 +25,12 @@ async fn placed(args: &ServeArgs) -> (Checkup, bool) {
             return (Checkup { checks: vec![Check::problem(CONFIGURATION, found, advice)], expected: None }, true);
         }
     };
-    let Config { socket, data_dir, .. } = &config;
+    let Config { socket, data_dir, runtime_dir, .. } = &config;
     let (reached, engine) = tokio::join!(places::socket(socket), engine::checks(&config));
     let mut checks = vec![
         Check::ok(CONFIGURATION, "without mistakes"),
         places::data_dir(data_dir),
-        places::socket_path(socket, reached.is_listening),
+        places::runtime_dir(runtime_dir, socket, reached.is_listening),
         reached.check,
     ];
     checks.extend(stored::checks(&config, reached.is_listening).await);

@@ -24,7 +24,7 @@ const GOOD_FREE: u64 = 1 << 30;
 
 /// The name of what is said of the data directory.
 const DATA: &str = "data directory";
-/// The name of what is said of the directory of the control socket.
+/// The name of what is said of the runtime directory and that of the control socket.
 const RUNTIME: &str = "runtime directory";
 /// The name of what is said of the control socket.
 const SOCKET: &str = "socket";
@@ -49,18 +49,25 @@ pub(super) fn data_dir(path: &Path) -> Check {
     }
 }
 
-/// The directory of the control socket and the length of the socket's path. Where somebody listens the socket is there,
-/// perhaps systemd's, and nothing has to be made.
-pub(super) fn socket_path(socket: &Path, is_listening: bool) -> Check {
-    let directory = socket.parent().unwrap_or(Path::new("/"));
-    match usable(directory, check_directory) {
-        Err(why) if is_listening => Check::ok(RUNTIME, format!("{why}; the socket is there, so it need not be")),
-        Ok(()) => {
+/// The runtime directory, that of the control socket where it is another, and the length of the socket's path. Where
+/// somebody listens the socket is there, perhaps systemd's, and its directory need not be made.
+pub(super) fn runtime_dir(directory: &Path, socket: &Path, is_listening: bool) -> Check {
+    const ADVICE: &str = "name another with --runtime-dir or runtime_dir, or mend this one";
+    let of_socket = socket.parent().unwrap_or(Path::new("/"));
+    let placed = if of_socket == directory { Ok(()) } else { usable(of_socket, check_directory) };
+    match (usable(directory, check_directory), placed) {
+        (Err(why), _) if is_listening => {
+            Check::warning(RUNTIME, format!("{why}; the socket is there, but updates have others in it"), ADVICE)
+        }
+        (Err(why), _) => Check::problem(RUNTIME, why, ADVICE),
+        (Ok(()), Err(why)) if !is_listening => {
+            Check::problem(RUNTIME, why, "name another place with --socket or socket, or mend this one")
+        }
+        (Ok(()), _) => {
             let length = socket.as_os_str().len();
             let path = directory.display();
             Check::ok(RUNTIME, format!("{path}; the socket's path has {length} of {MAX_SOCKET_PATH_BYTES} bytes"))
         }
-        Err(why) => Check::problem(RUNTIME, why, "name another with --runtime-dir or runtime_dir, or mend this one"),
     }
 }
 
@@ -150,6 +157,21 @@ mod tests {
         let check = data_dir(&deep);
         assert_eq!(check.verdict, Verdict::Problem);
         assert!(check.found.contains("is not a directory"), "{check:?}");
+    }
+
+    #[test]
+    fn the_runtime_directory_is_looked_at_wherever_the_socket_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let (directory, socket) = (temp.path().join("run"), temp.path().join("other/x.sock"));
+        assert_eq!(runtime_dir(&directory, &socket, false).verdict, Verdict::Ok);
+        fs::write(temp.path().join("other"), "").unwrap();
+        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Ok);
+        let check = runtime_dir(&directory, &socket, false);
+        assert!(check.verdict == Verdict::Problem && check.found.contains("other"), "{check:?}");
+        fs::write(&directory, "").unwrap();
+        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Warning);
+        let check = runtime_dir(&directory, &socket, false);
+        assert!(check.verdict == Verdict::Problem && check.found.contains("run"), "{check:?}");
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ pub struct Context {
     pub plugin_services: Vec<String>,
     /// The services in the author's order.
     pub author_order: Vec<String>,
-    /// Directories that no grant may bind: data and runtime directory.
+    /// What no grant may bind: data directory, runtime directory and the control socket, which may lie elsewhere.
     pub forbidden_binds: Vec<PathBuf>,
 }
 
