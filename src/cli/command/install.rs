@@ -15,10 +15,13 @@ use crate::{
         progress::Progress,
         source::{Pull, read_source},
         text::parse_span,
-        view::{extension::ExtensionView, progress::ProgressView},
+        view::{extension::ExtensionView, grant::NeedView, progress::ProgressView},
     },
     pb::{self, install_response::Event, update_response},
 };
+
+/// How many lists of missing permissions are gone through, one after the other.
+const MOST_LISTS: usize = 64;
 
 /// Arguments of `install`.
 #[derive(Debug, Args)]
@@ -131,7 +134,8 @@ impl Install {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Tries, and where permission is missing and given, tries again.
+    /// Tries, and where permission is missing and given, tries again: a refusal lists no more than fits into an error, and
+    /// what was accepted may lead to more that is needed.
     async fn with_consent<T>(
         &self,
         console: &mut Console,
@@ -139,14 +143,19 @@ impl Install {
         attempt: impl AsyncFn(&mut Console, &mut Progress, pb::InstallRequest) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut request = self.request()?;
-        match attempt(console, progress, request.clone()).await {
-            Err(failure) if !failure.missing_grants().is_empty() => {
-                progress.set_aside();
-                request.accept_grants.extend(self.consent(console, failure).await?);
-                attempt(console, progress, request).await.map_err(|failure| self.explained(failure))
+        let mut outcome = attempt(console, progress, request.clone()).await;
+        for _ in 0..MOST_LISTS {
+            let is_new = |need: &NeedView| !request.accept_grants.contains(&need.name);
+            match outcome {
+                Err(failure) if failure.missing_grants().iter().any(is_new) => {
+                    progress.set_aside();
+                    request.accept_grants.extend(self.consent(console, failure).await?);
+                    outcome = attempt(console, progress, request.clone()).await;
+                }
+                _ => break,
             }
-            outcome => outcome,
         }
+        outcome.map_err(|failure| self.explained(failure))
     }
 
     fn request(&self) -> Result<pb::InstallRequest, Failure> {

@@ -98,10 +98,26 @@ fn need() -> pb::NeededGrant {
     }
 }
 
-fn grants_required() -> Status {
+/// What is missing next of what such an image needs, of which `org/many` needs more than one error tells, and `org/stuck` what
+/// it never gets.
+fn missing(request: &pb::InstallRequest) -> Option<pb::NeededGrant> {
+    let reference = match request.source.as_ref().and_then(|source| source.source.as_ref()) {
+        Some(pb::source::Source::Image(image)) => image.reference.as_str(),
+        _ => "",
+    };
+    let named = |name: &str| pb::NeededGrant { name: name.into(), ..need() };
+    let needs = match reference {
+        "org/many:1.0" => vec![need(), named("host.exec:helm"), named("host.exec:git")],
+        _ => vec![need()],
+    };
+    let is_held = |need: &pb::NeededGrant| request.trust || request.accept_grants.contains(&need.name);
+    needs.into_iter().find(|need| reference == "org/stuck:1.0" || !is_held(need))
+}
+
+fn grants_required(need: pb::NeededGrant) -> Status {
     let detail = prost_types::Any {
         type_url: "type.googleapis.com/longshore.v1.GrantsRequired".into(),
-        value: pb::GrantsRequired { grants: vec![need()] }.encode_to_vec(),
+        value: pb::GrantsRequired { grants: vec![need] }.encode_to_vec(),
     };
     refused(Code::PermissionDenied, "GRANTS_REQUIRED", "1 grant is needed", Some(detail))
 }
@@ -167,7 +183,7 @@ impl extension::ExtensionService for Services {
     async fn update(&self, request: Request<pb::UpdateRequest>) -> Answer<Self::UpdateStream> {
         let request = request.into_inner();
         if !request.trust && request.accept_grants.is_empty() {
-            return Err(grants_required());
+            return Err(grants_required(need()));
         }
         let extension = Some(pb::Extension { version: "2.0".into(), ..hello() });
         let kept_volumes = vec!["hello_data".into()];
@@ -202,7 +218,7 @@ impl extension::ExtensionService for Services {
 
     async fn install(&self, request: Request<pb::InstallRequest>) -> Answer<Self::InstallStream> {
         let request = request.into_inner();
-        let granted = request.trust || request.accept_grants.iter().any(|name| name == "host.exec:kubectl");
+        let missing = missing(&request);
         self.0.installs.lock().unwrap().push(request);
         let step = |phase: pb::InstallPhase, item: &str| pb::InstallResponse {
             event: Some(install_response::Event::Progress(pb::Progress {
@@ -213,10 +229,10 @@ impl extension::ExtensionService for Services {
         };
         let last = pb::InstallResponse { event: Some(install_response::Event::Installed(hello())) };
         let (reading, starting) = (pb::InstallPhase::Reading, pb::InstallPhase::Starting);
-        if granted {
+        let Some(need) = missing else {
             return items(vec![step(reading, ""), step(starting, "hello"), step(starting, "hello"), last]);
-        }
-        let refusal = tokio_stream::iter([Ok(step(reading, "")), Err(grants_required())]);
+        };
+        let refusal = tokio_stream::iter([Ok(step(reading, "")), Err(grants_required(need))]);
         Ok(Response::new(Box::pin(refusal)))
     }
 
@@ -341,7 +357,7 @@ impl exec::ExecService for Services {
         require_installed(&start.extension)?;
         let program = start.argv.first().map(String::as_str).unwrap_or_default();
         if program == "ungranted" {
-            return Err(grants_required());
+            return Err(grants_required(need()));
         }
         let events = told_by(program);
         let seen = self.0.clone();

@@ -75,6 +75,18 @@ async fn yes_accepts_what_is_listed_and_shows_it() {
 }
 
 #[tokio::test]
+async fn more_that_is_missing_is_asked_for_until_nothing_new_comes() {
+    let fake = Fake::start();
+    let outcome = run(&fake, &["install", "org/many:1.0", "--yes"]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let accepted = std::mem::take(&mut *fake.seen.installs.lock().unwrap()).pop().unwrap().accept_grants;
+    assert_eq!(accepted, ["host.exec:kubectl", "host.exec:helm", "host.exec:git"]);
+    let outcome = run(&fake, &["install", "org/stuck:1.0", "--yes"]).await;
+    assert!(outcome.code == 1 && outcome.err.contains("permission is needed"), "{}", outcome.err);
+    assert_eq!(fake.seen.installs.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn validate_prints_findings_and_fails() {
     let fake = Fake::start();
     let outcome = run_with(&fake, &["validate", "-"], b"{]", Terminals::default()).await;
