@@ -88,11 +88,11 @@ reasons! {
     GrantInvalid = "GRANT_INVALID" => Invalid;
     /// No extension of that id is installed.
     ExtensionNotFound = "EXTENSION_NOT_FOUND" => NotFound;
-    /// An extension of that id is installed from another image.
+    /// An extension of that id is installed from another image or under another reference, or from a directory without an image.
     ExtensionInstalled = "EXTENSION_INSTALLED" => Exists;
     /// Another call is changing that extension.
     ExtensionBusy = "EXTENSION_BUSY" => Busy;
-    /// The extension lacks grants that this needs; the detail lists them.
+    /// The extension lacks grants that this needs; the detail lists them, as many as fit into 2.5 KiB.
     GrantsRequired = "GRANTS_REQUIRED" => Denied;
     /// A grant that reaches beyond the user, or an archive, which in system mode only root may accept, or whoever is trusted to.
     GrantReserved = "GRANT_RESERVED" => Denied;
@@ -201,7 +201,7 @@ reasons! {
     SessionEnded = "SESSION_ENDED" => Unavailable;
     /// The broker is shutting down.
     ShuttingDown = "SHUTTING_DOWN" => Unavailable;
-    /// Descriptors or memory ran short; accepted work goes on.
+    /// Descriptors or memory ran short, and accepted work goes on; or a backend registers more endpoints than it may (`subject` is `endpoints`).
     LimitReached = "LIMIT_REACHED" => Exhausted;
     /// The configuration is wrong.
     ConfigInvalid = "CONFIG_INVALID" => Invalid;

@@ -74,7 +74,7 @@ impl Now {
         all.counter("longshore_backend_sent", "Sent to backends, framing included", bytes.clone(), *sent_bytes)?;
         let help = "Received from backends, framing included";
         all.counter("longshore_backend_received", help, bytes, *received_bytes)?;
-        let help = "Connections to backends that wait for the next call, or carry gRPC calls";
+        let help = "Connections to backends that wait for the next call, or carry calls over HTTP/2";
         all.gauge("longshore_backend_connections", help, *pooled)?;
         all.gauge("longshore_held_bytes", "Bytes of answers that are held whole", held_bytes.0)?;
         all.gauge("longshore_held_limit_bytes", "How many bytes may be held whole", held_bytes.1)?;
