@@ -180,6 +180,7 @@ fn the_debian_package_installs_what_it_names_and_goes_again() {
         let mode = fs::metadata(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}")).permissions().mode();
         assert_eq!(mode & 0o7777, 0o644, "{file}");
     }
+    has_what_its_readme_leads_to(&root.join("usr/share/doc/longshore"));
     // The configuration that it brings is one that is taken.
     let doctor = Command::new(&installed)
         .args(["doctor", "--json", "--config"])
@@ -196,6 +197,17 @@ fn the_debian_package_installs_what_it_names_and_goes_again() {
     assert_eq!(fs::read_to_string(root.join("etc/longshore/config.toml")).unwrap(), "# mine\n");
     dpkg(&["--purge", "longshore"]);
     assert!(!root.join("etc/longshore").exists());
+}
+
+/// Of what is text for people.
+fn has_what_its_readme_leads_to(directory: &Path) {
+    let readme = fs::read_to_string(directory.join("README.md")).unwrap();
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let texts: Vec<&str> = links.filter(|link| link.starts_with("docs/") || link.starts_with("deploy/")).collect();
+    assert!(texts.contains(&"docs/operations.md"), "{texts:?}");
+    for text in texts {
+        assert!(directory.join(text).is_file(), "{text}");
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Shipped {
     fn compose(&self) -> Command {
         let mut compose = self.docker();
         compose.arg("compose").arg("--file").arg(own("deploy/container/compose.yaml"));
-        compose.args(["--project-name", &self.project]).env("LONGSHORE_IMAGE", &self.image);
+        compose.args(["--project-name", &self.project]).env("BROKER_IMAGE", &self.image);
         compose.env("LONGSHORE_DATA_DIR", self.path("data")).env("LONGSHORE_RUNTIME_DIR", self.path("run"));
         compose
     }
