@@ -3,9 +3,9 @@
 
     register.py PROTO_DIR SOCKET
 
-PROTO_DIR holds Longshore's protos; SOCKET is where it takes calls. It registers where $LONGSHORE_SOCKET says: in an
-extension's container that is set; on the host, where it stands in for the containers, take `registration_socket` from
-`longshore inspect --json EXTENSION`.
+PROTO_DIR holds Longshore's protos; SOCKET is where it takes calls, in a container a path in /run/guest-services. It
+registers where $LONGSHORE_SOCKET says: in an extension's container that is set; on the host, where it stands in for the
+containers, take `registration_socket` from `longshore inspect --json EXTENSION`.
 """
 
 import http.server
@@ -46,8 +46,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def register(socket, instance):
     """Holds one lease, and prints what is told, until it is lost."""
     said = queue.Queue()
-    # In a container it would be a name in /run/guest-services.
-    endpoint = messages.Endpoint(name="api", protocol="ENDPOINT_PROTOCOL_HTTP1", socket=socket)
+    # In a container it is told by its name there, on the host by its path.
+    directory, name = os.path.split(os.path.abspath(socket))
+    told_as = name if directory == "/run/guest-services" else os.path.abspath(socket)
+    endpoint = messages.Endpoint(name="api", protocol="ENDPOINT_PROTOCOL_HTTP1", socket=told_as)
     hello = messages.Hello(instance=instance, software="register.py", endpoints=[endpoint])
     said.put(messages.RegisterRequest(hello=hello))
     place = os.environ.get("LONGSHORE_SOCKET", "/run/longshore/longshore.sock")
@@ -55,6 +57,20 @@ def register(socket, instance):
         # The requests have no end: the lease ends with the stream.
         for told in services.RegistrationServiceStub(channel).Register(iter(said.get, None)):
             print(told.WhichOneof("part"), flush=True)
+
+
+def is_final(error):
+    """Whether coming back is of no use: this is refused or wrong, what is removed, or a newer instance has come."""
+    if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+        # Its reason is in the details; other reasons pass.
+        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+        return b"REGISTRATION_SUPERSEDED" in details or b"VERSION_UNSUPPORTED" in details
+    return error.code() in (
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.NOT_FOUND,
+    )
 
 
 def main():
@@ -70,8 +86,7 @@ def main():
             register(socket, instance)
         except grpc.RpcError as error:
             print(error.code().name, error.details(), file=sys.stderr, flush=True)
-            # A newer instance has come, or this is not ours: coming back is of no use.
-            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED):
+            if is_final(error):
                 sys.exit(1)
         pause = 0.1 if time.monotonic() - begun > 10 else min(pause * 2, 10)
         time.sleep(pause)

@@ -1,4 +1,5 @@
-// What a front end needs of the broker, as promises: lists, views with their session, calls, programs, events.
+// What a front end needs of the broker, as promises: lists, installs, views with their session, calls, programs, events.
+const fs = require('node:fs');
 const path = require('node:path');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
@@ -10,33 +11,38 @@ const files = ['backend', 'event', 'exec', 'extension', 'session'].map((name) =>
 const options = { includeDirs: [protos], longs: Number, enums: String, oneofs: true, defaults: true };
 const { v1 } = grpc.loadPackageDefinition(loader.loadSync(files, options)).longshore;
 
-/** Where `longshore serve` of the same user listens, unless told otherwise. */
+/** Where `longshore serve` of the same user listens, else that of the machine. $LONGSHORE_SOCKET names another. */
 function usualSocket() {
   if (process.env.LONGSHORE_SOCKET) return process.env.LONGSHORE_SOCKET;
   const usual = process.getuid() === 0 ? '/run' : `/run/user/${process.getuid()}`;
-  return path.join(process.env.XDG_RUNTIME_DIR ?? usual, 'longshore/longshore.sock');
+  const own = path.join(process.env.XDG_RUNTIME_DIR ?? usual, 'longshore/longshore.sock');
+  return fs.existsSync(own) ? own : '/run/longshore/longshore.sock';
 }
 
-// How a status carries its details: google.rpc.Status with a google.rpc.ErrorInfo in it.
+// How a status carries its details: google.rpc.Status with a google.rpc.ErrorInfo in it, and what else there is to tell.
 const rpc = protobuf.parse(`syntax = "proto3";
   message Any { string type_url = 1; bytes value = 2; }
   message Status { int32 code = 1; string message = 2; repeated Any details = 3; }
-  message ErrorInfo { string reason = 1; string domain = 2; map<string, string> metadata = 3; }`, { keepCase: true }).root;
+  message ErrorInfo { string reason = 1; string domain = 2; map<string, string> metadata = 3; }
+  message NeededGrant { string name = 1; string summary = 2; string origin = 3; bool held = 4; }
+  message GrantsRequired { repeated NeededGrant grants = 1; }`, { keepCase: true }).root;
 
-function errorInfo(bytes) {
+/** The detail of that type, such as `google.rpc.ErrorInfo`; undefined where there is none. */
+function detail(bytes, type) {
   const { details } = rpc.lookupType('Status').decode(bytes);
-  const info = details.find((detail) => detail.type_url.endsWith('/google.rpc.ErrorInfo'));
-  return info && rpc.lookupType('ErrorInfo').decode(info.value);
+  const found = details.find(({ type_url: url }) => url.endsWith(`/${type}`));
+  return found && rpc.lookupType(type.split('.').at(-1)).decode(found.value);
 }
 
-/** A failed call in a form to act upon: reason, subject, whether and when to retry. */
+/** A failed call in a form to act upon: reason, subject, whether to retry, which grants are missing. */
 function failure(error) {
   const told = (name) => error.metadata?.get(name)[0];
   const bytes = told('grpc-status-details-bin');
-  const { reason, metadata } = (bytes && errorInfo(bytes)) ?? {};
+  const { reason, metadata } = (bytes && detail(bytes, 'google.rpc.ErrorInfo')) ?? {};
   return Object.assign(new Error(error.details || error.message), {
     code: grpc.status[error.code],
     reason,
+    missing: (bytes && detail(bytes, 'longshore.v1.GrantsRequired')?.grants) ?? [],
     subject: metadata?.subject,
     retry: metadata?.retry === 'true',
     callId: told('longshore-call-id'),
@@ -65,6 +71,23 @@ class Broker {
       page = answer.next_page_token;
       if (!page) return { extensions: all, watchToken };
     }
+  }
+
+  /** What an image is, what it would be granted and what is wrong with it. Nothing of it runs, nothing is installed. */
+  inspect(reference) {
+    return call(this.extensions, 'Inspect', { source: { image: { reference } } });
+  }
+
+  /** Installs an image. `accept` are the names of the grants that the user was shown and gave; `heard` is told how far it is. */
+  install(reference, accept, heard = () => {}) {
+    return new Promise((resolve, reject) => {
+      const install = this.extensions.Install({ source: { image: { reference } }, accept_grants: accept });
+      install.on('data', (told) => {
+        if (told.event === 'progress') heard(told.progress);
+        if (told.event === 'installed') resolve(told.installed);
+      });
+      install.on('error', (error) => reject(failure(error)));
+    });
   }
 
   /** Tells `heard` what happens to extensions from that place on. Ends with `close()`, or with an error. */

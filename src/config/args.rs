@@ -17,7 +17,8 @@ pub struct PlaceArgs {
     pub engine: Option<String>,
 
     /// Directory with ca.pem, cert.pem and key.pem for a tcp:// engine behind TLS [default:
-    /// with $DOCKER_HOST and $DOCKER_TLS_VERIFY, $DOCKER_CERT_PATH]
+    /// with $DOCKER_HOST and $DOCKER_TLS_VERIFY, $DOCKER_CERT_PATH, else $DOCKER_CONFIG or
+    /// ~/.docker]
     #[arg(long, value_name = "DIR")]
     pub engine_tls_dir: Option<PathBuf>,
 
@@ -38,8 +39,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// Directory for the control socket [default: longshore in $XDG_RUNTIME_DIR; without it
-    /// /run/longshore for root, else /run/user/UID/longshore or longshore-UID in /tmp]
+    /// Directory for the control socket and those of updates [default: longshore in
+    /// $XDG_RUNTIME_DIR; without it /run/longshore for root, else /run/user/UID/longshore or
+    /// longshore-UID in /tmp]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
@@ -73,7 +75,8 @@ pub struct ServeArgs {
     #[arg(long)]
     pub system: bool,
 
-    /// Run no programs of extensions on this machine, whatever was granted; in their containers they run as ever
+    /// Run no programs of extensions on this machine, whatever was granted, but the docker command
+    /// line of those that hold engine.full; in their containers they run as ever
     #[arg(long)]
     pub no_host_programs: bool,
 }
@@ -97,7 +100,7 @@ pub struct DoctorArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
 
-    /// Directory for the control socket [default: as for `serve`]
+    /// Directory for the control socket and those of updates [default: as for `serve`]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 

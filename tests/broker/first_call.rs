@@ -125,6 +125,34 @@ async fn the_front_end_in_node_works() {
 }
 
 #[tokio::test]
+async fn an_install_in_node_asks_for_what_is_needed() {
+    let image = hello_extension().build().await;
+    let broker = Broker::start().await;
+    for (answer, code) in [("n\n", 1), ("y\n", 0)] {
+        let mut node = Command::new("node");
+        node.arg("examples/node-frontend/install.js").arg(&image.reference).current_dir(env!("CARGO_MANIFEST_DIR"));
+        node.env("NODE_PATH", clients().join("node_modules")).env("LONGSHORE_SOCKET", broker.socket());
+        let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        node.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = node.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains("    host.exec:hello.sh, asked for in /host/binaries/0/linux/0/path\n"), "{shown}");
+        assert_eq!(shown.contains(&format!("installed {} 1: ready\n", image.id)), code == 0, "{shown}");
+        assert_eq!(broker.extension(&image.id).await.is_ok(), code == 0);
+    }
+    // Without consent it is told what is missing, in a form that a front end reads.
+    broker.uninstall(&image.id, true).await.unwrap();
+    let script = "new (require('./examples/node-frontend/broker').Broker)().install(process.argv[1], [])\
+                  .catch(({ reason, missing }) => { console.log(reason, missing[0].name); process.exit(); })";
+    let mut node = Command::new("node");
+    node.args(["-e", script, &image.reference]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output =
+        node.env("NODE_PATH", clients().join("node_modules")).env("LONGSHORE_SOCKET", broker.socket()).output();
+    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "GRANTS_REQUIRED host.exec:hello.sh\n");
+}
+
+#[tokio::test]
 async fn the_front_end_in_rust_works() {
     let stage = Stage::install(hello_extension(), BrokerOptions::default()).await;
     let mut cargo = Command::new(env!("CARGO"));

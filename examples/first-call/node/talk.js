@@ -1,9 +1,12 @@
 // Usage, in the checkout: node examples/first-call/node/talk.js [EXTENSION]
+const { existsSync } = require('node:fs');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
 
 const extension = process.argv[2] ?? 'longshore/hello-extension';
-const socket = process.env.LONGSHORE_SOCKET ?? `${process.env.XDG_RUNTIME_DIR ?? '/run'}/longshore/longshore.sock`;
+// Where this user's broker listens, else the machine's. $LONGSHORE_SOCKET names another.
+const own = `${process.env.XDG_RUNTIME_DIR ?? '/run'}/longshore/longshore.sock`;
+const socket = process.env.LONGSHORE_SOCKET ?? (existsSync(own) ? own : '/run/longshore/longshore.sock');
 const files = loader.loadSync('longshore/v1/exec.proto', { includeDirs: ['proto'] });
 const { v1 } = grpc.loadPackageDefinition(files).longshore;
 const programs = new v1.ExecService(`unix:${socket}`, grpc.credentials.createInsecure());

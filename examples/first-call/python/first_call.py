@@ -9,8 +9,10 @@ backend, backend_services = grpc.protos_and_services("longshore/v1/backend.proto
 exec_, exec_services = grpc.protos_and_services("longshore/v1/exec.proto")
 
 extension = sys.argv[1] if len(sys.argv) > 1 else "longshore/hello-extension"
-runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
-socket = os.environ.get("LONGSHORE_SOCKET", f"{runtime}/longshore/longshore.sock")
+# Where this user's broker listens, else the machine's. $LONGSHORE_SOCKET names another.
+own = os.environ.get("XDG_RUNTIME_DIR", "/run") + "/longshore/longshore.sock"
+usual = own if os.path.exists(own) else "/run/longshore/longshore.sock"
+socket = os.environ.get("LONGSHORE_SOCKET", usual)
 
 with grpc.insecure_channel(f"unix:{socket}") as channel:
     # An HTTP request to the extension's backend. Any status is an answer; an RpcError says why there is none.
