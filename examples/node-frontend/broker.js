@@ -8,7 +8,7 @@ const protobuf = require('protobufjs');
 // In an application that is shipped, the files of proto/ are shipped with it.
 const protos = path.join(__dirname, '../../proto');
 const files = ['backend', 'event', 'exec', 'extension', 'session'].map((name) => `longshore/v1/${name}.proto`);
-const options = { includeDirs: [protos], longs: Number, enums: String, oneofs: true, defaults: true };
+const options = { keepCase: true, includeDirs: [protos], longs: Number, enums: String, oneofs: true, defaults: true };
 const { v1 } = grpc.loadPackageDefinition(loader.loadSync(files, options)).longshore;
 
 /** Where `longshore serve` of the same user listens, else that of the machine. $LONGSHORE_SOCKET names another. */

@@ -141,15 +141,19 @@ async fn an_install_in_node_asks_for_what_is_needed() {
         assert_eq!(shown.contains(&format!("installed {} 1: ready\n", image.id)), code == 0, "{shown}");
         assert_eq!(broker.extension(&image.id).await.is_ok(), code == 0);
     }
-    // Without consent it is told what is missing, in a form that a front end reads.
+    // Without consent it is told what is missing, in a form that a front end reads. A list says where it is at.
     broker.uninstall(&image.id, true).await.unwrap();
-    let script = "new (require('./examples/node-frontend/broker').Broker)().install(process.argv[1], [])\
-                  .catch(({ reason, missing }) => { console.log(reason, missing[0].name); process.exit(); })";
+    let script = "(async () => {
+        const broker = new (require('./examples/node-frontend/broker').Broker)();
+        console.log((await broker.list()).watchToken?.length > 0);
+        await broker.install(process.argv[1], []).catch(({ reason, missing }) => console.log(reason, missing[0].name));
+        process.exit();
+    })()";
     let mut node = Command::new("node");
     node.args(["-e", script, &image.reference]).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output =
         node.env("NODE_PATH", clients().join("node_modules")).env("LONGSHORE_SOCKET", broker.socket()).output();
-    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "GRANTS_REQUIRED host.exec:hello.sh\n");
+    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "true\nGRANTS_REQUIRED host.exec:hello.sh\n");
 }
 
 #[tokio::test]
