@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::ContainerDetails,
-    exec::{self, DialErrorKind, InContainer},
+    exec::{ConnectError, ConnectReason, InContainer},
     files::guest::{DialError, GuestDir},
     local::{self, Stream},
     model::{
@@ -216,18 +216,18 @@ impl Broker {
                     Ok(stream) => return Ok(stream),
                     Err(error) => failure = Some(error),
                 }
-                if failure.as_ref().is_none_or(|failure| failure.kind != DialErrorKind::Gone) {
+                if !failure.as_ref().is_some_and(ConnectError::is_gone) {
                     break;
                 }
             }
-            if failure.as_ref().is_none_or(|failure| failure.kind != DialErrorKind::Denied) {
+            if failure.as_ref().is_none_or(|failure| failure.why != Some(ConnectReason::Denied)) {
                 break;
             }
         }
         let Some(failure) = failure else { return Err(Error::bug("no user was tried in a container")) };
-        Err(match failure.kind {
-            DialErrorKind::Missing => self.why_silent(installed, backend, socket, DialError::Missing).await,
-            DialErrorKind::Refused => self.why_silent(installed, backend, socket, DialError::Refused).await,
+        Err(match failure.why {
+            Some(ConnectReason::Missing) => self.why_silent(installed, backend, socket, DialError::Missing).await,
+            Some(ConnectReason::Refused) => self.why_silent(installed, backend, socket, DialError::Refused).await,
             _ => from_within(&installed.id, socket, &failure),
         })
     }
@@ -340,18 +340,18 @@ fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
 }
 
 /// The same, told by the shim that tried as root of the container.
-fn from_within(id: &ExtensionId, socket: &str, failure: &exec::DialError) -> Error {
-    match failure.kind {
-        DialErrorKind::Busy => told(id, socket, &DialError::Busy),
-        DialErrorKind::NotASocket => {
+fn from_within(id: &ExtensionId, socket: &str, failure: &ConnectError) -> Error {
+    match failure.why {
+        Some(ConnectReason::Busy) => told(id, socket, &DialError::Busy),
+        Some(ConnectReason::NotASocket) => {
             let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
             Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
         }
-        DialErrorKind::Gone => {
+        None => {
             let message = format!("the container of {id} went away: {failure}");
             Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
         }
-        _ => told(id, socket, &DialError::Other(io::Error::other(failure.message.clone()))),
+        Some(_) => told(id, socket, &DialError::Other(io::Error::other(failure.message.clone()))),
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Frames {
 
 /// What a program writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub enum OutputStream {
     /// Standard output, or the terminal.
     Stdout,
     /// Standard error.
@@ -50,7 +50,7 @@ impl fmt::Display for Torn {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Of(Output),
+    Of(OutputStream),
     /// An error of the engine's own.
     Told,
 }
@@ -71,18 +71,18 @@ impl Frames {
     /// # Errors
     ///
     /// Where the stream cannot be read on.
-    pub fn piece(&mut self) -> Result<Option<(Output, Bytes)>, Torn> {
+    pub fn piece(&mut self) -> Result<Option<(OutputStream, Bytes)>, Torn> {
         if self.is_raw {
             let length = self.buffer.len().min(MAX_PIECE_BYTES);
-            return Ok((length > 0).then(|| (Output::Stdout, self.buffer.split_to(length).freeze())));
+            return Ok((length > 0).then(|| (OutputStream::Stdout, self.buffer.split_to(length).freeze())));
         }
         loop {
             let Some((kind, left)) = self.open.take() else {
                 let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
                 let kind = match header[0] {
                     // Some engines call what they say themselves the input's.
-                    0 | 1 => Kind::Of(Output::Stdout),
-                    2 => Kind::Of(Output::Stderr),
+                    0 | 1 => Kind::Of(OutputStream::Stdout),
+                    2 => Kind::Of(OutputStream::Stderr),
                     3 => Kind::Told,
                     unknown => return Err(Torn::Unknown(unknown)),
                 };
@@ -155,8 +155,8 @@ mod tests {
     fn read<'a>(
         frames: &mut Frames,
         pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Vec<(Output, Vec<u8>)>, Torn> {
-        let mut all: Vec<(Output, Vec<u8>)> = Vec::new();
+    ) -> Result<Vec<(OutputStream, Vec<u8>)>, Torn> {
+        let mut all: Vec<(OutputStream, Vec<u8>)> = Vec::new();
         for piece in pieces {
             frames.buffer().extend_from_slice(piece);
             while let Some((output, data)) = frames.piece()? {
@@ -166,7 +166,7 @@ mod tests {
         Ok(all)
     }
 
-    fn push(all: &mut Vec<(Output, Vec<u8>)>, output: Output, data: &[u8]) {
+    fn push(all: &mut Vec<(OutputStream, Vec<u8>)>, output: OutputStream, data: &[u8]) {
         match all.last_mut() {
             Some((last, all)) if *last == output => all.extend_from_slice(data),
             _ => all.push((output, data.to_vec())),
@@ -182,7 +182,7 @@ mod tests {
             let stream: Vec<u8> = texts.iter().flat_map(|(kind, data)| frame(*kind, data)).collect();
             let mut expected = Vec::new();
             for (kind, data) in texts.iter().filter(|(_, data)| !data.is_empty()) {
-                push(&mut expected, if *kind == 2 { Output::Stderr } else { Output::Stdout }, data);
+                push(&mut expected, if *kind == 2 { OutputStream::Stderr } else { OutputStream::Stdout }, data);
             }
             prop_assert_eq!(read(&mut Frames::new(false), stream.chunks(size)), Ok(expected));
         }
@@ -190,7 +190,7 @@ mod tests {
         #[test]
         fn a_terminal_is_never_taken_for_frames(bytes in prop::collection::vec(0..4_u8, 1..40)) {
             let found = read(&mut Frames::new(true), [&bytes[..]]);
-            prop_assert_eq!(found, Ok(vec![(Output::Stdout, bytes)]));
+            prop_assert_eq!(found, Ok(vec![(OutputStream::Stdout, bytes)]));
         }
 
         #[test]

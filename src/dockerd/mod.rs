@@ -22,7 +22,7 @@ use std::{
 
 pub use connection::Connection;
 pub use failure::{Failure, Refusal};
-pub use frames::{Frames, Output, Torn};
+pub use frames::{Frames, OutputStream, Torn};
 pub use kept::Kept;
 pub use trouble::Trouble;
 

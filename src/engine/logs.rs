@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::Engine;
 use crate::{
-    dockerd::{Dockerd, Frames, Output},
+    dockerd::{Dockerd, Frames, OutputStream},
     model::error::{Error, Reason, Result},
 };
 
@@ -79,7 +79,7 @@ impl Reader {
             let piece = self.frames.piece();
             let piece = piece.map_err(|torn| Error::new(Reason::EngineRefused, &self.id, torn.to_string()))?;
             if let Some((output, data)) = piece {
-                return Ok(Some(LogChunk { stderr: output == Output::Stderr, data }));
+                return Ok(Some(LogChunk { stderr: output == OutputStream::Stderr, data }));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.frames.buffer().extend_from_slice(&frame.into_data().unwrap_or_default()),

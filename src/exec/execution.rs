@@ -78,7 +78,7 @@ pub struct ExecView {
 
 /// Who keeps the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum KeptBy {
     /// A shim on this machine.
     Host,
     /// A shim in a container, which counts processes by itself.
@@ -101,7 +101,7 @@ pub(super) enum KeeperState {
 /// What an exec is made of.
 pub(super) struct Parts {
     pub(super) info: ExecInfo,
-    pub(super) place: Place,
+    pub(super) kept_by: KeptBy,
     pub(super) channel: Channel,
     pub(super) input: Option<Input>,
     pub(super) terminal: Option<Terminal>,
@@ -113,7 +113,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub(super) struct Execution {
     pub(super) info: ExecInfo,
-    place: Place,
+    kept_by: KeptBy,
     channel: Channel,
     pub(super) input: Option<Input>,
     squeeze: Option<Arc<Squeeze>>,
@@ -157,7 +157,7 @@ pub(super) struct Facts {
 
 impl Execution {
     pub(super) fn new(parts: Parts, living: &Arc<Living>) -> Self {
-        let Parts { info, place, channel, input, terminal, squeeze, grace } = parts;
+        let Parts { info, kept_by, channel, input, terminal, squeeze, grace } = parts;
         let heard = Heard {
             inbox: Inbox::new(MAX_ANSWER_BYTES),
             keeper: KeeperState::Present,
@@ -172,7 +172,7 @@ impl Execution {
         };
         Execution {
             info,
-            place,
+            kept_by,
             channel,
             input,
             squeeze,
@@ -229,9 +229,9 @@ impl Execution {
             (Message::Started { pid, pidfd, terminal }, false, false) => {
                 let outer = if terminal { fds.pop() } else { None };
                 let handle = if pidfd { fds.pop() } else { None };
-                let pid = match self.place {
-                    Place::Host => Some(i64::from(pid)),
-                    Place::Container | Place::Engine => handle.and_then(pid_here),
+                let pid = match self.kept_by {
+                    KeptBy::Host => Some(i64::from(pid)),
+                    KeptBy::Container | KeptBy::Engine => handle.and_then(pid_here),
                 };
                 heard.pid = Some(pid.unwrap_or_default());
                 if let Err(error) = heard.note_terminal(outer) {
@@ -253,7 +253,7 @@ impl Execution {
                 heard.ended = Some(ended);
                 if ended.survivors == 0 && has_exited {
                     heard.keeper = KeeperState::Finished;
-                } else if self.place == Place::Engine {
+                } else if self.kept_by == KeptBy::Engine {
                     self.note_vanished(heard, "only the engine runs it, which cannot end it");
                 } else {
                     let (id, owner, count) = (&self.info.id, &self.info.owner, ended.survivors);
@@ -272,7 +272,7 @@ impl Execution {
     fn note_vanished(&self, heard: &mut Heard, why: &str) {
         heard.keeper = KeeperState::Vanished;
         self.channel.kill();
-        let place = if self.place == Place::Container { "the container stopped, or " } else { "" };
+        let place = if self.kept_by == KeptBy::Container { "the container stopped, or " } else { "" };
         heard.is_end_unknown = heard.exit.is_none();
         heard.note_exit(Outcome::Unknown { message: format!("{place}{why}") }, false);
     }
@@ -286,13 +286,13 @@ impl Execution {
     pub(super) fn termination(&self) -> Option<Termination> {
         let heard = self.lock();
         let cause = heard.cause?;
-        let containment = match (self.place, heard.ended) {
-            (Place::Engine, _) => Containment::Engine,
+        let containment = match (self.kept_by, heard.ended) {
+            (KeptBy::Engine, _) => Containment::Engine,
             (_, Some(ended)) if ended.caged => CAGE,
             _ if heard.is_squeezed => Containment::PidsLimit,
             _ => Containment::Walk,
         };
-        let is_known = self.place != Place::Engine;
+        let is_known = self.kept_by != KeptBy::Engine;
         let ended = heard.ended.filter(|_| is_known);
         // It ended by itself before it heard that it should.
         let by_itself = ended.is_none() && is_known && heard.keeper == KeeperState::Finished;

@@ -19,6 +19,7 @@ use super::{
     engine_only,
     ids::ExecIds,
     in_container::{InContainer, Reach},
+    limit::limit,
     link::{Destination, Link},
     living::{ExecFilter, Left, Living},
     orphans,
@@ -139,8 +140,7 @@ impl Hub {
         if let Some(link) = host.link.as_ref().filter(|link| link.is_alive()) {
             return Ok(link.clone());
         }
-        let (near, far) = socket::pair()
-            .map_err(|error| Error::new(Reason::LimitReached, "", format!("descriptors ran short: {error}")))?;
+        let (near, far) = socket::pair().map_err(limit)?;
         let child = self.spawn_host(far).map_err(|error| {
             Error::new(Reason::ShimUnavailable, "host", format!("the shim cannot be started: {error}")).caused_by(error)
         })?;

@@ -17,8 +17,8 @@ use rustix::{
 use tokio::net::UnixStream;
 
 use super::{
-    dial::{DialError, DialErrorKind},
-    execution::{Execution, Parts, Place},
+    connect::{ConnectError, ConnectReason},
+    execution::{Execution, KeptBy, Parts},
     ids::ExecIds,
     limit::limit,
     living::Living,
@@ -34,7 +34,7 @@ use crate::{
         caller::Channel,
         resident,
         socket::{self, Inbox},
-        wire::{ConnectReason, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start, StartReason},
+        wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start, StartReason},
     },
 };
 
@@ -105,15 +105,15 @@ impl Link {
     /// `ARGV_INVALID`, `REQUEST_INVALID`; `LIMIT_REACHED` where no pipes can be made; `SHIM_UNAVAILABLE` where the shim
     /// went meanwhile, and nothing was started.
     pub async fn run(&self, program: &Program) -> Result<Run> {
-        let (place, container, squeeze, carried) = match &self.destination {
-            Destination::Host => (Place::Host, None, None, false),
+        let (kept_by, container, squeeze, carried) = match &self.destination {
+            Destination::Host => (KeptBy::Host, None, None, false),
             Destination::Container { id, squeeze, carried } => {
                 squeeze.free().await;
-                (Place::Container, Some(id.clone()), Some(squeeze.clone()), *carried)
+                (KeptBy::Container, Some(id.clone()), Some(squeeze.clone()), *carried)
             }
         };
         // A process of another kernel has no handle here.
-        let start = program.to_start(place == Place::Container && !carried)?;
+        let start = program.to_start(kept_by == KeptBy::Container && !carried)?;
         let frame = Message::Run(Start { carried: carried && program.tty.is_some(), ..start }).to_frame();
         let id = self.ids.next();
         if frame.len() > MAX_REQUEST_BYTES {
@@ -134,20 +134,20 @@ impl Link {
             }
         };
         let info = program.info(id, container, false);
-        let parts = Parts { info, place, channel, input, terminal, squeeze, grace: program.grace };
+        let parts = Parts { info, kept_by, channel, input, terminal, squeeze, grace: program.grace };
         Ok(Run::begin(Arc::new(Execution::new(parts, &self.living)), &self.living, outputs, program))
     }
 
     /// Connects, as the shim's user, to the socket `name` below `dir`, without following a link.
-    pub async fn connect(&self, dir: &str, name: &str) -> Result<UnixStream, DialError> {
+    pub async fn connect(&self, dir: &str, name: &str) -> Result<UnixStream, ConnectError> {
         let request = Message::Connect { dir: dir.to_owned(), name: name.to_owned() };
         match self.ask(&request).await.map_err(gone)? {
-            (Message::Connected, fds) => fds.into_iter().next().and_then(as_stream).ok_or_else(|| DialError {
-                kind: DialErrorKind::NotASocket,
+            (Message::Connected, fds) => fds.into_iter().next().and_then(as_stream).ok_or_else(|| ConnectError {
+                why: Some(ConnectReason::NotASocket),
                 message: "the shim passed something that is no connected stream socket".to_owned(),
             }),
-            (Message::ConnectFailed { why, message }, _) => Err(DialError { kind: why.into(), message }),
-            (Message::Failed(message), _) => Err(DialError { kind: DialErrorKind::Other, message }),
+            (Message::ConnectFailed { why, message }, _) => Err(ConnectError { why: Some(why), message }),
+            (Message::Failed(message), _) => Err(ConnectError::other(message)),
             (other, _) => Err(gone(Error::bug(format!("a shim answered {other:?} to a connect")))),
         }
     }
@@ -203,22 +203,9 @@ impl Link {
     }
 }
 
-impl From<ConnectReason> for DialErrorKind {
-    fn from(why: ConnectReason) -> Self {
-        match why {
-            ConnectReason::Missing => DialErrorKind::Missing,
-            ConnectReason::Refused => DialErrorKind::Refused,
-            ConnectReason::Denied => DialErrorKind::Denied,
-            ConnectReason::NotASocket => DialErrorKind::NotASocket,
-            ConnectReason::Busy => DialErrorKind::Busy,
-            ConnectReason::Other => DialErrorKind::Other,
-        }
-    }
-}
-
-fn gone(error: Error) -> DialError {
-    let kind = if error.reason() == Reason::ShimUnavailable { DialErrorKind::Gone } else { DialErrorKind::Other };
-    DialError { kind, message: error.to_string() }
+fn gone(error: Error) -> ConnectError {
+    let why = (error.reason() != Reason::ShimUnavailable).then_some(ConnectReason::Other);
+    ConnectError { why, message: error.to_string() }
 }
 
 /// What a shim in a container passed is used only if it is a connected stream socket between processes of this machine.

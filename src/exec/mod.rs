@@ -4,11 +4,11 @@
 mod ancestry;
 #[cfg(unix)]
 mod cgroup;
+mod connect;
 #[cfg(unix)]
 mod container;
 #[cfg(unix)]
 mod copy;
-mod dial;
 #[cfg(unix)]
 mod dial_in;
 mod drain;
@@ -65,7 +65,7 @@ mod tunnel;
 
 #[cfg(unix)]
 pub use cgroup::check_cgroups;
-pub use dial::{DialError, DialErrorKind};
+pub use connect::{ConnectError, ConnectReason};
 pub use env::host_base;
 pub use execution::{ExecInfo, ExecView};
 pub use handle::ExecHandle;
@@ -78,9 +78,11 @@ pub use living::{ExecCounts, ExecFilter, Left, Life};
 pub use orphans::look_after_adopted;
 pub use program::{
     Cause, Containment, Cut, DEFAULT_DRAIN_TIMEOUT, DEFAULT_GRACE, Drained, EnvSpec, Event, Exit, MAX_GRACE, Outcome,
-    OutputStream, Program, ProgramLimits, Stdin, Target, Termination, WindowSize,
+    Program, ProgramLimits, Stdin, Target, Termination, WindowSize,
 };
 pub use run::Run;
 pub use signal::{name as signal_name, number as signal_number};
 pub use squeeze::{SqueezeJournal, restore_pids_limit};
 pub use tunnel::{Door, Visit, Visits};
+
+pub use crate::dockerd::OutputStream;

@@ -52,16 +52,16 @@ pub(super) type FarWriter = pipe::Sender;
 
 /// The far ends where no program has them but this process.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct OwnEnds {
     pub(super) stdin: Option<FarReader>,
     pub(super) outputs: [Option<FarWriter>; 2],
 }
 
 impl FarEnds {
     /// Has the runtime see to them.
-    pub(super) fn watched(self) -> io::Result<Ends> {
+    pub(super) fn watched(self) -> io::Result<OwnEnds> {
         let output = pipe::Sender::from_owned_fd;
-        Ok(Ends {
+        Ok(OwnEnds {
             stdin: self.stdin.map(pipe::Receiver::from_owned_fd).transpose()?,
             outputs: [Some(output(self.stdout)?), self.stderr.map(output).transpose()?],
         })

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{execution::ExecInfo, signal};
 use crate::{
+    dockerd::OutputStream,
     model::error::{Error, Reason, Result},
     shim::wire::{End, Start, StartReason},
 };
@@ -142,15 +143,6 @@ pub enum Event {
     Exited(Exit),
     /// Its output ended.
     Drained(Drained),
-}
-
-/// One of the two outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputStream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// How a program ended, and what may be why.

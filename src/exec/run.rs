@@ -22,10 +22,10 @@ use super::{
     left_over::LeftOver,
     living::Living,
     output::Output,
-    program::{Cause, Cut, Drained, Event, Exit, Outcome, OutputStream, Program},
+    program::{Cause, Cut, Drained, Event, Exit, Outcome, Program},
     silence::Silence,
 };
-use crate::shim::wire::StartReason;
+use crate::{dockerd::OutputStream, shim::wire::StartReason};
 
 /// A terminal hands on what was written to it a little later, and so does a pipe on Windows; an end is told when nothing
 /// came for that long.

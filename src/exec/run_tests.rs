@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use proptest::prelude::*;
 
 use super::{
-    execution::{Execution, Parts, Place},
+    execution::{Execution, KeptBy, Parts},
     living::Living,
     output::Output,
     program::{Event, Exit, Outcome, Program, Target},
@@ -27,7 +27,7 @@ fn run() -> (Run, OwnedFd, [OwnedFd; 2]) {
     program.drain_timeout = Duration::from_millis(5);
     let (info, living) = (program.info("id".into(), None, false), Arc::new(Living::default()));
     let grace = Duration::ZERO;
-    let parts = Parts { info, place: Place::Host, channel, input: None, terminal: None, squeeze: None, grace };
+    let parts = Parts { info, kept_by: KeptBy::Host, channel, input: None, terminal: None, squeeze: None, grace };
     let run = Run::begin(Arc::new(Execution::new(parts, &living)), &living, [stdout, stderr], &program);
     (run, far, [stdout_far, stderr_far])
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    execution::{Execution, Parts, Place},
+    execution::{Execution, KeptBy, Parts},
     living::Living,
     program::{Cause, Program, Target},
     squeeze::{Squeeze, SqueezeJournal},
@@ -79,7 +79,7 @@ async fn it_gets_its_limit_back_when_the_engine_takes_longer_than_the_end() {
     let program = Program::new("o/e", Target::Host, vec!["x".into()]);
     let parts = Parts {
         info: program.info("id".into(), None, false),
-        place: Place::Container,
+        kept_by: KeptBy::Container,
         channel: Channel::new(near).unwrap(),
         input: None,
         terminal: None,

@@ -10,7 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use longshore::{
     dockerd::Dockerd,
-    exec::{Cut, DialErrorKind, Event, Exit, Hub, InContainer, Link, Outcome, Reach, WindowSize},
+    exec::{ConnectReason, Cut, Event, Exit, Hub, InContainer, Link, Outcome, Reach, WindowSize},
     model::error::{Error, Reason},
     model::mounts::CONTAINER_DIR,
 };
@@ -406,9 +406,9 @@ async fn broker_of_a_plain_user() {
     let mut said = [0; 5];
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut said).await.unwrap();
     assert_eq!(&said, b"hello");
-    assert_eq!(link.connect(GUEST_DIR, "none").await.unwrap_err().kind, DialErrorKind::Missing);
-    assert_eq!(link.connect(GUEST_DIR, "a/b/c").await.unwrap_err().kind, DialErrorKind::NotASocket);
-    assert_eq!(link.connect(GUEST_DIR, "../longshore/shim").await.unwrap_err().kind, DialErrorKind::NotASocket);
+    assert_eq!(link.connect(GUEST_DIR, "none").await.unwrap_err().why, Some(ConnectReason::Missing));
+    assert_eq!(link.connect(GUEST_DIR, "a/b/c").await.unwrap_err().why, Some(ConnectReason::NotASocket));
+    assert_eq!(link.connect(GUEST_DIR, "../longshore/shim").await.unwrap_err().why, Some(ConnectReason::NotASocket));
     // The socket, three directory entries and whatever a first try left.
     let (removed, left) = link.clear(GUEST_DIR).await.unwrap();
     assert!(removed >= 4 && left == 0, "{removed} {left}");

@@ -12,10 +12,10 @@ use tokio::{
 };
 
 use crate::{
-    dockerd::{Frames, Output, Stream},
+    dockerd::{Frames, OutputStream, Stream},
     exec::{
         instance::Instance,
-        pipes::{Ends, FarReader, FarWriter},
+        pipes::{FarReader, FarWriter, OwnEnds},
     },
     model::error::Error,
     shim::{
@@ -41,7 +41,7 @@ pub(super) struct Keeper {
     instance: Instance,
     channel: Channel,
     inbox: Inbox,
-    ends: Ends,
+    ends: OwnEnds,
     has_exited: bool,
 }
 
@@ -54,7 +54,7 @@ enum Over {
 }
 
 impl Keeper {
-    pub(super) fn new(instance: Instance, channel: Channel, ends: Ends) -> Self {
+    pub(super) fn new(instance: Instance, channel: Channel, ends: OwnEnds) -> Self {
         Keeper { instance, channel, inbox: Inbox::new(MAX_REQUEST_BYTES), ends, has_exited: false }
     }
 
@@ -122,7 +122,7 @@ impl Keeper {
 
     async fn carry(&mut self, from: &mut ReadHalf<Stream>, frames: &mut Frames) -> Over {
         let mut asked = Instant::now();
-        let mut pending: Option<(Output, Bytes)> = None;
+        let mut pending: Option<(OutputStream, Bytes)> = None;
         loop {
             if pending.is_none() {
                 match frames.piece() {
@@ -194,12 +194,15 @@ fn room(frames: &mut Frames) -> &mut BytesMut {
 }
 
 /// Writes as much of a piece as fits. Fails when nobody reads it.
-async fn write_some(outputs: &mut [Option<FarWriter>; 2], pending: &mut Option<(Output, Bytes)>) -> io::Result<()> {
+async fn write_some(
+    outputs: &mut [Option<FarWriter>; 2],
+    pending: &mut Option<(OutputStream, Bytes)>,
+) -> io::Result<()> {
     let Some((output, data)) = pending else { return Ok(()) };
     let [stdout, stderr] = outputs;
     let pipe = match output {
-        Output::Stdout => stdout,
-        Output::Stderr => stderr,
+        OutputStream::Stdout => stdout,
+        OutputStream::Stderr => stderr,
     };
     if let Some(pipe) = pipe {
         let written = pipe.write(data).await?;

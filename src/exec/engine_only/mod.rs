@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use self::keeper::Keeper;
 use super::{
-    execution::{Execution, Parts, Place},
+    execution::{Execution, KeptBy, Parts},
     ids::ExecIds,
     in_container::InContainer,
     instance::{Command, Instance},
@@ -49,7 +49,7 @@ pub(super) async fn run(place: InContainer<'_>, program: &Program, living: &Arc<
     let keeper = Keeper::new(instance, keeper_channel, far.watched().map_err(limit)?);
     tokio::spawn(keeper.keep(stream));
     let parts =
-        Parts { info, place: Place::Engine, channel, input, terminal: None, squeeze: None, grace: program.grace };
+        Parts { info, kept_by: KeptBy::Engine, channel, input, terminal: None, squeeze: None, grace: program.grace };
     Ok(Run::begin(Arc::new(Execution::new(parts, living)), living, outputs, program))
 }
 

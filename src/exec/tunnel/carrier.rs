@@ -12,7 +12,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{Said, lock};
 use crate::{
-    dockerd::{Frames, Output},
+    dockerd::{Frames, OutputStream},
     exec::container::MAX_SAID_BYTES,
 };
 
@@ -39,8 +39,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Carrier<S> {
         let carrier = &mut *self;
         while carrier.unread.is_empty() {
             match carrier.frames.piece() {
-                Ok(Some((Output::Stdout, data))) => carrier.unread = data,
-                Ok(Some((Output::Stderr, data))) => {
+                Ok(Some((OutputStream::Stdout, data))) => carrier.unread = data,
+                Ok(Some((OutputStream::Stderr, data))) => {
                     let mut said = lock(&carrier.said);
                     if said.len() < MAX_SAID_BYTES {
                         said.push_str(&String::from_utf8_lossy(&data));

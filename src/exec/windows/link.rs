@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{
-    dial::{DialError, DialErrorKind},
-    execution::{Execution, Parts, Place},
+    connect::ConnectError,
+    execution::{Execution, KeptBy, Parts},
     ids::ExecIds,
     job::Job,
     keeper::Keeper,
@@ -60,7 +60,7 @@ impl Link {
         Keeper::start(&start, far, job, keeper_channel);
         let info = program.info(id, None, false);
         let grace = program.grace;
-        let parts = Parts { info, place: Place::Host, channel, input, terminal: None, squeeze: None, grace };
+        let parts = Parts { info, kept_by: KeptBy::Host, channel, input, terminal: None, squeeze: None, grace };
         Ok(Run::begin(Arc::new(Execution::new(parts, &self.living)), &self.living, outputs, program))
     }
 
@@ -86,8 +86,8 @@ impl Link {
     ///
     /// Always.
     #[expect(clippy::unused_async, reason = "as where it can be")]
-    pub async fn connect(&self, _dir: &str, _name: &str) -> Result<Stream, DialError> {
+    pub async fn connect(&self, _dir: &str, _name: &str) -> Result<Stream, ConnectError> {
         let message = "sockets in containers are not reached from Windows".to_owned();
-        Err(DialError { kind: DialErrorKind::Other, message })
+        Err(ConnectError::other(message))
     }
 }

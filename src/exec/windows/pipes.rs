@@ -37,7 +37,7 @@ pub(super) type FarWriter = NamedPipeClient;
 
 /// The far ends where no program has them but this process.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct OwnEnds {
     pub(super) stdin: Option<FarReader>,
     pub(super) outputs: [Option<FarWriter>; 2],
 }
@@ -73,9 +73,9 @@ impl Pipes {
 
 impl FarEnds {
     /// Opens them for this process, and has the runtime see to them.
-    pub(super) fn watched(self) -> io::Result<Ends> {
+    pub(super) fn watched(self) -> io::Result<OwnEnds> {
         let open = |name: PathBuf| local::open(&name);
-        Ok(Ends {
+        Ok(OwnEnds {
             stdin: self.stdin.map(open).transpose()?,
             outputs: [Some(open(self.stdout)?), self.stderr.map(open).transpose()?],
         })
