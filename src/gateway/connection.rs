@@ -170,18 +170,19 @@ impl Connection {
         let (gateway, method) = (self.gateway.clone(), request.method.clone());
         // By itself: what the engine makes is recorded, whoever goes away meanwhile.
         let work = self.gateway.makers.spawn(async move {
-            let asked = ask(&mut engine, &sent, &method).await;
-            let made = match &asked {
-                Ok(asked) => Made::Answered { status: asked.answer.status, body: asked.data.clone() },
+            let answered = ask(&mut engine, &sent, &method).await;
+            let made = match &answered {
+                Ok(answered) => Made::Answered { status: answered.answer.status, body: answered.data.clone() },
                 Err(_) => Made::Unknown,
             };
             (gateway.rules.made)(intent, made).await;
-            (engine, asked)
+            (engine, answered)
         });
-        let (engine, asked) = work.await.map_err(|error| Reply::new(500, format!("the create broke off: {error}")))?;
-        let asked = asked.map_err(|why| Reply::new(502, format!("the engine broke off the create: {why}")))?;
+        let (engine, answered) =
+            work.await.map_err(|error| Reply::new(500, format!("the create broke off: {error}")))?;
+        let answered = answered.map_err(|why| Reply::new(502, format!("the engine broke off the create: {why}")))?;
         let (_, mut write) = self.client.split();
-        if write.write_all(&asked.raw).await.is_err() || asked.answer.closes || request.closes() {
+        if write.write_all(&answered.raw).await.is_err() || answered.answer.closes || request.closes() {
             return Ok(Then::Over);
         }
         self.engine = Some(engine);
@@ -257,13 +258,13 @@ fn rebuilt(request: &Request, body: &[u8]) -> Vec<u8> {
 }
 
 /// An answer that was read whole.
-struct Asked {
+struct Answered {
     answer: Answer,
     raw: Vec<u8>,
     data: Vec<u8>,
 }
 
-async fn ask(engine: &mut Stream, request: &[u8], method: &str) -> Result<Asked, String> {
+async fn ask(engine: &mut Stream, request: &[u8], method: &str) -> Result<Answered, String> {
     let (read, mut write) = engine.split();
     write.write_all(request).await.map_err(|error| error.to_string())?;
     let mut down = Flow::default();
@@ -277,7 +278,7 @@ async fn ask(engine: &mut Stream, request: &[u8], method: &str) -> Result<Asked,
         let whole = down.whole(&read, answer.framing, MAX_CREATE_BYTES).await.map_err(broke)?;
         let whole = whole.ok_or("its answer is too long")?;
         if answer.status >= 200 {
-            return Ok(Asked { answer, raw: [&head[..], &whole.raw].concat(), data: whole.data });
+            return Ok(Answered { answer, raw: [&head[..], &whole.raw].concat(), data: whole.data });
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::model::token::is_token;
+
 /// Longest head, in bytes. The docker CLI puts the credentials of all registries into one of a build.
 pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Most header lines of a head.
@@ -99,8 +101,7 @@ impl Request {
         else {
             return Err(Refusal("the request line does not have three parts"));
         };
-        if method.is_empty() || method.len() > MAX_METHOD_BYTES || !method.bytes().all(is_token) || method == "CONNECT"
-        {
+        if method.len() > MAX_METHOD_BYTES || !is_token(method.as_bytes()) || method == "CONNECT" {
             return Err(Refusal("the method is refused"));
         }
         if !target.starts_with('/') || target.bytes().any(|byte| byte < b'!' || byte == 0x7f || byte == b'#') {
@@ -250,14 +251,10 @@ fn header_line(line: &[u8]) -> Result<Line, Refusal> {
     // A line that begins with a blank goes on with the one before, to some readers.
     let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal("a header line has no colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().copied().all(is_token) {
+    if !is_token(name) {
         return Err(Refusal("the name of a header is not one"));
     }
     Ok(Line { name: String::from_utf8_lossy(name).to_ascii_lowercase(), value: value.trim_ascii().to_vec() })
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -19,3 +19,4 @@ pub mod reference;
 pub mod registration;
 pub mod shell;
 pub mod signature;
+pub mod token;

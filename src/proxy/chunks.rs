@@ -4,8 +4,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
     HeaderLine,
-    headers::{self, MAX_HEADER_BYTES},
-    lines::{Lines, MAX_LINES},
+    headers::{self, MAX_HEADER_BYTES, MAX_HEADER_LINES},
+    lines::Lines,
 };
 
 /// Most digits of a size: as many as a number of 64 bits has.
@@ -16,13 +16,13 @@ const MAX_EXTENSION_BYTES: usize = 16 << 10;
 /// Where in a chunked body its reader is.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    place: Place,
+    position: Position,
     extension_bytes: usize,
     trailers: Lines,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Position {
     /// In a size: its digits so far and their value.
     Size { digits: u32, size: u64 },
     /// In the blanks behind it.
@@ -56,9 +56,9 @@ pub(super) enum Taken {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Misframed;
 
-impl Default for Place {
+impl Default for Position {
     fn default() -> Self {
-        Place::Size { digits: 0, size: 0 }
+        Position::Size { digits: 0, size: 0 }
     }
 }
 
@@ -66,21 +66,21 @@ impl Chunks {
     /// Takes what is next.
     pub(super) fn take(&mut self, received: &mut BytesMut) -> Result<Taken, Misframed> {
         loop {
-            match self.place {
-                Place::Data { left } if received.is_empty() => {
-                    self.place = Place::Data { left };
+            match self.position {
+                Position::Data { left } if received.is_empty() => {
+                    self.position = Position::Data { left };
                     return Ok(Taken::More);
                 }
-                Place::Data { left } => {
+                Position::Data { left } => {
                     let now = received.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let left = left - now as u64;
-                    self.place = if left == 0 { Place::DataEnd } else { Place::Data { left } };
+                    self.position = if left == 0 { Position::DataEnd } else { Position::Data { left } };
                     return Ok(Taken::Data(received.split_to(now).freeze()));
                 }
-                Place::Trailers => return self.take_trailers(received),
+                Position::Trailers => return self.take_trailers(received),
                 _ => match received.first() {
                     None => return Ok(Taken::More),
-                    Some(byte) => self.place = self.step(*byte)?,
+                    Some(byte) => self.position = self.step(*byte)?,
                 },
             }
             received.advance(1);
@@ -88,33 +88,33 @@ impl Chunks {
     }
 
     /// Where one byte leads.
-    fn step(&mut self, byte: u8) -> Result<Place, Misframed> {
-        Ok(match (&self.place, byte) {
-            (Place::Size { digits: MAX_DIGITS, .. }, _) if byte.is_ascii_hexdigit() => return Err(Misframed),
-            (Place::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
+    fn step(&mut self, byte: u8) -> Result<Position, Misframed> {
+        Ok(match (&self.position, byte) {
+            (Position::Size { digits: MAX_DIGITS, .. }, _) if byte.is_ascii_hexdigit() => return Err(Misframed),
+            (Position::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 let size = size * 16 + u64::from(digit);
-                Place::Size { digits: digits + 1, size }
+                Position::Size { digits: digits + 1, size }
             }
-            (Place::Size { digits: 0, .. }, _) => return Err(Misframed),
-            (&(Place::Size { size, .. } | Place::Blank { size }), b' ' | b'\t')
+            (Position::Size { digits: 0, .. }, _) => return Err(Misframed),
+            (&(Position::Size { size, .. } | Position::Blank { size }), b' ' | b'\t')
                 if self.extension_bytes < MAX_EXTENSION_BYTES =>
             {
                 self.extension_bytes += 1;
-                Place::Blank { size }
+                Position::Blank { size }
             }
-            (&(Place::Size { size, .. } | Place::Blank { size }), b';') => Place::Extension { size },
-            (&(Place::Size { size, .. } | Place::Blank { size } | Place::Extension { size }), b'\r') => {
-                Place::LineFeed { size }
+            (&(Position::Size { size, .. } | Position::Blank { size }), b';') => Position::Extension { size },
+            (&(Position::Size { size, .. } | Position::Blank { size } | Position::Extension { size }), b'\r') => {
+                Position::LineFeed { size }
             }
-            (&Place::Extension { size }, _) if byte != b'\n' && self.extension_bytes < MAX_EXTENSION_BYTES => {
+            (&Position::Extension { size }, _) if byte != b'\n' && self.extension_bytes < MAX_EXTENSION_BYTES => {
                 self.extension_bytes += 1;
-                Place::Extension { size }
+                Position::Extension { size }
             }
-            (Place::LineFeed { size: 0 }, b'\n') => Place::Trailers,
-            (&Place::LineFeed { size }, b'\n') => Place::Data { left: size },
-            (Place::DataEnd, b'\r') => Place::DataLineFeed,
-            (Place::DataLineFeed, b'\n') => Place::default(),
+            (Position::LineFeed { size: 0 }, b'\n') => Position::Trailers,
+            (&Position::LineFeed { size }, b'\n') => Position::Data { left: size },
+            (Position::DataEnd, b'\r') => Position::DataLineFeed,
+            (Position::DataLineFeed, b'\n') => Position::default(),
             _ => return Err(Misframed),
         })
     }
@@ -123,7 +123,7 @@ impl Chunks {
         if !self.trailers.may_be_whole(received) {
             return Ok(Taken::More);
         }
-        let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
+        let mut lines = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
         match httparse::parse_headers(received, &mut lines) {
             Ok(httparse::Status::Complete((bytes, lines))) if bytes <= MAX_HEADER_BYTES => {
                 let lines = lines.iter().map(headers::received).collect();

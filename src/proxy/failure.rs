@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use super::{
     chunks::Misframed,
     headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES},
+    lanes::BoxError,
     progress::Progress,
     response::Unreadable,
 };
@@ -23,6 +24,44 @@ pub(super) fn before_head(backend: &str, cause: Option<io::Error>, progress: &Pr
         Error::new(Reason::BackendBrokeBeforeHead, backend, message).retry_after(RETRY)
     };
     caused(failure, cause).sent(progress.sent())
+}
+
+/// A call over HTTP/2 ended before the head of its answer was there. The backend is meant to speak `speaks`, and answered as
+/// HTTP/1 does where it `is_http1`.
+pub(super) fn call_before_head(backend: &str, speaks: &str, is_http1: bool, error: BoxError, sent: bool) -> Error {
+    let reset = h2_error(&*error).and_then(h2::Error::reason);
+    let refused = |reason, message: &str| Error::new(reason, backend, message);
+    let failure = match reset {
+        _ if is_http1 => {
+            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: it answers as HTTP/1 does"))
+        }
+        // RFC 9113 8.7: nothing of a refused call was looked at.
+        Some(h2::Reason::REFUSED_STREAM) => {
+            let message = "the backend refused the call without looking at it; try again";
+            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
+        }
+        // RFC 9113 6.8: nor was one that began after the last that the backend says it takes before it goes away.
+        Some(_) if is_remote_go_away(&*error) => {
+            let message = "the backend went away without looking at the call; try again";
+            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
+        }
+        Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) => {
+            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: its answer is not HTTP/2"))
+        }
+        Some(reason) => {
+            let message = format!("the backend ended the call before it answered: {reason}");
+            refused(Reason::BackendBrokeBeforeHead, &message)
+        }
+        None if sent => {
+            let message = "the backend closed the connection before it answered; it may have acted on the call";
+            refused(Reason::BackendBrokeBeforeHead, message)
+        }
+        None => {
+            let message = "the backend closed the connection before it took any of the call; try again";
+            refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY)
+        }
+    };
+    failure.caused_by(error).sent(sent)
 }
 
 /// The backend answered with what is no head of an answer.
@@ -89,4 +128,20 @@ fn caused(failure: Error, cause: Option<io::Error>) -> Error {
         Some(cause) => failure.caused_by(cause),
         None => failure,
     }
+}
+
+/// Whether the backend went away without looking at the call.
+pub(super) fn is_remote_go_away(error: &(dyn std::error::Error + 'static)) -> bool {
+    h2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote())
+}
+
+fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            return Some(error);
+        }
+        cause = inner.source();
+    }
+    None
 }

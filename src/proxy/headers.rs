@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::HeaderLine;
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    token::is_token,
+};
 
 /// Most bytes of headers, counted as written on the wire: names, values, separators and line ends.
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -186,11 +189,6 @@ fn check(line: &HeaderLine) -> Result<()> {
         return Err(refused(&line.name, "has a value with control characters; CR, LF and NUL cannot be sent"));
     }
     Ok(())
-}
-
-/// Whether it is a token (RFC 9110 5.6.2).
-pub(super) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 fn is_named(line: &HeaderLine, name: &str) -> bool {

@@ -18,7 +18,7 @@ use super::{
     patience::{LATE_READER, Patience},
     progress::Progress,
     request::Built,
-    response::{self, Answered, Asked, Body, Follows, Unreadable},
+    response::{self, Answered, Asked, Follows, Rest, Unreadable},
     switched::Switched,
     timer::{Timer, Watch},
     upload::Upload,
@@ -48,7 +48,7 @@ pub(super) struct Http1 {
 enum State {
     /// Nothing has come but interim answers.
     Waiting(Lines),
-    Body(Body),
+    Body(Rest),
     /// The answer is complete; the rest of the request may still be wanted.
     Ended(Patience),
     /// What follows is no HTTP, or nothing.

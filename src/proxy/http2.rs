@@ -22,7 +22,7 @@ use super::{
     failure, headers,
     lanes::{
         CALL_WINDOW_BYTES, LANE_WINDOW_BYTES, Lane, Listening, MAX_FRAME_BYTES, MAX_HEADER_BYTES, Place,
-        SEND_BUFFER_BYTES, Speaker, before_head, enter_by, is_remote_go_away,
+        SEND_BUFFER_BYTES, Speaker, before_head, enter_by,
     },
     patience::{LATE_READER, Patience},
     progress::Progress,
@@ -392,7 +392,7 @@ impl Http2 {
     fn broken(&mut self, error: h2::Error) -> Error {
         match (&self.state, &self.lane) {
             (State::Waiting(_), Some((lane, _))) => {
-                if is_remote_go_away(&error) {
+                if failure::is_remote_go_away(&error) {
                     lane.load.close();
                 }
                 let failure = before_head::<Requests>(&self.backend, error, true, &lane.load);

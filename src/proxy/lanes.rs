@@ -29,7 +29,7 @@ use tokio::{
 use super::{failure, progress::Progress, traffic::Traffic, wire::Wire};
 use crate::{
     local::Stream,
-    model::error::{Error, Reason, Result},
+    model::error::{Error, Result},
 };
 
 /// Calls on one connection, where the backend allows that many; more would share too little of it each.
@@ -48,8 +48,6 @@ pub(super) const SEND_BUFFER_BYTES: usize = 256 << 10;
 const FIRST_WORDS: Duration = Duration::from_millis(100);
 /// A connection that is not used for this long, or up to twice as long, is closed.
 const IDLE_TIME: Duration = Duration::from_secs(30);
-/// When to try again what the backend took nothing of.
-const RETRY: Duration = Duration::from_millis(100);
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -262,57 +260,7 @@ async fn start<S: Speaker>(backend: &str, traffic: &Arc<Traffic>, stream: Stream
 
 /// Why a call failed that was not answered.
 pub(super) fn before_head<S: Speaker>(backend: &str, error: impl Into<BoxError>, sent: bool, load: &Load) -> Error {
-    let error = error.into();
-    let reset = h2_error(&*error).and_then(h2::Error::reason);
-    let (is_http1, speaks) = (load.is_http1.load(Relaxed), S::NAME);
-    let refused = |reason, message: &str| Error::new(reason, backend, message);
-    let failure = match reset {
-        _ if is_http1 => {
-            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: it answers as HTTP/1 does"))
-        }
-        // RFC 9113 8.7: nothing of a refused call was looked at.
-        Some(h2::Reason::REFUSED_STREAM) => {
-            let message = "the backend refused the call without looking at it; try again";
-            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
-        }
-        // RFC 9113 6.8: nor was one that began after the last that the backend says it takes before it goes away.
-        Some(_) if is_remote_go_away(&*error) => {
-            let message = "the backend went away without looking at the call; try again";
-            return refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY).caused_by(error).sent(false);
-        }
-        Some(h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR) => {
-            refused(Reason::ResponseInvalid, &format!("the backend does not speak {speaks}: its answer is not HTTP/2"))
-        }
-        Some(reason) => {
-            let message = format!("the backend ended the call before it answered: {reason}");
-            refused(Reason::BackendBrokeBeforeHead, &message)
-        }
-        None if sent => {
-            let message = "the backend closed the connection before it answered; it may have acted on the call";
-            refused(Reason::BackendBrokeBeforeHead, message)
-        }
-        None => {
-            let message = "the backend closed the connection before it took any of the call; try again";
-            refused(Reason::BackendBrokeBeforeHead, message).retry_after(RETRY)
-        }
-    };
-    failure.caused_by(error).sent(sent)
-}
-
-/// Whether the backend went away without looking at the call.
-pub(super) fn is_remote_go_away(error: &(dyn std::error::Error + 'static)) -> bool {
-    h2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote())
-}
-
-fn h2_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a h2::Error> {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<h2::Error>() {
-            return Some(error);
-        }
-        cause = inner.source();
-    }
-    None
+    failure::call_before_head(backend, S::NAME, load.is_http1.load(Relaxed), error.into(), sent)
 }
 
 // === impl Lane ===

@@ -1,9 +1,6 @@
 //! Header lines that are on their way: when to look at them, and when there are too many.
 
-use super::headers::{MAX_HEADER_BYTES, MAX_HEADER_LINES};
-
-/// Most header lines.
-pub(super) const MAX_LINES: usize = MAX_HEADER_LINES;
+use super::headers::MAX_HEADER_BYTES;
 
 /// How far what was read was looked at.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use bytes::{Buf, BytesMut};
 use super::{
     HeaderLine,
     chunks::{Chunks, Misframed, Taken},
-    headers::{self, MAX_HEADER_BYTES},
-    lines::{Lines, MAX_LINES},
+    headers::{self, MAX_HEADER_BYTES, MAX_HEADER_LINES},
+    lines::Lines,
 };
 
 /// A head up to this size may lie in the same memory as the beginning of the body.
@@ -37,12 +37,12 @@ pub(super) enum Follows {
     Head,
     /// Another protocol.
     Switch,
-    Body(Body),
+    Body(Rest),
 }
 
 /// What is to come of a body.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(super) enum Rest {
     /// So many bytes.
     Sized(u64),
     Chunked(Box<Chunks>),
@@ -74,7 +74,7 @@ pub(super) fn take_head(received: &mut BytesMut, lines: &mut Lines) -> Result<Op
 
 /// The same, whether or not anything was added.
 pub(super) fn parse_head(received: &mut BytesMut) -> Result<Option<Answered>, Unreadable> {
-    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_LINES];
+    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADER_LINES];
     let mut head = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
     parser.allow_obsolete_multiline_headers_in_responses(true);
@@ -109,22 +109,22 @@ impl Answered {
                 ));
             }
             100..200 => return Ok(Follows::Head),
-            204 | 304 => Body::Sized(0),
-            _ if asked.head_only => Body::Sized(0),
+            204 | 304 => Rest::Sized(0),
+            _ if asked.head_only => Rest::Sized(0),
             _ => self.framed()?,
         };
         Ok(Follows::Body(body))
     }
 
-    fn framed(&self) -> Result<Body, Unreadable> {
+    fn framed(&self) -> Result<Rest, Unreadable> {
         let mut codings = self.values("transfer-encoding");
         let mut lengths = self.values("content-length");
         let length = lengths.next();
         let Some(coding) = codings.next() else {
-            let Some(length) = length else { return Ok(Body::ToEnd) };
+            let Some(length) = length else { return Ok(Rest::ToEnd) };
             let bytes = bytes_of(length).filter(|_| lengths.all(|other| other == length));
             let message = "the response has a Content-Length that is no number of bytes, or two of them; send one";
-            return bytes.map(Body::Sized).ok_or(Unreadable::Wrong(message));
+            return bytes.map(Rest::Sized).ok_or(Unreadable::Wrong(message));
         };
         if length.is_some() {
             let message = "the response has both Content-Length and Transfer-Encoding; send one of them";
@@ -134,7 +134,7 @@ impl Answered {
             let message = "the response has a Transfer-Encoding other than chunked; send chunked alone, over HTTP/1.1";
             return Err(Unreadable::Wrong(message));
         }
-        Ok(Body::Chunked(Box::default()))
+        Ok(Rest::Chunked(Box::default()))
     }
 
     /// Whether the backend says that it keeps the connection open.
@@ -155,33 +155,33 @@ fn bytes_of(length: &[u8]) -> Option<u64> {
     digits.parse().ok().filter(|bytes| *bytes < u64::MAX)
 }
 
-impl Body {
+impl Rest {
     /// Takes what is next.
     pub(super) fn take(&mut self, received: &mut BytesMut) -> Result<Taken, Misframed> {
         Ok(match self {
-            Body::Sized(0) => Taken::End(Vec::new()),
+            Rest::Sized(0) => Taken::End(Vec::new()),
             _ if received.is_empty() => Taken::More,
-            Body::Sized(left) => {
+            Rest::Sized(left) => {
                 let now = received.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= now as u64;
                 Taken::Data(received.split_to(now).freeze())
             }
-            Body::Chunked(chunks) => return chunks.take(received),
-            Body::ToEnd => Taken::Data(received.split().freeze()),
+            Rest::Chunked(chunks) => return chunks.take(received),
+            Rest::ToEnd => Taken::Data(received.split().freeze()),
         })
     }
 
     /// How many bytes will come, where that was said.
     pub(super) fn announced(&self) -> Option<u64> {
         match self {
-            Body::Sized(bytes) => Some(*bytes),
-            Body::Chunked(_) | Body::ToEnd => None,
+            Rest::Sized(bytes) => Some(*bytes),
+            Rest::Chunked(_) | Rest::ToEnd => None,
         }
     }
 
     /// Whether the end of the connection is its end.
     pub(super) fn ends_with_connection(&self) -> bool {
-        matches!(self, Body::ToEnd)
+        matches!(self, Rest::ToEnd)
     }
 }
 
