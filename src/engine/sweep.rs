@@ -7,11 +7,7 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
-use bytes::Bytes;
 use futures_util::StreamExt;
-use http_body_util::Full;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use sha2::{Digest, Sha256};
 
 use super::Engine;
 use crate::model::{
@@ -19,11 +15,6 @@ use crate::model::{
     mounts::Mounts,
     platform::CONTAINER_ROOT,
 };
-
-/// The image with nothing in it, there only while it is needed.
-const EMPTY_IMAGE: &str = "longshore/empty";
-/// An archive without entries.
-const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 
 impl Engine {
     /// Empties `directory`, which is an extension's, as root. `broker_dir` holds the helper and goes with it.
@@ -50,20 +41,6 @@ impl Engine {
         let unlinked = self.run_sweeper(&image, mounts, &["unlink", name]).await;
         self.remove_image(&image).await?;
         unlinked
-    }
-
-    /// Has an image with nothing in it, for one `use_of` it that is marked with `purpose`: its name.
-    pub(super) async fn import_empty(&self, use_of: &str, purpose: &str) -> Result<String> {
-        let hash = Sha256::digest(use_of.as_bytes());
-        let image = format!("{EMPTY_IMAGE}:{}", hex::encode(&hash[..8]));
-        // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
-        let labels = self.origin.labels(purpose).into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
-        let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();
-        let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
-            .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
-            .map_err(|e| Error::bug(format!("no request can import {image}")).caused_by(e))?;
-        self.dockerd.whole(&image, import).await?;
-        Ok(image)
     }
 
     async fn run_sweeper(&self, image: &str, mounts: &Mounts, work: &[&str]) -> Result<()> {
@@ -102,9 +79,4 @@ impl Engine {
             None => Err(self.dockerd.away(id, &"it broke off the wait for a container")),
         }
     }
-}
-
-/// A value in a query.
-fn encoded(value: &str) -> String {
-    utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }

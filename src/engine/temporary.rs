@@ -5,14 +5,22 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bollard::query_parameters::ListImagesOptionsBuilder;
+use bytes::Bytes;
+use http_body_util::Full;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
 use super::Engine;
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 
 /// Label with the broker that made it.
 const BROKER_LABEL: &str = "dev.longshore.broker";
 /// Label with the run of that broker.
 pub(super) const RUN_LABEL: &str = "dev.longshore.run";
+/// The image with nothing in it, there only while it is needed.
+const EMPTY_IMAGE: &str = "longshore/empty";
+/// An archive without entries.
+const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 
 /// Who makes it.
 #[derive(Debug, Clone)]
@@ -42,8 +50,22 @@ impl Origin {
 }
 
 impl Engine {
+    /// Has an image with nothing in it, for one `use_of` it that is marked with `purpose`: its name.
+    pub(super) async fn import_empty(&self, use_of: &str, purpose: &str) -> Result<String> {
+        let hash = Sha256::digest(use_of.as_bytes());
+        let image = format!("{EMPTY_IMAGE}:{}", hex::encode(&hash[..8]));
+        // bollard would join the labels into one change and give the tag by itself, which only Docker takes apart again.
+        let labels = self.origin.labels(purpose).into_iter().map(|(name, value)| format!("LABEL {name}={value}"));
+        let changes: String = labels.map(|label| format!("&changes={}", encoded(&label))).collect();
+        let import = http::Request::post(format!("/images/create?fromSrc=-&repo={}{changes}", encoded(&image)))
+            .body(Full::new(Bytes::from_static(&EMPTY_ARCHIVE)))
+            .map_err(|e| Error::bug(format!("no request can import {image}")).caused_by(e))?;
+        self.dockerd.whole(&image, import).await?;
+        Ok(image)
+    }
+
     /// Removes what earlier runs of this broker made for themselves and left; true when there was any.
-    pub async fn remove_leftovers(&self) -> Result<bool> {
+    pub async fn remove_earlier_temporaries(&self) -> Result<bool> {
         let mine = format!("{BROKER_LABEL}={}", self.origin.broker);
         let is_left =
             |labels: &HashMap<String, String>| labels.get(RUN_LABEL).is_none_or(|run| **run != *self.origin.run);
@@ -68,4 +90,9 @@ impl Engine {
         let mine = [format!("{BROKER_LABEL}={}", self.origin.broker), format!("{RUN_LABEL}={}", self.origin.run)];
         Ok(!self.containers(&mine).await?.is_empty())
     }
+}
+
+/// A value in a query.
+fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }

@@ -1,8 +1,7 @@
 //! The directories of one extension and of its generations.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -10,9 +9,9 @@ use cap_std::{ambient_authority, fs::Dir};
 use sha2::{Digest, Sha256};
 
 use super::{
-    layout::{SHORT, failed, names},
-    private::{link, make_dir, open_tree_to_user, private_file, rename_new, set_mode},
-    remove::{self, Leftovers},
+    layout::{SHORT, failed, names, write_private},
+    private::{link, make_dir, open_tree_to_user, rename_new, set_mode},
+    remove::{self, Remains},
     unpack::{Placement, Unpacker},
 };
 use crate::model::error::Result;
@@ -122,7 +121,7 @@ impl ExtensionDir {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn remove_generation(&self, number: u64) -> Result<(), Leftovers> {
+    pub fn remove_generation(&self, number: u64) -> Result<(), Remains> {
         remove::remove(&self.generation(number).root)
     }
 
@@ -130,7 +129,7 @@ impl ExtensionDir {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn remove(&self) -> Result<(), Leftovers> {
+    pub fn remove(&self) -> Result<(), Remains> {
         if let Some(short) = self.short_broker() {
             let _ = fs::remove_file(short);
         }
@@ -211,11 +210,7 @@ impl GenerationDir {
     /// # Errors
     /// `FILE_FAILED`.
     pub fn write_private(&self, name: &str, content: &[u8]) -> Result<()> {
-        let (path, partial) = (self.root.join(name), self.root.join(format!(".{name}.partial")));
-        private_file(&partial)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&partial, &path))
-            .map_err(|error| failed("write", &path, error))
+        write_private(&self.root, name, content)
     }
 }
 

@@ -125,12 +125,8 @@ impl Layout {
         match self.known_key()? {
             Some(key) => Ok(key),
             None => {
-                let (path, partial) = (self.root.join("key"), self.root.join(".key.partial"));
                 let bytes = fresh();
-                private_file(&partial)
-                    .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-                    .and_then(|()| fs::rename(&partial, &path))
-                    .map_err(|error| failed("write", &path, error))?;
+                write_private(&self.root, "key", &bytes)?;
                 Ok(Key::new(bytes))
             }
         }
@@ -252,6 +248,15 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(failed("lock", path, error)),
     }
+}
+
+/// Writes a file that only the broker's user may read, whole or not at all.
+pub(super) fn write_private(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let (path, partial) = (dir.join(name), dir.join(format!(".{name}.partial")));
+    private_file(&partial)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, &path))
+        .map_err(|error| failed("write", &path, error))
 }
 
 /// Names of the directories in a directory; none if it does not exist.

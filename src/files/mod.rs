@@ -6,7 +6,7 @@ pub mod extension;
 #[cfg_attr(windows, path = "windows/guest.rs")]
 pub mod guest;
 pub mod layout;
-mod leftovers;
+mod remains;
 #[cfg_attr(windows, path = "windows/remove.rs")]
 pub mod remove;
 pub mod unpack;

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-pub use super::leftovers::Leftovers;
+pub use super::remains::Remains;
 use crate::beneath::{mount_of, open_dir};
 
 /// Directories open at a time; what lies deeper is moved up first.
@@ -25,7 +25,7 @@ const MAX_LISTED: usize = 100;
 /// Times a directory is read anew if something appears in it while it is removed.
 const MAX_ROUNDS: usize = 3;
 
-impl Leftovers {
+impl Remains {
     fn add(&mut self, path: PathBuf, error: Errno) {
         self.total += 1;
         if self.listed.len() < MAX_LISTED {
@@ -39,9 +39,9 @@ impl Leftovers {
 ///
 /// # Errors
 /// What could not be removed; the rest is gone.
-pub fn remove(path: &Path) -> Result<(), Leftovers> {
+pub fn remove(path: &Path) -> Result<(), Remains> {
     let failed = |error: Errno| {
-        let mut left = Leftovers::default();
+        let mut left = Remains::default();
         left.add(path.to_owned(), error);
         left
     };
@@ -55,8 +55,8 @@ pub fn remove(path: &Path) -> Result<(), Leftovers> {
 }
 
 /// As [`remove`], in an open directory. `shown` is its path for the report.
-pub(super) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<(), Leftovers> {
-    let mut removal = Removal { left: Leftovers::default(), mount: None, moved: 0 };
+pub(super) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<(), Remains> {
+    let mut removal = Removal { left: Remains::default(), mount: None, moved: 0 };
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(_) => removal.tree(parent, name, shown),
@@ -66,7 +66,7 @@ pub(super) fn remove_entry(parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -
 
 /// One removal under way.
 struct Removal {
-    left: Leftovers,
+    left: Remains,
     /// The mount it began on; others are not entered.
     mount: Option<u64>,
     /// Directories moved up so far, for their names.

@@ -32,7 +32,7 @@ impl Broker {
                     () = broker.stopping.cancelled() => return,
                 }
                 let swept = match broker.sweep_late(None).await.map(drop).and(broker.settle_creates(None).await) {
-                    Ok(()) => broker.engine.remove_leftovers().await.map(|_| ()),
+                    Ok(()) => broker.engine.remove_earlier_temporaries().await.map(|_| ()),
                     failed => failed,
                 };
                 if let Err(error) = swept {

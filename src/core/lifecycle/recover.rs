@@ -97,7 +97,7 @@ impl Broker {
             }
         };
         // First what keeps images in use.
-        let mut attempt = note("remove what a crash left", self.engine.remove_leftovers().await.map(|_| ()));
+        let mut attempt = note("remove what a crash left", self.engine.remove_earlier_temporaries().await.map(|_| ()));
         attempt = attempt.and(note("remove images that a crash left", self.discard_left().await));
         attempt = attempt.and(note("find what extensions made", self.settle_creates(None).await));
         attempt = attempt.and(note("restore process limits", self.restore_squeezed().await));

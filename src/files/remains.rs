@@ -6,14 +6,14 @@ use crate::model::error::{Error, Reason};
 
 /// What could not be removed, mostly because a container's root owns it and the broker runs as a plain user.
 #[derive(Debug, Default)]
-pub struct Leftovers {
+pub struct Remains {
     /// Paths and why, the first hundred.
     pub listed: Vec<(PathBuf, io::Error)>,
     /// How many there are in all.
     pub total: u64,
 }
 
-impl fmt::Display for Leftovers {
+impl fmt::Display for Remains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} files could not be removed", self.total)?;
         match self.listed.first() {
@@ -23,10 +23,10 @@ impl fmt::Display for Leftovers {
     }
 }
 
-impl StdError for Leftovers {}
+impl StdError for Remains {}
 
-impl From<Leftovers> for Error {
-    fn from(left: Leftovers) -> Self {
+impl From<Remains> for Error {
+    fn from(left: Remains) -> Self {
         let subject = left.listed.first().map(|(path, _)| path.display().to_string()).unwrap_or_default();
         Error::new(Reason::FileFailed, subject, left.to_string()).caused_by(left)
     }
