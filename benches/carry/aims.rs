@@ -1,9 +1,6 @@
 //! What was aimed at, and how it was met.
 
-use crate::samples::Samples;
-
-/// Where Longshore is to be compared with whom.
-const OWN: &str = "Longshore";
+use crate::samples::{OWN, Samples};
 
 /// One figure, with what it must and should be.
 pub(crate) struct Aim {

@@ -26,13 +26,11 @@ use crate::{
     load::{self, EXTENSION, Line},
     measure::{self, quantile},
     peers::{self, Process},
-    samples::Samples,
+    samples::{OWN, Samples},
     settings::Settings,
     site::{self, ENGINE, Site, docker},
 };
 
-/// Whose values these are.
-const OWN: &str = "Longshore";
 /// What a broker with several extensions has.
 const EXTENSIONS: usize = 50;
 /// Containers of a long list.

@@ -25,6 +25,8 @@ use crate::{
     measure,
 };
 
+/// Calls in flight when throughput is measured.
+pub(crate) const IN_FLIGHT: usize = 64;
 /// The extension that the bench installs.
 pub(crate) const EXTENSION: &str = "longshore-bench/carry";
 /// Size of the messages of a streamed gRPC answer.

@@ -10,12 +10,10 @@ use crate::{
     measure::{self, quantile},
     peers::Broker,
     rounds::script,
-    samples::Samples,
+    samples::{OWN, Samples},
     settings::Settings,
 };
 
-/// Whose values these are.
-const OWN: &str = "Longshore";
 /// How long an idle broker is watched.
 const WATCH: Duration = Duration::from_secs(5);
 /// Time for what is under way to come to rest.

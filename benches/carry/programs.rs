@@ -22,14 +22,12 @@ use crate::{
     peers::{Broker, repository},
     rounds::printed,
     runs::{self, apart, programs, request, run},
-    samples::Samples,
+    samples::{OWN, Samples},
     settings::Settings,
 };
 
 /// A program that does nothing.
 const PROGRAM: &str = "/bin/true";
-/// Whose values these are.
-const OWN: &str = "Longshore";
 /// Answers that nobody reads, so that the broker holds them with their calls: so many at a time on one connection, of so
 /// many bytes, which are too few to be counted.
 const UNREAD: usize = 4000;

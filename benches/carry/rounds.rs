@@ -14,8 +14,6 @@ use crate::{
     settings::Settings,
 };
 
-/// Calls in flight when throughput is measured.
-const IN_FLIGHT: usize = 64;
 /// The processor that everything is kept on where latency on one is measured.
 const PROCESSOR: usize = 0;
 
@@ -40,9 +38,9 @@ pub(crate) async fn calls(
     }
     let used = || way.pid.map_or(Duration::ZERO, measure::processor_time);
     // So that connections are there and code is warm.
-    load::flood(way, IN_FLIGHT, settings.lasting / 5).await?;
+    load::flood(way, load::IN_FLIGHT, settings.lasting / 5).await?;
     let before = used();
-    let (calls, lasted) = load::flood(way, IN_FLIGHT, settings.lasting).await?;
+    let (calls, lasted) = load::flood(way, load::IN_FLIGHT, settings.lasting).await?;
     let used = used().saturating_sub(before);
     samples.add(&format!("{kind} rps"), name, calls as f64 / lasted.as_secs_f64());
     samples.add(&format!("{kind} cpu us"), name, used.as_secs_f64() * 1e6 / calls as f64);

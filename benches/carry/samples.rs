@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::measure::quantile;
 
+/// The contender whose values Longshore's are.
+pub(crate) const OWN: &str = "Longshore";
+
 /// Values by what they are and whose they are, in the order of rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(BTreeMap<(String, String), Vec<f64>>);

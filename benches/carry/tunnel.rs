@@ -20,8 +20,6 @@ use crate::{
 const WAYS: [(&str, &str); 2] = [("a shared directory", "shared"), ("the tunnel", "apart")];
 /// What the tunnel is compared with: a program's output and input on such a stream.
 pub(crate) const ALONE: &str = "the engine's stream alone";
-/// Calls in flight when throughput is measured.
-const IN_FLIGHT: usize = 64;
 
 /// One round of both.
 pub(crate) async fn all(samples: &mut Samples, settings: &Settings, directory: &Path, round: u32) -> Outcome<()> {
@@ -63,7 +61,7 @@ async fn calls(samples: &mut Samples, settings: &Settings, whose: &str, site: &S
     let (one, lasting) = (way.clone(), settings.lasting);
     let mut took = tokio::task::spawn_blocking(move || load::latencies(&one, lasting, None)).await??;
     samples.add("within p50 us", whose, quantile(&mut took, 0.5));
-    let (calls, lasted) = load::flood(&way, IN_FLIGHT, settings.lasting).await?;
+    let (calls, lasted) = load::flood(&way, load::IN_FLIGHT, settings.lasting).await?;
     samples.add("within rps", whose, calls as f64 / lasted.as_secs_f64());
     for (direction, shown) in [(Direction::Down, "down"), (Direction::Up, "up")] {
         let speed = load::body(&way, direction, settings.body_bytes, true).await?;
