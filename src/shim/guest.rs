@@ -125,9 +125,6 @@ impl Clearing {
                     left += 1;
                 }
             }
-            if left == 0 && self.removed + self.moved == before {
-                return Ok((self.removed, 0));
-            }
             if self.removed + self.moved == before {
                 return Ok((self.removed, left));
             }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::{self, IoSlice},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     pin::Pin,
     process::ExitCode,
     sync::{
@@ -32,12 +33,15 @@ use super::{
     end::{LocalEnd, PIPE_BYTES},
     task::beside,
 };
-use crate::shim::{
-    caller::Channel,
-    relay, resident,
-    socket::{self, Delivery, Inbox},
-    watch::watch,
-    wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start},
+use crate::{
+    model::mounts::CONTAINER_DIR,
+    shim::{
+        caller::Channel,
+        relay, resident,
+        socket::{self, Delivery, Inbox},
+        watch::watch,
+        wire::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, Start},
+    },
 };
 
 /// Streams that may be reset before they were looked at.
@@ -102,7 +106,7 @@ async fn carry_all(standard: Standard, link: Arc<Channel>) -> io::Result<()> {
     builder.max_header_list_size(HEAD_BYTES).data_frame_budget(SMALL_FRAMES_BYTES);
     builder.max_concurrent_reset_streams(MAX_RESET).max_pending_accept_reset_streams(MAX_RESET);
     let mut connection = builder.handshake::<_, Bytes>(standard).await.map_err(io::Error::other)?;
-    let (mut descriptors, mut doors) = (Descriptors::new(), Doors::default());
+    let (mut descriptors, mut doors) = (Descriptors::new(), Doors::below(Path::new(CONTAINER_DIR)));
     let mut tasks = Vec::new();
     let mut look = tokio::time::interval(SILENCE / 4);
     loop {
