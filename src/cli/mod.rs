@@ -11,6 +11,7 @@ mod consent;
 mod console;
 pub mod doctor;
 mod failure;
+mod pages;
 mod progress;
 #[cfg_attr(windows, path = "signals_windows.rs")]
 mod signals;

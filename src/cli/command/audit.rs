@@ -6,14 +6,11 @@ use clap::Args;
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, table::Table, text::parse_time,
+        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, text::parse_time,
         view::audit::AuditView,
     },
     pb,
 };
-
-/// Entries asked for at a time, the most that one page holds.
-const PAGE_SIZE: i32 = 1000;
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -46,26 +43,16 @@ impl Audit {
     }
 
     /// The newest first.
-    async fn list(self, broker: &Broker) -> Result<Vec<AuditView>, Failure> {
+    async fn list(&self, broker: &Broker) -> Result<Vec<AuditView>, Failure> {
         let wanted = if self.tail == 0 { usize::MAX } else { self.tail };
-        let mut request = pb::ListAuditRequest {
-            extension: self.extension.unwrap_or_default(),
-            since: self.since,
-            until: self.until,
-            page_size: PAGE_SIZE,
-            page_token: String::new(),
-        };
-        let mut entries = Vec::new();
-        loop {
-            let left = wanted - entries.len();
-            request.page_size = i32::try_from(left).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
-            let page = broker.grants().list_audit(request.clone()).await?.into_inner();
-            entries.extend(page.entries.into_iter().take(left).map(AuditView::from));
-            if page.next_page_token.is_empty() || entries.len() == wanted {
-                return Ok(entries);
-            }
-            request.page_token = page.next_page_token;
-        }
+        pages::read(wanted, async |page_size, page_token| {
+            let extension = self.extension.clone().unwrap_or_default();
+            let (since, until) = (self.since, self.until);
+            let request = pb::ListAuditRequest { extension, since, until, page_size, page_token };
+            let page = broker.grants().list_audit(request).await?.into_inner();
+            Ok((page.entries, page.next_page_token))
+        })
+        .await
     }
 }
 

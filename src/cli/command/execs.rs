@@ -7,15 +7,17 @@ use serde_json::{Map, Value};
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, table::Table, text::age, view::exec::ExecView,
+        Options,
+        connect::Broker,
+        console::Console,
+        failure::Failure,
+        pages,
+        table::Table,
+        text::age,
+        view::{exec::ExecView, resource::shortened},
     },
     pb,
 };
-
-/// Programs asked for at a time, the most that one page holds.
-const PAGE_SIZE: i32 = 1000;
-/// Digits of a container's id that people read.
-const SHORT_ID: usize = 12;
 
 /// Arguments of `execs`.
 #[derive(Debug, Args)]
@@ -43,20 +45,13 @@ impl Execs {
     }
 
     async fn list(&self, broker: &Broker) -> Result<Vec<ExecView>, Failure> {
-        let mut request = pb::ExecServiceListRequest {
-            extension: self.extension.clone().unwrap_or_default(),
-            page_size: PAGE_SIZE,
-            page_token: String::new(),
-        };
-        let mut execs = Vec::new();
-        loop {
-            let page = broker.exec().list(request.clone()).await?.into_inner();
-            execs.extend(page.execs.into_iter().map(ExecView::from));
-            if page.next_page_token.is_empty() {
-                return Ok(execs);
-            }
-            request.page_token = page.next_page_token;
-        }
+        pages::read_all(async |page_size, page_token| {
+            let extension = self.extension.clone().unwrap_or_default();
+            let request = pb::ExecServiceListRequest { extension, page_size, page_token };
+            let page = broker.exec().list(request).await?.into_inner();
+            Ok((page.execs, page.next_page_token))
+        })
+        .await
     }
 }
 
@@ -72,7 +67,7 @@ fn table(execs: &[ExecView]) -> String {
             &exec.target,
             &exec.program,
             &pid,
-            &shown(exec.container_id.get(..SHORT_ID).unwrap_or(&exec.container_id)),
+            &shown(shortened(&exec.container_id).unwrap_or(&exec.container_id)),
             &shown(&exec.session_id),
             &state(exec.exited.as_ref()),
             &exec.since.map(age).unwrap_or_default(),

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::extension::ExtensionView},
+    cli::{
+        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table,
+        view::extension::ExtensionView,
+    },
     pb,
 };
-
-/// Extensions asked for at a time, the most that one page holds.
-const PAGE_SIZE: i32 = 1000;
 
 /// Arguments of `ls`.
 #[derive(Debug, Args)]
@@ -37,16 +37,12 @@ impl Ls {
 }
 
 async fn all(broker: &Broker) -> Result<Vec<ExtensionView>, Failure> {
-    let (mut extensions, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = pb::ExtensionServiceListRequest { page_size: PAGE_SIZE, page_token };
+    pages::read_all(async |page_size, page_token| {
+        let request = pb::ExtensionServiceListRequest { page_size, page_token };
         let page = broker.extensions().list(request).await?.into_inner();
-        extensions.extend(page.extensions.into_iter().map(ExtensionView::from));
-        if page.next_page_token.is_empty() {
-            return Ok(extensions);
-        }
-        page_token = page.next_page_token;
-    }
+        Ok((page.extensions, page.next_page_token))
+    })
+    .await
 }
 
 fn table(extensions: &[ExtensionView]) -> String {

@@ -5,12 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table, view::resource::ResourceView},
+    cli::{
+        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, view::resource::ResourceView,
+    },
     pb,
 };
-
-/// Objects asked for at a time, the most that one page holds.
-const PAGE_SIZE: i32 = 1000;
 
 /// Arguments of `ps`.
 #[derive(Debug, Args)]
@@ -52,22 +51,18 @@ impl Ps {
     }
 
     async fn resources(&self, broker: &Broker) -> Result<Vec<ResourceView>, Failure> {
-        let mut request = pb::ListResourcesRequest {
-            extension: self.extension.clone().unwrap_or_default(),
-            kinds: self.kinds.iter().map(|kind| pb::ResourceKind::from(*kind).into()).collect(),
-            owned_only: !self.all,
-            page_size: PAGE_SIZE,
-            page_token: String::new(),
-        };
-        let mut resources = Vec::new();
-        loop {
-            let page = broker.ownership().list_resources(request.clone()).await?.into_inner();
-            resources.extend(page.resources.into_iter().map(ResourceView::from));
-            if page.next_page_token.is_empty() {
-                return Ok(resources);
-            }
-            request.page_token = page.next_page_token;
-        }
+        pages::read_all(async |page_size, page_token| {
+            let request = pb::ListResourcesRequest {
+                extension: self.extension.clone().unwrap_or_default(),
+                kinds: self.kinds.iter().map(|kind| pb::ResourceKind::from(*kind).into()).collect(),
+                owned_only: !self.all,
+                page_size,
+                page_token,
+            };
+            let page = broker.ownership().list_resources(request).await?.into_inner();
+            Ok((page.resources, page.next_page_token))
+        })
+        .await
     }
 }
 

@@ -6,14 +6,11 @@ use clap::Args;
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, table::Table, text::age,
+        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, text::age,
         view::session::SessionView,
     },
     pb,
 };
-
-/// Sessions asked for at a time, the most that one page holds.
-const PAGE_SIZE: i32 = 1000;
 
 /// Arguments of `sessions`.
 #[derive(Debug, Args)]
@@ -32,21 +29,14 @@ impl Sessions {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn list(self, broker: &Broker) -> Result<Vec<SessionView>, Failure> {
-        let mut request = pb::SessionServiceListRequest {
-            extension: self.extension.unwrap_or_default(),
-            page_size: PAGE_SIZE,
-            page_token: String::new(),
-        };
-        let mut sessions = Vec::new();
-        loop {
-            let page = broker.sessions().list(request.clone()).await?.into_inner();
-            sessions.extend(page.sessions.into_iter().map(SessionView::from));
-            if page.next_page_token.is_empty() {
-                return Ok(sessions);
-            }
-            request.page_token = page.next_page_token;
-        }
+    async fn list(&self, broker: &Broker) -> Result<Vec<SessionView>, Failure> {
+        pages::read_all(async |page_size, page_token| {
+            let extension = self.extension.clone().unwrap_or_default();
+            let request = pb::SessionServiceListRequest { extension, page_size, page_token };
+            let page = broker.sessions().list(request).await?.into_inner();
+            Ok((page.sessions, page.next_page_token))
+        })
+        .await
     }
 }
 

@@ -38,7 +38,7 @@ impl ResourceView {
 }
 
 /// The first digits of an id of the engine; `None` for what is none.
-pub(super) fn shortened(id: &str) -> Option<&str> {
+pub(in crate::cli) fn shortened(id: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| &id[..12])
 }
 
