@@ -25,14 +25,11 @@ impl BackendService for Backends {
         let tail = request.tail.map(|lines| {
             u32::try_from(lines).map_err(|_| status(convert::invalid("tail", "tail must not be below 0")))
         });
-        let since_ms = request
-            .since
-            .map(|since| since.seconds.saturating_mul(1000).saturating_add(i64::from(since.nanos) / 1_000_000).max(0));
         let query = LogQuery {
             services: request.services,
             follow: request.follow,
             tail: tail.transpose()?,
-            since_ms,
+            since_ms: convert::time("since", request.since).map_err(status)?,
             timestamps: request.timestamps,
         };
         let lines = self.0.logs(&id, query).await.map_err(status)?;

@@ -21,14 +21,13 @@ use crate::{
     core::{Broker, Callee},
     model::{
         error::{Error, Reason, Result},
+        limits::{MAX_BODY_BYTES, MAX_TIME_LIMIT},
         registration::check_name,
     },
     pb::{self, connect_request, connect_response, stream_request, stream_response},
     proxy::{self, Exchange, Length, Part, Piece, Raw, Source, Upgraded, Upload},
 };
 
-/// Largest body that a caller may ask for. The whole of it is held in memory.
-const MAX_BODY_BYTES: i64 = 64 * 1024 * 1024;
 /// The fields of messages that are data.
 mod field {
     pub(super) const FETCH_RESPONSE_BODY: u8 = 3;
@@ -38,8 +37,6 @@ mod field {
     pub(super) const CONNECT_RESPONSE_DATA: u8 = 2;
 }
 
-/// Longest time limit that makes sense: a day.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Least time limit.
 const MIN_TIMEOUT: Duration = Duration::from_nanos(1);
 /// Methods whose requests have no body unless a length is given.
@@ -48,7 +45,7 @@ const BODILESS: [&str; 5] = ["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"];
 /// The time limits of a request, with the broker's own where it has none.
 fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limits> {
     let asked = asked.unwrap_or_default();
-    let limit = |field, value| convert::duration(field, value, MIN_TIMEOUT, MAX_TIMEOUT);
+    let limit = |field, value| convert::duration(field, value, MIN_TIMEOUT, MAX_TIME_LIMIT);
     let own = &broker.limits().exchange;
     Ok(proxy::Limits {
         connect: limit("time_limits.connect", asked.connect)?.unwrap_or(own.connect),
@@ -62,7 +59,7 @@ fn limits(broker: &Broker, asked: Option<pb::TimeLimits>) -> Result<proxy::Limit
 
 /// How long to wait for a backend that starts.
 fn start_wait(asked: Option<prost_types::Duration>) -> Result<Duration> {
-    Ok(convert::duration("start_wait", asked, Duration::ZERO, MAX_TIMEOUT)?.unwrap_or_default())
+    Ok(convert::duration("start_wait", asked, Duration::ZERO, MAX_TIME_LIMIT)?.unwrap_or_default())
 }
 
 /// The method of a request.
@@ -116,9 +113,9 @@ fn callee(session: &InSession, extension: &str, endpoint: &str) -> Result<Callee
 }
 
 fn max_body_bytes(broker: &Broker, request: &pb::FetchRequest) -> Result<u64> {
-    match request.max_body_bytes {
-        0 => Ok(broker.limits().exchange.max_body_bytes),
-        bytes @ 1..=MAX_BODY_BYTES => Ok(bytes.unsigned_abs()),
+    match u64::try_from(request.max_body_bytes) {
+        Ok(0) => Ok(broker.limits().exchange.max_body_bytes),
+        Ok(bytes) if bytes <= MAX_BODY_BYTES => Ok(bytes),
         _ => {
             let message = format!("max_body_bytes must lie between 1 and {MAX_BODY_BYTES}");
             Err(convert::invalid("max_body_bytes", message))

@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::trace;
 use crate::{
-    core::{ContainerView, HeldLease, InstallPhase, Observed, Progress, PullPolicy, Resource, Source, State, View},
+    core::{
+        ContainerView, HeldLease, InstallPhase, Observed, Progress, PullPolicy, Resource, Source, State, UiView, View,
+    },
     model::{
         error::{Error, Reason, Result},
         extension::{Owner, OwnerSource, ResourceKind},
@@ -26,12 +28,17 @@ use crate::{
 
 // === into the domain ===
 
+/// What a request names an extension with, which must be there.
+pub(super) fn named(text: &str) -> Result<&str> {
+    match text {
+        "" => Err(invalid("extension", "say which extension: its id, such as org/name")),
+        text => Ok(text),
+    }
+}
+
 /// An extension id of a request.
 pub(super) fn extension_id(text: &str) -> Result<ExtensionId> {
-    if text.is_empty() {
-        return Err(invalid("extension", "say which extension: its id, such as org/name"));
-    }
-    let id = text.parse()?;
+    let id = named(text)?.parse()?;
     trace::note_extension(&id);
     Ok(id)
 }
@@ -217,12 +224,6 @@ pub(super) fn extension(view: View) -> pb::Extension {
         containers: containers.into_iter().map(container).collect(),
         attached: registered.iter().any(|held| held.holder == Holder::Host),
     });
-    let ui = ui.map(|ui| pb::UserInterface {
-        title: ui.title,
-        root_dir: ui.root_dir,
-        entry: ui.entry,
-        icon_path: ui.icon_path,
-    });
     pb::Extension {
         id: installed.id.to_string(),
         reference: record.reference,
@@ -236,7 +237,7 @@ pub(super) fn extension(view: View) -> pb::Extension {
         state_reason: reason.to_owned(),
         state_message: message,
         enabled: installed.enabled,
-        ui,
+        ui: ui.map(user_interface),
         backend,
         host_binaries: record.binaries.into_iter().filter(|binary| !binary.directory).map(|b| b.name).collect(),
         installed_at: Some(timestamp(installed.installed_at_ms)),
@@ -244,6 +245,11 @@ pub(super) fn extension(view: View) -> pb::Extension {
         registrations: registered.into_iter().map(registration).collect(),
         registration_socket: registration_socket.unwrap_or_default(),
     }
+}
+
+/// The page of an extension.
+pub(super) fn user_interface(ui: UiView) -> pb::UserInterface {
+    pb::UserInterface { title: ui.title, root_dir: ui.root_dir, entry: ui.entry, icon_path: ui.icon_path }
 }
 
 fn registration(held: HeldLease) -> pb::Registration {

@@ -215,6 +215,6 @@ fn reflection(served: impl Fn(&str) -> bool) -> Result<tonic_reflection::server:
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::bug("the compiled protos are damaged")
 }

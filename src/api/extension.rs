@@ -86,12 +86,6 @@ impl ExtensionService for Extensions {
     async fn inspect(&self, request: Request<pb::InspectRequest>) -> Result<Response<pb::InspectResponse>, Status> {
         let source = convert::source(request.into_inner().source).map_err(status)?;
         let inspected = self.0.inspect(source).await.map_err(status)?;
-        let ui = inspected.ui.map(|ui| pb::UserInterface {
-            title: ui.title,
-            root_dir: ui.root_dir,
-            entry: ui.entry,
-            icon_path: ui.icon_path,
-        });
         Ok(Response::new(pb::InspectResponse {
             id: inspected.reference.id.to_string(),
             version: inspected.reference.version().to_owned(),
@@ -102,7 +96,7 @@ impl ExtensionService for Extensions {
             description: inspected.description,
             vendor: inspected.vendor,
             labels: inspected.labels.into_iter().collect(),
-            ui,
+            ui: inspected.ui.map(convert::user_interface),
             services: inspected.services,
             host_binaries: inspected.host_binaries,
             needed_grants: inspected.needs.iter().map(|need| convert::need(need, false)).collect(),
@@ -150,10 +144,8 @@ impl ExtensionService for Extensions {
     ) -> Result<Response<pb::UninstallResponse>, Status> {
         let uid = caller_uid(&request);
         let request = request.into_inner();
-        if request.extension.is_empty() {
-            return Err(status(convert::invalid("extension", "say which extension: its id, such as org/name")));
-        }
-        let reference: Reference = request.extension.parse().map_err(status)?;
+        let named = convert::named(&request.extension).map_err(status)?;
+        let reference: Reference = named.parse().map_err(status)?;
         let removed = self.0.clone().uninstall(reference, request.volumes, uid).await.map_err(status)?;
         Ok(Response::new(pb::UninstallResponse {
             kept_volumes: removed.kept_volumes,

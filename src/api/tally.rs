@@ -9,11 +9,8 @@ use std::{
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-use crate::{
-    model::error::{Error, Result},
-    pb,
-    times::Times,
-};
+use super::desks::damaged;
+use crate::{model::error::Result, pb, times::Times};
 
 /// The codes of gRPC, by their number.
 pub(super) const CODES: [&str; 17] = [
@@ -61,8 +58,7 @@ impl Tally {
     pub(super) fn new() -> Result<Self> {
         let mut methods = vec![UNKNOWN.to_owned(), PASSED_THROUGH.to_owned()];
         for set in [pb::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
-            let set = FileDescriptorSet::decode(set)
-                .map_err(|e| Error::bug("the compiled protos are damaged").caused_by(e))?;
+            let set = FileDescriptorSet::decode(set).map_err(|e| damaged().caused_by(e))?;
             for file in &set.file {
                 for service in &file.service {
                     let of = |name| format!("{}.{}/{name}", file.package(), service.name());

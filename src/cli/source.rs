@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{connect::Broker, failure::Failure};
-use crate::pb;
+use crate::{model::manifest, pb};
 
 /// When a registry is asked for an image.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
@@ -27,7 +27,7 @@ pub(super) fn read_source(text: &str, reference: Option<&str>, pull: Pull) -> Re
     let source = match path_of(text) {
         Some(path) => {
             let path = whole(&path).map_err(|error| Failure::of_file(&path, &error))?;
-            let (text, reference) = (utf8(&path)?, reference.unwrap_or_default().to_owned());
+            let (text, reference) = (path_text(&path)?, reference.unwrap_or_default().to_owned());
             match path.is_dir() {
                 true => Source::Directory(pb::DirectorySource { path: text, reference }),
                 false => Source::Archive(pb::ArchiveSource { path: text, reference }),
@@ -90,10 +90,11 @@ fn path_of(text: &str) -> Option<PathBuf> {
     // A directory that happens to be called like a repository is common; one that is an extension is meant.
     let path = Path::new(text);
     let is_archive = [".tar", ".tar.gz", ".tgz"].iter().any(|end| text.ends_with(end)) && path.is_file();
-    (is_archive || path.join("metadata.json").is_file()).then(|| path.to_owned())
+    (is_archive || path.join(manifest::FILE).is_file()).then(|| path.to_owned())
 }
 
-fn utf8(path: &Path) -> Result<String, Failure> {
+/// A path as text, which is what messages hold.
+pub(super) fn path_text(path: &Path) -> Result<String, Failure> {
     path.to_str().map(str::to_owned).ok_or_else(|| Failure::new(format!("{}: the path is not UTF-8", path.display())))
 }
 

@@ -6,16 +6,16 @@ use std::{
 };
 
 use super::{EngineFiles, LogFormat};
-use crate::model::{audit::Audit, platform::MAX_SOCKET_PATH_BYTES};
+use crate::model::{
+    audit::Audit,
+    limits::{MAX_BODY_BYTES, MAX_TIME_LIMIT},
+    platform::MAX_SOCKET_PATH_BYTES,
+};
 
 /// Where pipes of this machine are.
 const PIPES: &str = r"\\.\pipe\";
 /// Longest name of a pipe.
 const MAX_PIPE_NAME_BYTES: usize = 256;
-/// Longest duration that makes sense anywhere.
-const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// Largest body that one answer carries.
-const MAX_BODY_BYTES: u64 = 64 << 20;
 
 /// An absolute path.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
@@ -79,7 +79,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     number
         .checked_mul(millis)
         .map(Duration::from_millis)
-        .filter(|duration| *duration <= MAX_DURATION)
+        .filter(|duration| *duration <= MAX_TIME_LIMIT)
         .ok_or_else(|| format!("{text:?} is too long; at most 24h"))
 }
 

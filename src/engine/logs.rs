@@ -92,7 +92,9 @@ impl Reader {
 
 fn path(id: &str, options: &LogOptions) -> String {
     let tail = options.tail.map_or("all".to_owned(), |lines| lines.to_string());
-    let since = options.since_ms.map_or(String::new(), |ms| format!("&since={}.{:03}", ms / 1000, ms % 1000));
+    // Before 1970 there is nothing, and the engine counts from there.
+    let since = options.since_ms.filter(|ms| *ms > 0);
+    let since = since.map_or(String::new(), |ms| format!("&since={}.{:03}", ms / 1000, ms % 1000));
     format!(
         "/containers/{id}/logs?stdout=1&stderr=1&follow={}&tail={tail}&timestamps={}{since}",
         u8::from(options.follow),

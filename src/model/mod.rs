@@ -11,6 +11,7 @@ pub mod extension;
 pub mod grant;
 pub mod journal;
 pub mod labels;
+pub mod limits;
 pub mod manifest;
 pub mod mounts;
 pub mod platform;

@@ -12,7 +12,7 @@ use crate::{
     backend::{self, Backend, Endpoint, Registration, Status, Statuses},
     cli::{
         NOT_EXECUTABLE, NOT_FOUND, Options, SIGNAL_BASE, connect::Broker, console::Console, failure::Failure,
-        signals::EndSignals,
+        signals::EndSignals, source::path_text,
     },
     model::{platform::MAX_SOCKET_PATH_BYTES, shell},
     pb,
@@ -230,8 +230,4 @@ async fn finish(console: &mut Console, extension: &str, end: End) -> Result<Exit
         console.note(&format!("calls to {extension} no longer go to it")).await?;
     }
     Ok(ExitCode::from(code))
-}
-
-fn path_text(path: &Path) -> Result<String, Failure> {
-    path.to_str().map(str::to_owned).ok_or_else(|| Failure::new(format!("{}: the path is not UTF-8", path.display())))
 }

@@ -20,11 +20,9 @@ use crate::{
         text::count,
         view::problem::ProblemView,
     },
+    model::manifest::MAX_BYTES,
     pb::{self, validate_request::Subject},
 };
-
-/// Largest `metadata.json`, in bytes, as the API has it.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
@@ -58,7 +56,7 @@ impl Validate {
 
     async fn read_subject(&self, console: &mut Console) -> Result<Subject, Failure> {
         if self.subject == "-" {
-            return Ok(Subject::ManifestJson(console.read_input(MAX_MANIFEST_BYTES).await?.into()));
+            return Ok(Subject::ManifestJson(console.read_input(MAX_BYTES as u64).await?.into()));
         }
         let path = Path::new(&self.subject);
         if self.subject.ends_with(".json") {
@@ -69,11 +67,11 @@ impl Validate {
     }
 }
 
-/// The bytes of a manifest, of which there may be no more than the API takes.
+/// The bytes of a manifest, of which there may be no more than the broker reads.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_MANIFEST_BYTES {
+    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > MAX_BYTES {
         return Err(io::Error::other("it is larger than 1 MiB, which no metadata.json may be"));
     }
     Ok(text)

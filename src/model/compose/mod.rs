@@ -30,3 +30,4 @@ pub use labelling::has_links;
 pub use plan::{Context, Plan, PluginImage, ServicePlan, plan};
 pub use prepass::{CheckedFile, Prepass, prepass, prepass_all};
 pub use variables::{PLUGIN_VARIABLE, Variable};
+pub use yaml::MAX_TEXT_BYTES;

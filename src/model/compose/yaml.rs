@@ -14,7 +14,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use super::flaw::Flaw;
 
 /// Longest text that is read, in bytes. The largest compose file of the real extensions has 24 KiB.
-pub(super) const MAX_TEXT_BYTES: usize = 1024 * 1024;
+pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 /// Deepest nesting of lists and mappings.
 const MAX_DEPTH: usize = 64;
 /// How many nodes the tree may have once every alias is replaced by what it names.

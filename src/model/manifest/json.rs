@@ -13,10 +13,10 @@ use serde_json::value::RawValue;
 
 use crate::model::problem::{Problem, Severity};
 
-/// File name in every problem.
-pub(super) const FILE: &str = "metadata.json";
+/// The file's name, at the root of an image and in every problem.
+pub const FILE: &str = "metadata.json";
 /// Largest file in bytes; the largest real one is far below it (gefyra: 299 entries, some 30 KiB).
-const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 1 << 20;
 /// Most problems that are reported, so that a hostile file cannot blow up the answer.
 const MAX_PROBLEMS: usize = 1000;
 /// Longest piece of the author's text that is repeated in a message, in characters.

@@ -17,6 +17,7 @@ mod tests;
 pub use self::{
     host::{HostBinary, find_program},
     host_os::HostOs,
+    json::{FILE, MAX_BYTES},
     path::{ImagePath, NameFault, SocketName},
     ui::Ui,
     vm::{PLUGIN_IMAGE, Vm, VmSource},
@@ -87,11 +88,11 @@ pub fn parse(bytes: &[u8], os: HostOs) -> Parsed {
 /// Fills in line and column of findings about `metadata.json` that name a field and no place, and puts all findings about
 /// it first, in the order of the file.
 pub fn place_findings(problems: &mut [Problem], text: &[u8]) {
-    for problem in problems.iter_mut().filter(|problem| problem.file == json::FILE && problem.line == 0) {
+    for problem in problems.iter_mut().filter(|problem| problem.file == FILE && problem.line == 0) {
         (problem.line, problem.column) = json::place_of(text, &problem.field).unwrap_or_default();
     }
     problems.sort_by_key(|problem| match problem.file.as_str() {
-        json::FILE => (false, problem.line, problem.column),
+        FILE => (false, problem.line, problem.column),
         _ => (true, 0, 0),
     });
 }
