@@ -30,15 +30,19 @@ use crate::{
 /// How long the threads get to end when everything else has.
 const RUNTIME_END: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// What drives all that waits.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")).caused_by(e))
+}
+
 /// `longshore serve`: runs until it is told to stop.
 pub fn main(args: &ServeArgs) -> ExitCode {
     let result = config::load(args).and_then(|config| {
         process::keep_memory();
         // One thread: a call passes many tasks, and handing it from thread to thread costs more than a second one gives.
         // What takes long, such as the store, has threads of its own.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime =
-            runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")))?;
+        let runtime = runtime()?;
         let result = runtime.block_on(async {
             let sender = log::start(&config)?;
             let open_files = process::raise_descriptor_limit();

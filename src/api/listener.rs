@@ -8,7 +8,6 @@ use std::{
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -16,6 +15,7 @@ use tokio::net::{UnixListener, UnixSocket};
 
 use super::activation;
 use crate::{
+    local::{Stream, next_client},
     model::{
         error::{Error, Reason, Result},
         platform::MAX_SOCKET_PATH_BYTES,
@@ -23,29 +23,19 @@ use crate::{
     user::access::Access,
 };
 
+pub use super::admitted::Admitted;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
 /// The control socket, listening. A socket that we bound is removed with it.
 #[derive(Debug)]
 pub struct ControlSocket {
-    /// Accepts clients.
-    pub listener: Listening,
+    listener: UnixListener,
     /// Where it is.
     path: PathBuf,
     /// What we bound there; `None` when systemd passed it.
     bound: Option<FileId>,
-}
-
-/// Who but the broker's user may connect.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Admitted {
-    /// The group of the socket.
-    pub group: Option<u32>,
-    /// Single users.
-    pub users: Vec<u32>,
-    /// Other groups.
-    pub groups: Vec<u32>,
 }
 
 impl Admitted {
@@ -62,8 +52,6 @@ impl Admitted {
         access.set(path)
     }
 }
-/// What clients are accepted from.
-pub type Listening = UnixListener;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -115,6 +103,11 @@ impl ControlSocket {
         let bound = file_id(path).map_err(|e| failed(path, "looking at it", e))?;
         let listener = socket.listen(BACKLOG).map_err(|e| failed(path, "listening", e))?;
         Ok(ControlSocket { listener, path: path.to_owned(), bound: Some(bound) })
+    }
+
+    /// The next client.
+    pub async fn accept(&self) -> Stream {
+        next_client(self.path.display(), || self.listener.accept()).await.0
     }
 
     /// Where it is.
@@ -243,22 +236,6 @@ fn already_running(path: &Path) -> Error {
 pub(super) fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
     let message = format!("{}: {doing}: {error}", path.display());
     Error::new(Reason::FileFailed, path.display().to_string(), message).caused_by(error)
-}
-
-/// Accepts the next client. Errors such as a lack of descriptors are waited out: retrying at once would spin
-/// (lessons 1.10).
-pub async fn accept(listener: &Listening) -> tokio::net::UnixStream {
-    let mut pause = Duration::from_millis(5);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

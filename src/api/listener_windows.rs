@@ -3,7 +3,6 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use crate::{
@@ -11,30 +10,18 @@ use crate::{
     model::error::{Error, Reason, Result},
 };
 
-/// What clients are accepted from.
-pub type Listening = Listener;
-
-/// Who but the broker's user may connect: nobody, as a broker works for its own user alone here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Admitted {
-    /// The group of the socket.
-    pub group: Option<u32>,
-    /// Single users.
-    pub users: Vec<u32>,
-    /// Other groups.
-    pub groups: Vec<u32>,
-}
+pub use super::admitted::Admitted;
 
 /// The control socket, listening. It goes with the value.
 #[derive(Debug)]
 pub struct ControlSocket {
-    /// Accepts clients.
-    pub listener: Listening,
+    listener: Listener,
     name: PathBuf,
 }
 
 impl ControlSocket {
-    /// Makes the pipe: the first of its name, so that no other process answers in our place, and for this user alone.
+    /// Makes the pipe: the first of its name, so that no other process answers in our place, and for this user alone, whoever
+    /// is admitted: a broker works for its own user alone here.
     ///
     /// # Errors
     ///
@@ -64,6 +51,11 @@ impl ControlSocket {
         Ok(ControlSocket { listener, name: name.to_owned() })
     }
 
+    /// The next client.
+    pub async fn accept(&self) -> Stream {
+        self.listener.accept().await
+    }
+
     /// Its name.
     pub fn path(&self) -> &Path {
         &self.name
@@ -81,19 +73,4 @@ pub fn make_directory(directory: &Path) -> Result<()> {
         let message = format!("{shown}: making the directory: {error}");
         Error::new(Reason::FileFailed, shown, message).caused_by(error)
     })
-}
-
-/// Accepts the next client. Errors are waited out.
-pub async fn accept(listener: &Listening) -> Stream {
-    let mut pause = Duration::from_millis(5);
-    loop {
-        match listener.accept().await {
-            Ok(stream) => return stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a client; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-        }
-    }
 }

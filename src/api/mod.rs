@@ -3,6 +3,7 @@
 
 #[cfg(unix)]
 mod activation;
+mod admitted;
 #[cfg(not(any(test, feature = "fuzzing")))]
 mod authority;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -54,7 +55,10 @@ use tonic::Status;
 
 use crate::{
     core::Brokers,
-    model::error::{Error, Result},
+    model::{
+        error::{Error, Result},
+        limits::MAX_BODY_BYTES,
+    },
 };
 pub use metrics::SpanCounts;
 
@@ -62,8 +66,8 @@ use calls::Calls;
 use desks::Desks;
 use tally::Tally;
 
-/// Largest message that the broker reads: a body for a backend, and some room.
-pub const MAX_REQUEST_BYTES: usize = 65 * 1024 * 1024;
+/// Largest message that the broker reads: a body for a backend as large as an answer's may be, and some room.
+pub const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES as usize + (1 << 20);
 /// Most bytes of a list in one message: clients with default settings take messages of 4 MiB.
 const MAX_PIECE_BYTES: usize = 1 << 20;
 /// Time that the last answers get to leave when the broker stops.
@@ -130,7 +134,7 @@ pub async fn serve(
     // Their backends may register before their users call.
     desks.open_known().await?;
     let mut server = std::pin::pin!(async {
-        server::serve(&socket.listener, desks.clone(), stop_accepting.clone()).await;
+        server::serve(&socket, desks.clone(), stop_accepting.clone()).await;
         desks.closed().await;
     });
     tokio::select! {

@@ -20,7 +20,7 @@ use super::{
     calls::{Answering, CountedBody},
     desks::Desks,
     extension_front::ExtensionFront,
-    listener,
+    listener::ControlSocket,
     peer::PeerStream,
 };
 use crate::core::Arrivals;
@@ -56,14 +56,14 @@ const REFUSAL_BOUND: Duration = Duration::from_secs(5);
 /// How long a count of refused callers lasts.
 const REFUSALS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Serves what comes to `listener` until `stop`, then until the last connection is closed.
-pub(super) async fn serve(listener: &listener::Listening, desks: Arc<Desks>, stop: CancellationToken) {
+/// Serves what comes to `socket` until `stop`, then until the last connection is closed.
+pub(super) async fn serve(socket: &ControlSocket, desks: Arc<Desks>, stop: CancellationToken) {
     let builder = settings(&CONTROL);
     let connections = TaskTracker::new();
     let mut turned = Turned::default();
     loop {
         let stream = tokio::select! {
-            stream = listener::accept(listener) => PeerStream::new(stream, desks.brokers()),
+            stream = socket.accept() => PeerStream::new(stream, desks.brokers()),
             () = stop.cancelled() => break,
         };
         let is_refused = stream.is_refused();

@@ -22,9 +22,7 @@ use crate::{
 
 /// Runs it.
 pub fn main(args: &RepairArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Error::new(Reason::LimitReached, "", format!("cannot start threads: {e}")));
-    match runtime.and_then(|runtime| runtime.block_on(run(args))) {
+    match super::runtime().and_then(|runtime| runtime.block_on(run(args))) {
         Ok(said) => {
             print!("{said}");
             ExitCode::SUCCESS

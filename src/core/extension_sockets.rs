@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -20,8 +19,6 @@ use crate::{
 
 /// Connections that one extension may have at a time.
 const MAX_CONNECTIONS: usize = 256;
-/// How long nothing is accepted after that failed, for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Somebody who has connected to an extension's socket.
 #[derive(Debug)]
@@ -191,14 +188,7 @@ async fn accept(
         loop {
             // Never closed.
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            let stream = match socket.accept().await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, extension = %id, "cannot accept a backend; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let stream = socket.accept().await;
             let (extension, caller, closed) = (id.clone(), socket.caller(&stream, &barred), closed.clone());
             if arrive.send(Arrival { extension, caller, stream, closed, place }).await.is_err() {
                 return;

@@ -98,7 +98,8 @@ impl Drop for Veil {
 
 async fn serve(listener: Listener, engine: Dockerd, hidden: Arc<Vec<String>>) {
     let mut connections = JoinSet::new();
-    while let Ok(stream) = listener.accept().await {
+    loop {
+        let stream = listener.accept().await;
         let (engine, hidden) = (engine.clone(), hidden.clone());
         connections.spawn(async move {
             let service = service_fn(move |request| {

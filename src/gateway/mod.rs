@@ -43,8 +43,6 @@ pub use create::{Create, Stamp};
 pub const MAX_CONNECTIONS: usize = 512;
 /// How long what the engine is making is waited for when a gateway closes.
 const MAKERS_BOUND: Duration = Duration::from_secs(20);
-/// How long nothing is accepted after that failed, for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The rules of one gateway.
 pub struct Rules {
@@ -206,14 +204,6 @@ async fn accept(gateway: Arc<Gateway>, tasks: TaskTracker) {
         let client = tokio::select! {
             client = gateway.socket.accept() => client,
             () = gateway.closed.cancelled() => return,
-        };
-        let client = match client {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::warn!(%error, extension = gateway.extension, "a gateway cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
         };
         let caller = gateway.socket.caller(&client, |_| false);
         receive(&gateway, &tasks, client, caller);

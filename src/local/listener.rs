@@ -8,11 +8,14 @@ use std::{
 
 use tokio::net::UnixListener;
 
-use super::Stream;
+use super::{Stream, next_client};
 
 /// A socket, listening, for this user alone.
 #[derive(Debug)]
-pub struct Listener(UnixListener);
+pub struct Listener {
+    path: PathBuf,
+    listener: UnixListener,
+}
 
 impl Listener {
     /// Binds it at `path`, in a directory that is private and nobody else's; what a broker left there is replaced.
@@ -27,16 +30,12 @@ impl Listener {
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Listener(listener))
+        Ok(Listener { path: path.to_owned(), listener })
     }
 
     /// The next client.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        self.0.accept().await.map(|(stream, _)| stream)
+    pub async fn accept(&self) -> Stream {
+        next_client(self.path.display(), || self.listener.accept()).await.0
     }
 }
 

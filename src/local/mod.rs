@@ -2,6 +2,7 @@
 
 #[cfg_attr(windows, path = "pipe_listener.rs")]
 mod listener;
+mod patience;
 #[cfg(windows)]
 mod security;
 #[cfg_attr(windows, path = "pipe.rs")]
@@ -10,6 +11,7 @@ mod socket;
 use std::time::Duration;
 
 pub use listener::{Listener, make_private_dir, place, url};
+pub use patience::next_client;
 #[cfg(windows)]
 pub use security::Security;
 pub use socket::{ReadHalf, Stream, WriteHalf, dial, is_gone, is_silent};

@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::select_all;
 use tokio::{net::windows::named_pipe::NamedPipeServer, sync::Mutex};
 
-use super::{Security, Stream, create, open, socket::is_busy};
+use super::{Security, Stream, create, next_client, open, socket::is_busy};
 
 /// Instances that wait for clients at a time. A client that finds none free is told that the pipe is busy.
 const WAITING: usize = 8;
@@ -39,11 +39,11 @@ impl Listener {
     }
 
     /// The next client.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> Stream {
+        next_client(self.name.display(), || self.try_accept()).await
+    }
+
+    async fn try_accept(&self) -> io::Result<Stream> {
         let mut waiting = self.waiting.lock().await;
         let refilled = self.refill(&mut waiting);
         if waiting.is_empty() {

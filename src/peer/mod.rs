@@ -1,6 +1,7 @@
 //! What the kernel says of a process that calls: whether it still lives, and in which container; and the sockets that
 //! containers call at.
 
+mod caller;
 pub mod socket;
 mod stat;
 
@@ -16,21 +17,11 @@ use rustix::{
 };
 use tokio::net::UnixStream;
 
+pub use caller::Other;
 pub use stat::Stat;
 
 /// `SO_PEERPIDFD` of Linux 6.5.
 const SO_PEERPIDFD: libc::c_int = 77;
-
-/// The process at the other end of a socket.
-#[derive(Debug)]
-pub struct Other {
-    /// Its user.
-    pub uid: u32,
-    /// Its group, and its other groups, where the system says them.
-    pub groups: Option<(u32, Vec<u32>)>,
-    /// Its number, where it has one here.
-    pub pid: Option<i32>,
-}
 
 /// The process at the other end.
 ///

@@ -13,10 +13,15 @@ use rustix::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Place, is_alive, place_of};
-use crate::model::{
-    error::{Error, Reason, Result},
-    platform::MAX_SOCKET_PATH_BYTES,
+use crate::{
+    local::next_client,
+    model::{
+        error::{Error, Reason, Result},
+        platform::MAX_SOCKET_PATH_BYTES,
+    },
 };
+
+pub use super::caller::Caller;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -32,15 +37,6 @@ pub struct Socket {
     /// Whose it is.
     user: u32,
     listener: UnixListener,
-}
-
-/// Who is at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
-    /// A process of the socket's owner or of root, where the broker lives.
-    Host,
-    /// A process in the container of this id.
-    Container(String),
 }
 
 impl Socket {
@@ -81,12 +77,8 @@ impl Socket {
     }
 
     /// The next client.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub async fn accept(&self) -> io::Result<UnixStream> {
-        self.listener.accept().await.map(|(stream, _)| stream)
+    pub async fn accept(&self) -> UnixStream {
+        next_client(self.path.display(), || self.listener.accept()).await.0
     }
 
     /// Who has just connected. On the host, processes that are `barred` by their number are never let in.
@@ -147,7 +139,7 @@ mod tests {
             let path = address.strip_prefix("unix://").unwrap();
             assert!(path.len() <= MAX_SOCKET_PATH_BYTES, "{path}");
             let connected = UnixStream::connect(path).await.unwrap();
-            assert_eq!(second.caller(&second.accept().await.unwrap(), |_| false), Ok(Caller::Host));
+            assert_eq!(second.caller(&second.accept().await, |_| false), Ok(Caller::Host));
             drop(connected);
             first.remove();
             assert!(dir.join(NAME).exists(), "not one that is another's by now");

@@ -1,5 +1,6 @@
 //! What the system says of a process that calls.
 
+mod caller;
 #[path = "windows_socket.rs"]
 pub mod socket;
 
@@ -9,16 +10,7 @@ use windows_sys::Win32::System::Pipes::GetNamedPipeClientProcessId;
 
 use crate::{local::Stream, user};
 
-/// The process at the other end of a pipe.
-#[derive(Debug)]
-pub struct Other {
-    /// Its user: the pipe has let in no other than our own.
-    pub uid: u32,
-    /// None here.
-    pub groups: Option<(u32, Vec<u32>)>,
-    /// Its number.
-    pub pid: Option<i32>,
-}
+pub use caller::Other;
 
 /// The process that opened a pipe which we made.
 ///

@@ -1,24 +1,17 @@
 //! Sockets in directories that containers have mounted: from Windows there are none.
 
-use std::{convert::Infallible, io, path::Path};
+use std::{convert::Infallible, path::Path};
 
 use crate::{
     local::Stream,
     model::error::{Error, Reason, Result},
 };
 
+pub use super::caller::Caller;
+
 /// None.
 #[derive(Debug)]
 pub struct Socket(Infallible);
-
-/// Who is at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
-    /// A process of the broker's user, where the broker lives.
-    Host,
-    /// A process in the container of this id.
-    Container(String),
-}
 
 impl Socket {
     /// Opens none.
@@ -33,12 +26,8 @@ impl Socket {
     }
 
     /// The next client.
-    ///
-    /// # Errors
-    ///
-    /// None here.
     #[expect(clippy::unused_async, reason = "as where there is one")]
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> Stream {
         match self.0 {}
     }
 

@@ -14,12 +14,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{
-    calls::Calls,
-    listener::{self, ControlSocket},
-    peer::PeerStream,
-    tally::Tally,
-};
+use super::{calls::Calls, listener::ControlSocket, peer::PeerStream, tally::Tally};
 use crate::{core::Brokers, model::error::Result};
 use text::Now;
 
@@ -47,7 +42,7 @@ pub(super) async fn serve(socket: ControlSocket, sources: Sources) {
     let (sources, readers) = (Arc::new(sources), Arc::new(Semaphore::new(MAX_READERS)));
     loop {
         let Ok(reader) = Arc::clone(&readers).acquire_owned().await else { return };
-        let stream = PeerStream::new(listener::accept(&socket.listener).await, &sources.brokers);
+        let stream = PeerStream::new(socket.accept().await, &sources.brokers);
         if stream.is_refused() && readers.available_permits() < MAX_READERS / 2 {
             // Who may not read shall not keep those from reading who may.
             continue;

@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::{
@@ -36,8 +36,6 @@ const CONNECT_BOUND: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(15);
 /// Bytes under way on one connection, each way.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long nothing is accepted after that failed, for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where an engine is.
 #[derive(Debug, Clone)]
@@ -91,16 +89,9 @@ impl Drop for Relay {
 
 async fn accept(listener: Listener, far: Arc<Far>, trouble: Trouble) {
     loop {
-        match listener.accept().await {
-            Ok(client) => {
-                let (far, trouble) = (Arc::clone(&far), trouble.clone());
-                tokio::spawn(async move { carry(client, &far, &trouble).await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no connection to the engine can be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let client = listener.accept().await;
+        let (far, trouble) = (Arc::clone(&far), trouble.clone());
+        tokio::spawn(async move { carry(client, &far, &trouble).await });
     }
 }
 
@@ -110,10 +101,7 @@ async fn carry(mut client: Stream, far: &Far, trouble: &Trouble) {
     let carried = match far {
         Far::Tcp(host, port) => match connect(host, *port).await {
             Ok(engine) => both_ways(&mut client, engine, trouble).await.map_err(|error| error.to_string()),
-            Err(why) => {
-                trouble.set(Some(why.clone()));
-                Err(why)
-            }
+            Err(why) => Err(noted(trouble, why)),
         },
         Far::Tls(tls) => tls.carry(&mut client, trouble).await,
         Far::Ssh(ssh) => ssh.carry(&mut client, trouble).await,
@@ -121,6 +109,12 @@ async fn carry(mut client: Stream, far: &Far, trouble: &Trouble) {
     if let Err(why) = carried {
         tracing::debug!(why, "a connection to the engine ended");
     }
+}
+
+/// Notes why the engine could not be reached, and gives that back.
+fn noted(trouble: &Trouble, why: String) -> String {
+    trouble.set(Some(why.clone()));
+    why
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Trouble, both_ways};
+use super::{Trouble, both_ways, noted};
 use crate::local::Stream;
 
 /// How many connections there are at most: each is a program here and two there.
@@ -53,10 +53,7 @@ impl Ssh {
 
     /// Carries one connection, each way until its end.
     pub(super) async fn carry(&self, client: &mut Stream, trouble: &Trouble) -> Result<(), String> {
-        let noted = |why: String| {
-            trouble.set(Some(why.clone()));
-            why
-        };
+        let noted = |why| noted(trouble, why);
         let Ok(Ok(_place)) = timeout(PLACE_BOUND, self.places.acquire()).await else {
             return Err(noted(format!("there are {MAX_CONNECTIONS} connections by ssh already, which is the most")));
         };

@@ -11,7 +11,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{CONNECT_BOUND, Trouble, both_ways, connect};
+use super::{CONNECT_BOUND, Trouble, both_ways, connect, noted};
 use crate::{
     local::Stream,
     model::error::{Error, Reason, Result},
@@ -71,10 +71,7 @@ impl Tls {
 
     /// Carries one connection, each way until its end.
     pub(super) async fn carry(&self, client: &mut Stream, trouble: &Trouble) -> Result<(), String> {
-        let noted = |why: String| {
-            trouble.set(Some(why.clone()));
-            why
-        };
+        let noted = |why| noted(trouble, why);
         let stream = connect(&self.host, self.port).await.map_err(noted)?;
         let shaken = match timeout(CONNECT_BOUND, self.connector.connect(self.name.clone(), stream)).await {
             Ok(shaken) => shaken.map_err(|error| noted(self.why(&error).unwrap_or_else(|| error.to_string())))?,

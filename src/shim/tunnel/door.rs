@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,9 +13,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Door, carry, end::LocalEnd, task::beside};
 use crate::peer::socket::Socket;
-
-/// How long nothing is accepted after that failed, for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A stream that waits for a visitor.
 pub(super) struct Waiting {
@@ -61,12 +57,7 @@ async fn serve(dir: PathBuf, door: Door, mut waiting: mpsc::UnboundedReceiver<Wa
     };
     let mut visits = Vec::new();
     while let Some(Waiting { from, mut respond }) = waiting.recv().await {
-        let stream = loop {
-            match socket.accept().await {
-                Ok(stream) => break stream,
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            }
-        };
+        let stream = socket.accept().await;
         visits.retain(|visit: &AbortOnDropHandle<()>| !visit.is_finished());
         let end = stream.into_std().and_then(|stream| LocalEnd::new(stream.into()));
         if let (Ok(end), Ok(to)) = (end, respond.send_response(Response::default(), false)) {
@@ -77,6 +68,8 @@ async fn serve(dir: PathBuf, door: Door, mut waiting: mpsc::UnboundedReceiver<Wa
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Request;
     use tokio::net::UnixStream;
 
