@@ -7,7 +7,7 @@ use std::{
 
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, InstallRequest};
+use super::{Broker, InstallRequest, RunRequest};
 use crate::{
     exec::{Exit, Outcome, Run},
     model::{
@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Said of what was allowed.
-pub(super) const ALLOWED: &str = "allowed";
+const ALLOWED: &str = "allowed";
 /// What came of an act that is over when it is written down.
-pub(super) const DONE: &str = "done";
+const DONE: &str = "done";
 
 /// The programs that run and stand in the audit: when one is gone, its line is told how it ended.
 pub(super) struct Audited {
@@ -62,6 +62,49 @@ impl Audited {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, i64>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is written of a program that is asked for. What comes of it is added when that is known.
+pub(super) fn of_program(
+    installed: &Installed,
+    request: &RunRequest,
+    act: &'static str,
+    subject: String,
+    refused: Option<Reason>,
+) -> AuditEntry {
+    AuditEntry {
+        extension: installed.id.to_string(),
+        session: request.session.clone(),
+        uid: request.uid,
+        act: act.into(),
+        subject,
+        decision: refused.map_or(ALLOWED, Reason::as_str).into(),
+        result: String::new(),
+    }
+}
+
+/// What is written of a change of an extension, or of one that failed.
+pub(super) fn of_change(
+    uid: Option<u32>,
+    act: &'static str,
+    id: &ExtensionId,
+    subject: String,
+    failure: Option<&Error>,
+) -> AuditEntry {
+    let (decision, result) = match failure.map(Error::reason) {
+        None => (ALLOWED, DONE),
+        Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
+        Some(reason) => (ALLOWED, reason.as_str()),
+    };
+    AuditEntry {
+        extension: id.to_string(),
+        session: None,
+        uid,
+        act: act.into(),
+        subject,
+        decision: decision.into(),
+        result: result.into(),
     }
 }
 
@@ -105,21 +148,7 @@ impl Broker {
         subject: String,
         failure: Option<&Error>,
     ) {
-        let (decision, result) = match failure.map(Error::reason) {
-            None => (ALLOWED, DONE),
-            Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
-            Some(reason) => (ALLOWED, reason.as_str()),
-        };
-        let entry = AuditEntry {
-            extension: id.to_string(),
-            session: None,
-            uid,
-            act: act.into(),
-            subject,
-            decision: decision.into(),
-            result: result.into(),
-        };
-        if let Err(error) = self.store.audit(entry).await {
+        if let Err(error) = self.store.audit(of_change(uid, act, id, subject, failure)).await {
             tracing::warn!(%error, "the audit could not be written");
         }
     }

@@ -1,7 +1,6 @@
 //! The docker command line as an extension is given it: pointed at its gateway, with a configuration of its own.
 
 use std::{
-    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -9,19 +8,20 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Behalf, Broker, RunRequest, audit::ALLOWED, blocking::blocking, grants::grants_required, program::check_variables,
+    Behalf, Broker, RunRequest, audit,
+    blocking::blocking,
+    grants::grants_required,
+    program::{check_variables, on_path},
 };
 use crate::{
     exec::{Program, Run, Target},
-    files::layout::{hand_over, is_program, make_dir},
+    files::layout::{hand_over, make_dir},
     model::{
-        audit::{self, Audit},
         docker,
         error::{Error, Reason, Result},
         extension::Installed,
         grant::{Decisions, Grant, Need},
     },
-    store::AuditEntry,
     user::docker_config,
 };
 
@@ -56,18 +56,10 @@ impl Broker {
             check_leading(&request)?;
         }
         let allowed = decisions.allows(&Grant::EngineFull);
-        let entry = AuditEntry {
-            extension: installed.id.to_string(),
-            session: request.session.clone(),
-            uid: request.uid,
-            act: "docker".into(),
-            subject: match self.audit {
-                Audit::Names => format!("{DOCKER} {subcommand}, {} arguments", following.len()),
-                Audit::Argv => audit::masked(std::iter::once(DOCKER).chain(request.argv.iter().map(String::as_str))),
-            },
-            decision: if allowed { ALLOWED } else { Reason::GrantsRequired.as_str() }.into(),
-            result: String::new(),
-        };
+        let names = format!("{DOCKER} {subcommand}, {} arguments", following.len());
+        let argv = std::iter::once(DOCKER).chain(request.argv.iter().map(String::as_str));
+        let refused = (!allowed).then_some(Reason::GrantsRequired);
+        let entry = audit::of_program(installed, &request, "docker", self.audit.kept(names, argv), refused);
         let line = self.store.audit(entry).await?;
         if !allowed {
             let need = Need { grant: Grant::EngineFull, origin: DOCKER.into() };
@@ -81,8 +73,7 @@ impl Broker {
     }
 
     async fn docker_program(&self, installed: &Installed, mut request: RunRequest) -> Result<Program> {
-        let path = std::env::var_os("PATH");
-        let Some(program) = path.as_deref().and_then(find) else {
+        let Some(program) = on_path(DOCKER) else {
             let message = "there is no docker on the broker's PATH; install the docker command line";
             return Err(Error::new(Reason::DockerCliNotFound, DOCKER, message));
         };
@@ -117,12 +108,6 @@ fn check_leading(request: &RunRequest) -> Result<()> {
             Err(Error::new(Reason::RequestInvalid, "env", message))
         }
     }
-}
-
-/// The program of that name in the directories of a PATH.
-fn find(path: &OsStr) -> Option<PathBuf> {
-    let candidates = std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(DOCKER));
-    candidates.into_iter().find(|path| is_program(path))
 }
 
 /// Where the user keeps plugins. Docker knows those of the machine by itself.

@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::{
-    Broker, InstallRequest,
-    audit::{ALLOWED, DONE},
-    view::backend_needs,
-};
+use super::{Broker, InstallRequest, audit, view::backend_needs};
 use crate::{
     model::{
         error::{Detail, Error, Reason, Result},
@@ -16,7 +12,7 @@ use crate::{
         grant::{Decisions, Grant, Need},
         reference::ExtensionId,
     },
-    store::{AuditEntry, StoredGrant},
+    store::StoredGrant,
 };
 
 /// How an extension stands: what was decided, and what it needs.
@@ -79,17 +75,7 @@ impl Broker {
         self.store.set_decisions(id, decisions.clone()).await?;
         let names = |grants: &[Grant]| grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let subject = format!("allow {} deny {}", names(&decisions.allow), names(&decisions.deny));
-        self.store
-            .audit(AuditEntry {
-                extension: id.to_string(),
-                session: None,
-                uid,
-                act: "grants".into(),
-                subject,
-                decision: ALLOWED.into(),
-                result: DONE.into(),
-            })
-            .await?;
+        self.store.audit(audit::of_change(uid, "grants", id, subject, None)).await?;
         self.registrations.touch(id);
         self.end_what_is_denied(&installed, &before, &decisions).await?;
         self.store.grants(id).await

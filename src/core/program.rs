@@ -1,13 +1,12 @@
 //! Programs that extensions run: on the host, by name and grant, and in their own containers.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use super::{Broker, audit::ALLOWED, call::running_backend, grants::grants_required};
+use super::{Broker, audit, call::running_backend, grants::grants_required};
 use crate::{
     exec::{EnvSpec, InContainer, Program, ProgramLimits, Run, Stdin, Target, WindowSize, host_base},
     files::layout::is_program,
     model::{
-        audit::{self, Audit},
         error::{Error, Reason, Result},
         extension::Installed,
         grant::{Decisions, Grant, Need},
@@ -15,7 +14,7 @@ use crate::{
         manifest::{HostOs, find_program},
         reference::ExtensionId,
     },
-    store::{AuditEntry, Known},
+    store::Known,
 };
 
 /// When to try again after an extension changed under a program that was starting.
@@ -137,18 +136,9 @@ impl Broker {
             (true, false) => Some(grants_required(installed.id.as_str(), vec![Need { grant, origin: "argv".into() }])),
             (true, true) => None,
         };
-        let audit = self.store.audit(AuditEntry {
-            extension: installed.id.to_string(),
-            session: request.session.clone(),
-            uid: request.uid,
-            act: "host.exec".into(),
-            subject: match self.audit {
-                Audit::Names => name,
-                Audit::Argv => audit::masked(request.argv.iter().map(String::as_str)),
-            },
-            decision: refused.as_ref().map_or(ALLOWED, |refused| refused.reason().as_str()).into(),
-            result: String::new(),
-        });
+        let subject = self.audit.kept(name, request.argv.iter().map(String::as_str));
+        let reason = refused.as_ref().map(Error::reason);
+        let audit = self.store.audit(audit::of_program(installed, &request, "host.exec", subject, reason));
         if let Some(refused) = refused {
             audit.await?;
             return Err(refused);
@@ -263,14 +253,18 @@ fn settle_name(request: &mut RunRequest) {
     if name.contains('/') || !request.env.iter().any(|(variable, _)| variable == "PATH") {
         return;
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
-    let found = candidates.into_iter().find(|path| is_program(path));
-    match found {
+    match on_path(name) {
         Some(found) => request.argv[0] = found.display().to_string(),
         // Looked for where the machine keeps its programs, and not found there either.
         None => request.env.retain(|(variable, _)| variable != "PATH"),
     }
+}
+
+/// The machine's program of that name: the first in the directories of the broker's PATH.
+pub(super) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut candidates = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name));
+    candidates.find(|path| is_program(path))
 }
 
 /// The declared program that a name means.

@@ -39,8 +39,18 @@ const SHORT: &str = "-p";
 /// Options that take `user:password`.
 const USERS: [&str; 3] = ["-u", "--user", "--proxy-user"];
 
+impl Audit {
+    /// What is kept of a command line that `names` tells of without its arguments.
+    pub fn kept<'a>(self, names: String, argv: impl IntoIterator<Item = &'a str>) -> String {
+        match self {
+            Audit::Names => names,
+            Audit::Argv => masked(argv),
+        }
+    }
+}
+
 /// A command line as one text: its arguments quoted as a shell would need it, secrets masked.
-pub fn masked<'a>(argv: impl IntoIterator<Item = &'a str>) -> String {
+fn masked<'a>(argv: impl IntoIterator<Item = &'a str>) -> String {
     let mut shown = Vec::new();
     let mut before = "";
     for arg in argv {
