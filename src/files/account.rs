@@ -22,6 +22,7 @@ const COPY_BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct Account<'a> {
     limits: &'a Limits,
     entries: u64,
+    bytes: u64,
     link_bytes: usize,
     unlisted_warnings: u64,
     taken: Unpacked,
@@ -30,8 +31,8 @@ pub(super) struct Account<'a> {
 impl<'a> Account<'a> {
     /// Nothing is taken yet.
     pub(super) fn new(limits: &'a Limits) -> Self {
-        let taken = Unpacked { files: 0, bytes: 0, warnings: Vec::new(), top: Top::Dir };
-        Account { limits, entries: 0, link_bytes: 0, unlisted_warnings: 0, taken }
+        let taken = Unpacked { warnings: Vec::new(), top: Top::Dir };
+        Account { limits, entries: 0, bytes: 0, link_bytes: 0, unlisted_warnings: 0, taken }
     }
 
     /// Counts one entry against the limit.
@@ -45,8 +46,8 @@ impl<'a> Account<'a> {
 
     /// Counts bytes against the limit.
     pub(super) fn count_bytes(&mut self, name: &[u8], bytes: u64) -> Result<()> {
-        match self.taken.bytes.checked_add(bytes).filter(|total| *total <= self.limits.max_bytes) {
-            Some(total) => self.taken.bytes = total,
+        match self.bytes.checked_add(bytes).filter(|total| *total <= self.limits.max_bytes) {
+            Some(total) => self.bytes = total,
             None => {
                 let why = format!("with it the files pass the limit of {} bytes in all", self.limits.max_bytes);
                 return Err(refused(name, &why));
@@ -62,11 +63,6 @@ impl<'a> Account<'a> {
             return Err(refused(path.as_os_str().as_encoded_bytes(), "too many symbolic links, or too long a one"));
         }
         Ok(())
-    }
-
-    /// A file or a link was written.
-    pub(super) fn note_file(&mut self) {
-        self.taken.files += 1;
     }
 
     /// Says what the top entry turned out to be.

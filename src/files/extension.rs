@@ -16,6 +16,10 @@ use super::{
 };
 use crate::model::error::Result;
 
+/// What the store says of a generation, among its files.
+pub const RECORD: &str = "record.json";
+/// The compose file that is run, among the files of a generation.
+pub const COMPOSE_FILE: &str = "compose.json";
 /// How much of a hash makes a name that no two extensions have.
 const SHORT_BYTES: usize = 8;
 
@@ -160,7 +164,7 @@ impl GenerationDir {
 
     /// What the store says of the generation, for the day on which there is no store.
     pub fn record(&self) -> PathBuf {
-        self.root.join("record.json")
+        self.root.join(RECORD)
     }
 
     /// The author's compose directory. Containers may write it and set its mode: where a user who is not the broker's finds
@@ -175,7 +179,7 @@ impl GenerationDir {
 
     /// The compose file that is run, made from the author's.
     pub fn compose_file(&self) -> PathBuf {
-        self.root.join("compose.json")
+        self.root.join(COMPOSE_FILE)
     }
 
     /// Lets others read and run what is for the user, and nobody but the broker write it. What containers may write is

@@ -285,6 +285,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
+    use crate::files::extension::COMPOSE_FILE;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!((mode(extension.path()), mode(&extension.guest())), (0o700, 0o777));
         assert_eq!(mode(&extension.broker()), 0o755);
         let staging = layout.stage().unwrap();
-        staging.files().write_private("compose.json", b"{}").unwrap();
+        staging.files().write_private(COMPOSE_FILE, b"{}").unwrap();
         assert_eq!(mode(&staging.files().compose_file()), 0o600);
         let generation = staging.promote(&extension, 3).unwrap();
         assert_eq!(fs::read(generation.compose_file()).unwrap(), b"{}");

@@ -116,14 +116,9 @@ impl<'a> Placer<'a> {
     /// The directory below the destination that links may not leave.
     pub(super) fn base(&self) -> &Path {
         match self.placement {
-            Placement::AsIs | Placement::Contents => Path::new(""),
+            Placement::AsIs => Path::new(""),
             Placement::Into(name) => Path::new(name),
         }
-    }
-
-    /// The path for a top entry that is a file: under `Contents` it keeps its own name.
-    pub(super) fn top_file(&self, path: PathBuf) -> PathBuf {
-        if path.as_os_str().is_empty() { self.top.clone().unwrap_or_default() } else { path }
     }
 }
 
@@ -182,8 +177,8 @@ mod tests {
         assert_eq!(placer.place(Path::new("build/a")).unwrap(), (PathBuf::from("ui/a"), false));
         assert_eq!(placer.place(Path::new("other")).unwrap_err().reason(), Reason::UnsafeFile);
         assert_eq!(placer.place_existing(Path::new("other/x")), None);
-        let mut placer = Placer::new(&Placement::Contents);
-        assert_eq!(placer.place(Path::new("")).unwrap(), (PathBuf::new(), true));
-        assert_eq!(placer.place(Path::new("a/b")).unwrap(), (PathBuf::from("a/b"), false));
+        let mut placer = Placer::new(&into);
+        assert_eq!(placer.place(Path::new("")).unwrap(), (PathBuf::from("ui"), true));
+        assert_eq!(placer.place(Path::new("a/b")).unwrap(), (PathBuf::from("ui/a/b"), false));
     }
 }

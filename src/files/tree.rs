@@ -67,7 +67,6 @@ impl<'a> Tree<'a> {
             return Err(cut_short(path, copied, size));
         }
         fchmod(&file, Mode::from_raw_mode(mode & 0o777 | 0o400)).map_err(|error| failed(path, error))?;
-        self.account.note_file();
         Ok(())
     }
 
@@ -94,7 +93,7 @@ impl<'a> Tree<'a> {
         };
         let (parent, name) = self.free_place(path)?;
         match linkat(&from, from_name, &*parent, name, AtFlags::empty()) {
-            Ok(()) => self.account.note_file(),
+            Ok(()) => {}
             Err(Errno::NOENT) => self.account.warn(path, "left out: a hard link to a file that it replaced"),
             Err(error) => return Err(failed(path, error)),
         }
@@ -119,9 +118,7 @@ impl<'a> Tree<'a> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
         // A directory above that became a file or a link has taken the link with it.
         let Ok(dir) = walk(self.root.as_fd(), parent) else { return Ok(()) };
-        rustix::fs::symlinkat(target, &dir, name).map_err(|error| failed(path, error))?;
-        self.account.note_file();
-        Ok(())
+        rustix::fs::symlinkat(target, &dir, name).map_err(|error| failed(path, error))
     }
 
     fn existing_file<'p>(&self, path: &'p Path) -> Option<(OwnedFd, &'p std::ffi::OsStr)> {

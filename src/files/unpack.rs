@@ -54,8 +54,6 @@ impl Default for Limits {
 pub enum Placement {
     /// Every name as it is, directly below the destination.
     AsIs,
-    /// What is in the top directory, without that directory. A top entry that is a file keeps its name.
-    Contents,
     /// The top entry, file or directory, under this name (one component).
     Into(String),
 }
@@ -74,10 +72,6 @@ pub enum Top {
 /// What was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files and links written.
-    pub files: u64,
-    /// Bytes of content.
-    pub bytes: u64,
     /// What was left out and why, one line each, at most about a hundred.
     pub warnings: Vec<String>,
     /// What the top entry is.
@@ -223,7 +217,6 @@ impl<'a> Run<'a> {
         match item {
             Item::Dir(mode) => self.tree.dir(&path, mode),
             Item::File(mode, size, content) => {
-                let path = if is_top { self.placer.top_file(path) } else { path };
                 if is_top {
                     self.tree.account.set_top(Top::File);
                 }

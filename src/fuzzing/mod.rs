@@ -103,7 +103,8 @@ pub fn header_lines(bytes: &[u8]) {
         HeaderLine::new(String::from_utf8_lossy(name), value.get(1..).unwrap_or_default().to_vec())
     };
     let lines: Vec<HeaderLine> = bytes.split(|byte| *byte == b'\n').map(line).collect();
-    if let Ok(written) = headers::request(&lines) {
+    let mut written = Vec::new();
+    if headers::write_request(&mut written, &lines).is_ok() {
         let returns = written.iter().filter(|byte| **byte == b'\r').count();
         assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), returns);
         assert!(written.ends_with(b"\r\n") && !written.windows(4).any(|four| four == b"\r\n\r\n"));

@@ -12,7 +12,7 @@ use super::{
 use crate::model::error::{Error, Reason};
 
 /// When a request may be sent again that the backend took nothing of.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// The connection ended before the response head was there.
 pub(super) fn before_head(backend: &str, cause: Option<io::Error>, progress: &Progress) -> Error {

@@ -14,9 +14,6 @@ pub const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Most header lines.
 pub const MAX_HEADER_LINES: usize = 200;
 
-/// Room for the lines of most requests.
-const ROOM_BYTES: usize = 512;
-
 /// What concerns one connection, or how the body is framed: the broker's to set. RFC 9110 7.6.1, and `Proxy-Connection`
 /// for those who still send it.
 const OURS: &[&str] = &[
@@ -35,21 +32,14 @@ const OURS: &[&str] = &[
 const HOP_BY_HOP: &[&str] =
     &["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// A caller's header lines as they go on the wire, checked: names as they are usually written, `Host: localhost` first
-/// where there is no `Host`, else that. Order is kept.
+/// Writes a caller's header lines as they go on the wire, checked: names as they are usually written, `Host: localhost`
+/// first where there is no `Host`, else that. Order is kept.
 ///
 /// # Errors
 ///
 /// `HEADER_INVALID`: name is not a token, value holds control characters, the header is the broker's to set, `Host`
 /// twice, or over [`MAX_HEADER_BYTES`] or [`MAX_HEADER_LINES`].
-pub fn request(lines: &[HeaderLine]) -> Result<Vec<u8>> {
-    let mut written = Vec::with_capacity(ROOM_BYTES);
-    write_request(&mut written, lines)?;
-    Ok(written)
-}
-
-/// Writes what [`request`] gives behind something else.
-pub(super) fn write_request(out: &mut Vec<u8>, lines: &[HeaderLine]) -> Result<()> {
+pub fn write_request(out: &mut Vec<u8>, lines: &[HeaderLine]) -> Result<()> {
     check_size(lines)?;
     let mut hosts = lines.iter().filter(|line| is_named(line, "host"));
     // Host stands first, as RFC 9110 7.2 asks for.
@@ -145,7 +135,7 @@ pub(super) fn check_trailer_name(name: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `HEADER_INVALID`, as for [`request`], and for what means nothing behind a body, such as `Content-Length`.
+/// `HEADER_INVALID`, as for [`write_request`], and for what means nothing behind a body, such as `Content-Length`.
 pub fn trailers(lines: Vec<HeaderLine>) -> Result<Vec<HeaderLine>> {
     check_size(&lines)?;
     for line in &lines {
@@ -210,6 +200,11 @@ mod tests {
 
     fn lines(pairs: &[(&str, &str)]) -> Vec<HeaderLine> {
         pairs.iter().map(|(name, value)| HeaderLine::new(*name, value.as_bytes().to_vec())).collect()
+    }
+
+    fn request(lines: &[HeaderLine]) -> Result<Vec<u8>> {
+        let mut written = Vec::new();
+        write_request(&mut written, lines).map(|()| written)
     }
 
     fn written(pairs: &[(&str, &str)]) -> String {

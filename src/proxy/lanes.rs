@@ -26,7 +26,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{failure, progress::Progress, traffic::Traffic, wire::Wire};
+use super::{
+    failure::{self, RETRY},
+    headers,
+    progress::Progress,
+    traffic::Traffic,
+    wire::Wire,
+};
 use crate::{
     local::Stream,
     model::error::{Error, Result},
@@ -40,8 +46,8 @@ pub(super) const CALL_WINDOW_BYTES: u32 = 1 << 20;
 pub(super) const LANE_WINDOW_BYTES: u32 = MAX_CALLS as u32 * CALL_WINDOW_BYTES;
 /// Frames of a backend up to this size are taken in one piece.
 pub(super) const MAX_FRAME_BYTES: u32 = 1 << 20;
-/// Headers of an answer, as HTTP/2 counts them.
-pub(super) const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Headers of an answer: as much as over HTTP/1, counted as HTTP/2 does.
+pub(super) const MAX_HEADER_BYTES: u32 = headers::MAX_HEADER_BYTES as u32;
 /// Bytes of a call that wait to be written.
 pub(super) const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long a new connection is listened to before it is used: a backend begins by saying how many calls it takes.

@@ -65,7 +65,7 @@ pub struct Request {
     pub method: String,
     /// Path and query as the caller wrote them; [`path::encode`] makes them legal.
     pub path: String,
-    /// Header lines in order; [`headers::request`] has the rules.
+    /// Header lines in order; [`headers::write_request`] has the rules.
     pub headers: Vec<HeaderLine>,
     /// Body; empty for none.
     pub body: Bytes,
@@ -78,7 +78,7 @@ pub struct RequestHead {
     pub method: String,
     /// Path and query as the caller wrote them; [`path::encode`] makes them legal.
     pub path: String,
-    /// Header lines in order; [`headers::request`] has the rules.
+    /// Header lines in order; [`headers::write_request`] has the rules.
     pub headers: Vec<HeaderLine>,
     /// Names of the trailers that may come after a body of unknown length.
     pub trailers: Vec<String>,

@@ -58,7 +58,6 @@ impl<'a> Tree<'a> {
         if copied != size {
             return Err(cut_short(path, copied, size));
         }
-        self.account.note_file();
         Ok(())
     }
 
@@ -83,9 +82,7 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         self.free_place(path)?;
-        self.root.hard_link(existing, &self.root, path).map_err(|error| failed(path, error))?;
-        self.account.note_file();
-        Ok(())
+        self.root.hard_link(existing, &self.root, path).map_err(|error| failed(path, error))
     }
 
     /// Lays the links. `base` is the directory that they may not leave, `image_path` where it was in the image.
@@ -105,7 +102,6 @@ impl<'a> Tree<'a> {
             }
             self.account.count_bytes(path.as_os_str().as_encoded_bytes(), found.len())?;
             self.root.copy(&leads_to, &self.root, &path).map_err(|error| failed(&path, error))?;
-            self.account.note_file();
         }
         Ok(self.account.close())
     }
