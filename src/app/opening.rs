@@ -18,9 +18,12 @@ use crate::{
     dockerd::Dockerd,
     engine::Engine,
     exec::{Hub, Visits},
-    model::error::{Error, Reason, Result},
+    model::{
+        error::{Error, Reason, Result},
+        shell,
+    },
     proxy,
-    store::{Store, repair_command},
+    store::Store,
     user::{self, User},
 };
 
@@ -86,7 +89,7 @@ impl Opening {
         let behalf = self.behalf(uid)?;
         if !layout.database().exists() && !layout.extensions()?.is_empty() {
             let path = layout.database().display().to_string();
-            let repair = repair_command(&layout.database());
+            let repair = shell::repair(layout.root());
             let message =
                 format!("{path} is not there, though extensions are: restore a copy of it, or run `{repair}`");
             return Err(Error::new(Reason::StoreDamaged, path, message));

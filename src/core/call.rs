@@ -1,6 +1,7 @@
 //! Calls to a backend: to its socket in the guest directory, however that can be reached.
 
 use std::{
+    fmt::Display,
     io,
     time::{Duration, SystemTime},
 };
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Behalf, Broker,
-    container::{BackendContainer, STARTING_RETRY},
+    container::{BackendContainer, STARTING_RETRY, backend_of, starting},
     leases::LeaseRoute,
 };
 use crate::{
@@ -156,7 +157,7 @@ impl Broker {
         let Some(socket) = registered.or(backend.socket.as_deref()) else {
             if self.registrations.were_granted(id) {
                 let message = format!("the backend of {id} is not registered now, and its manifest exposes no socket");
-                return Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY));
+                return Err(starting(id, message));
             }
             let message = format!(
                 "{id} exposes no socket: its metadata.json has no vm.exposes.socket, and its backend has not registered"
@@ -166,7 +167,7 @@ impl Broker {
         match self.dial_socket(installed, backend, socket).await {
             Err(error) if self.is_updated(installed).await? => {
                 let message = format!("{id} is being updated, and its backend does not listen: {error}");
-                Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+                Err(starting(id, message))
             }
             dialled => dialled,
         }
@@ -295,9 +296,7 @@ fn with_start(limits: proxy::Limits, start_wait: Duration) -> proxy::Limits {
 /// The backend of an extension that is meant to run.
 pub(super) fn running_backend(installed: &Installed) -> Result<&BackendRecord> {
     let id = &installed.id;
-    let Some(backend) = &installed.record.backend else {
-        return Err(Error::new(Reason::NoBackend, id.as_str(), format!("{id} has no backend: no `vm` part")));
-    };
+    let backend = backend_of(installed)?;
     let stopped = |why: &str| Err(Error::new(Reason::BackendStopped, id.as_str(), format!("{id}: {why}")));
     match (installed.changing(), installed.enabled, backend.built) {
         (Some(ChangeKind::Uninstall), ..) => stopped("it is being removed"),
@@ -305,7 +304,7 @@ pub(super) fn running_backend(installed: &Installed) -> Result<&BackendRecord> {
         (_, _, false) => stopped("its image was never built; a local process can stand in for it"),
         (Some(ChangeKind::Install), ..) => {
             let message = format!("{id} is being installed");
-            Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+            Err(starting(id, message))
         }
         _ => Ok(backend),
     }
@@ -322,7 +321,7 @@ fn dial_on_host(behalf: &Behalf, id: &ExtensionId, path: &str) -> Result<Stream>
     behalf.act(|| local::dial(path)).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             let message = format!("the process on the host that stands in for {id} does not listen on {path} yet");
-            Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+            starting(id, message)
         }
         _ => unreachable(id, &e),
     })
@@ -331,28 +330,30 @@ fn dial_on_host(behalf: &Behalf, id: &ExtensionId, path: &str) -> Result<Stream>
 fn not_ready(id: &ExtensionId, why: &str) -> Error {
     let colon = if why.is_empty() { "" } else { ": " };
     let message = format!("the backend of {id} says that it takes no calls now{colon}{why}");
-    Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+    starting(id, message)
 }
 
 fn not_listening(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
     let message = format!("the backend of {id} is starting and does not listen on {socket} yet ({failure})");
-    Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+    starting(id, message)
 }
 
 /// The same, told by the shim that tried as root of the container.
 fn from_within(id: &ExtensionId, socket: &str, failure: &ConnectError) -> Error {
     match failure.why {
         Some(ConnectReason::Busy) => told(id, socket, &DialError::Busy),
-        Some(ConnectReason::NotASocket) => {
-            let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
-            Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
-        }
+        Some(ConnectReason::NotASocket) => no_socket(id, socket, failure),
         None => {
             let message = format!("the container of {id} went away: {failure}");
-            Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+            starting(id, message)
         }
         Some(_) => told(id, socket, &DialError::Other(io::Error::other(failure.message.clone()))),
     }
+}
+
+fn no_socket(id: &ExtensionId, socket: &str, failure: &impl Display) -> Error {
+    let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
+    Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
 }
 
 fn unreachable(id: &ExtensionId, error: &io::Error) -> Error {
@@ -362,10 +363,7 @@ fn unreachable(id: &ExtensionId, error: &io::Error) -> Error {
 
 fn told(id: &ExtensionId, socket: &str, failure: &DialError) -> Error {
     match failure {
-        DialError::NotASocket(_) => {
-            let message = format!("what {id} put at {GUEST_DIR}/{socket} is refused: {failure}");
-            Error::new(Reason::GuestPathUnsafe, id.as_str(), message)
-        }
+        DialError::NotASocket(_) => no_socket(id, socket, failure),
         DialError::Busy => {
             let message = format!("the backend of {id} has more connections waiting than it takes");
             Error::new(Reason::BackendRefused, id.as_str(), message).retry_after(STARTING_RETRY)

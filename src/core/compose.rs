@@ -6,7 +6,7 @@ use super::{
     Broker, Places,
     blocking::blocking,
     package::Package,
-    stage::{BackendDraft, Copied, MAX_TEXT_BYTES, Staged, absent, make_dir, take, title},
+    stage::{BackendDraft, Copied, Staged, absent, make_dir, take, title},
 };
 use crate::{
     engine::compose::{Compose, Environment, Search},
@@ -22,6 +22,8 @@ use crate::{
     },
 };
 
+/// The most that is read of a compose file.
+const MAX_TEXT_BYTES: u64 = compose::MAX_TEXT_BYTES as u64;
 /// Most of what one name beside a compose file at the root of an image may bring.
 const MAX_BESIDE_BYTES: u64 = 256 << 20;
 

@@ -45,7 +45,7 @@ impl BackendContainer {
                 "restarting" => {
                     let message =
                         format!("the container {} is being started again by its restart policy", container.name);
-                    Err(Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY))
+                    Err(starting(id, message))
                 }
                 "exited" | "dead" => {
                     Err(stopped(format!("{} exited with code {}", container.name, container.exit_code)))
@@ -56,6 +56,35 @@ impl BackendContainer {
     }
 }
 
+/// The backend that an extension has.
+///
+/// # Errors
+///
+/// `NO_BACKEND`.
+pub(super) fn backend_of(installed: &Installed) -> Result<&BackendRecord> {
+    let id = &installed.id;
+    let none = || Error::new(Reason::NoBackend, id.as_str(), format!("{id} has no backend: no `vm` part"));
+    installed.record.backend.as_ref().ok_or_else(none)
+}
+
+/// Whether a backend has a service.
+///
+/// # Errors
+///
+/// `SERVICE_NOT_FOUND`.
+pub(super) fn check_service(id: &ExtensionId, backend: &BackendRecord, service: &str) -> Result<()> {
+    if backend.services.iter().any(|known| known == service) {
+        return Ok(());
+    }
+    let message = format!("{id} has no service {service:?}; it has {}", backend.services.join(", "));
+    Err(Error::new(Reason::ServiceNotFound, service, message))
+}
+
+/// A backend that takes no calls yet.
+pub(super) fn starting(id: &ExtensionId, message: String) -> Error {
+    Error::new(Reason::BackendStarting, id.as_str(), message).retry_after(STARTING_RETRY)
+}
+
 impl Broker {
     /// The container of one of an extension's services, by the ledger.
     pub(super) async fn backend_container(
@@ -64,11 +93,7 @@ impl Broker {
         backend: &BackendRecord,
         service: &str,
     ) -> Result<BackendContainer> {
-        if !backend.services.iter().any(|known| known == service) {
-            let known = backend.services.join(", ");
-            let message = format!("{} has no service {service:?}; it has {known}", installed.id);
-            return Err(Error::new(Reason::ServiceNotFound, service, message));
-        }
+        check_service(&installed.id, backend, service)?;
         let ledger = self.store.ledger(Some(&installed.id)).await?;
         for entry in ledger.iter().filter(|e| e.is_backend_of(installed) && e.service == service) {
             if let Some(details) = self.engine.container(&entry.id).await? {

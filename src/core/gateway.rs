@@ -9,6 +9,7 @@ use super::{
     catalogue::{Catalogue, Object, ObjectKey},
     grants::grants_required,
     ledger::{entry, is_anonymous},
+    not_installed,
     ownership::own_container,
     program::check_runs,
 };
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// How long the engine may be at something that nobody waits for any more.
-const KEEP: Duration = Duration::from_secs(3600);
+pub(super) const MAY_BE_LATE: Duration = Duration::from_secs(3600);
 
 /// Judges what is asked of one gateway.
 #[derive(Clone)]
@@ -105,7 +106,8 @@ impl Broker {
     pub(super) async fn settle_creates(&self, id: Option<&ExtensionId>) -> Result<()> {
         for open in self.store.open_creates(id).await? {
             let made = look(&self.engine, &open).await?;
-            let is_old = now_ms().saturating_sub(open.at_ms) > i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
+            let is_old =
+                now_ms().saturating_sub(open.at_ms) > i64::try_from(MAY_BE_LATE.as_millis()).unwrap_or(i64::MAX);
             if !made.is_empty() || is_old {
                 tracing::info!(extension = open.extension, found = made.len(), "found what came of a create");
                 self.store.settle_create(open.nonce, made).await?;
@@ -141,9 +143,7 @@ impl Judge {
     /// `EXTENSION_NOT_FOUND`, `BACKEND_STOPPED`, `GRANTS_REQUIRED`.
     async fn allowed(&self) -> Result<Installed> {
         let id = &self.id;
-        let installed = self.store.extension(id).await?.ok_or_else(|| {
-            Error::new(Reason::ExtensionNotFound, id.as_str(), format!("no extension {id} is installed"))
-        })?;
+        let installed = self.store.extension(id).await?.ok_or_else(|| not_installed(id))?;
         // Its containers may be starting.
         if !matches!(installed.changing(), Some(ChangeKind::Install | ChangeKind::Update | ChangeKind::Enable)) {
             check_runs(&installed)?;

@@ -5,11 +5,14 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::Broker;
+use super::{
+    Broker,
+    container::{backend_of, check_service},
+};
 use crate::{
     engine::{LogOptions, LogSource},
     model::{
-        error::{Error, Reason, Result},
+        error::{Reason, Result},
         extension::ResourceKind,
         reference::ExtensionId,
     },
@@ -55,14 +58,8 @@ impl Broker {
         query: LogQuery,
     ) -> Result<Pin<Box<dyn Stream<Item = Result<LogLine>> + Send>>> {
         let installed = self.installed(id).await?;
-        let Some(backend) = &installed.record.backend else {
-            return Err(Error::new(Reason::NoBackend, id.as_str(), format!("{id} has no backend: no `vm` part")));
-        };
-        if let Some(unknown) = query.services.iter().find(|service| !backend.services.contains(service)) {
-            let known = backend.services.join(", ");
-            let message = format!("{id} has no service {unknown:?}; it has {known}");
-            return Err(Error::new(Reason::ServiceNotFound, unknown, message));
-        }
+        let backend = backend_of(&installed)?;
+        query.services.iter().try_for_each(|service| check_service(id, backend, service))?;
         let options = LogOptions {
             follow: query.follow,
             tail: query.tail,

@@ -43,6 +43,7 @@ mod stage;
 mod start;
 mod state;
 mod stats;
+mod stop;
 mod sweep;
 mod tunnels;
 mod validate;
@@ -333,14 +334,15 @@ impl Broker {
     ///
     /// `EXTENSION_NOT_FOUND`.
     async fn known(&self, id: &ExtensionId) -> Result<Arc<Known>> {
-        let known = self.store.known(id).await?.ok_or_else(|| {
-            let message = format!("no extension {id} is installed");
-            Error::new(Reason::ExtensionNotFound, id.as_str(), message)
-        })?;
+        let known = self.store.known(id).await?.ok_or_else(|| not_installed(id))?;
         if self.behalf.counts_all(&known.decisions) {
             return Ok(known);
         }
         let Known { installed, decisions } = &*known;
         Ok(Arc::new(Known { installed: installed.clone(), decisions: self.behalf.counted(decisions.clone()) }))
     }
+}
+
+fn not_installed(id: &ExtensionId) -> Error {
+    Error::new(Reason::ExtensionNotFound, id.as_str(), format!("no extension {id} is installed"))
 }

@@ -15,16 +15,11 @@ use crate::{
         compose::Prepass,
         error::{Error, Reason, Result},
         grant::{Decisions, Need},
-        manifest::{self, HostOs, ImagePath, Manifest, labels},
+        manifest::{self, FILE as MANIFEST, HostOs, ImagePath, Manifest, labels},
         problem::{Problem, first_error},
         reference::ExtensionId,
     },
 };
-
-/// Largest manifest and compose file that is read.
-pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// The manifest's name, in the image and in messages.
-pub(super) const MANIFEST: &str = "metadata.json";
 
 /// An extension as read, its files in a private directory.
 pub(super) struct Staged {
@@ -116,7 +111,7 @@ impl Broker {
             failure: self.platform_failure(package).await?,
         };
         let scratch = staged.staging.files().path().to_owned();
-        let text = match package.read(&format!("/{MANIFEST}"), &scratch, MAX_TEXT_BYTES).await {
+        let text = match package.read(&format!("/{MANIFEST}"), &scratch, manifest::MAX_BYTES as u64).await {
             Err(error) if is_of_a_file(&error) => {
                 staged.refuse("", error);
                 return Ok(staged);

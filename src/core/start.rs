@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     engine::{BackendSpec, Volume},
-    files::{extension::GenerationDir, guest::GuestDir},
+    files::{
+        extension::{COMPOSE_FILE, GenerationDir},
+        guest::GuestDir,
+    },
     model::{
         compose::{self, PluginImage},
         error::{Error, Reason, Result},
@@ -112,7 +115,7 @@ impl Broker {
                 for image in &plan.images {
                     self.bring_image(image, fetched, report).await?;
                 }
-                files.write_private("compose.json", plan.file.to_string().as_bytes())?;
+                files.write_private(COMPOSE_FILE, plan.file.to_string().as_bytes())?;
                 Ok(Some(Blueprint {
                     backend: BackendRecord {
                         project,

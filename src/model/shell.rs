@@ -1,6 +1,6 @@
-//! How a command line is written down, for people to copy.
+//! How command lines are written down, for people to copy.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, path::Path};
 
 /// A word as a POSIX shell has to be given it.
 pub fn word(text: &str) -> Cow<'_, str> {
@@ -9,6 +9,11 @@ pub fn word(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// What mends a damaged or missing store in a data directory.
+pub fn repair(data_dir: &Path) -> String {
+    format!("longshore repair --data-dir {}", word(&data_dir.display().to_string()))
 }
 
 #[cfg(test)]

@@ -216,12 +216,6 @@ fn damaged(column: usize, why: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, why.into())
 }
 
-/// What mends a damaged or missing database, as a shell takes it.
-pub fn repair_command(database: &Path) -> String {
-    let directory = database.parent().unwrap_or(Path::new("/")).display().to_string();
-    format!("longshore repair --data-dir {}", shell::word(&directory))
-}
-
 fn failed(path: &Path, error: rusqlite::Error) -> Error {
     let reason = match error.sqlite_error_code() {
         None if matches!(error, rusqlite::Error::FromSqlConversionFailure(..)) => Reason::StoreDamaged,
@@ -240,7 +234,7 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
             format!(
                 "{} is damaged ({error}); it was left as it is: restore a copy of it, or run `{}`",
                 path.display(),
-                repair_command(path)
+                shell::repair(path.parent().unwrap_or(Path::new("/")))
             )
         }
         Reason::StoreUnwritable => format!("{} cannot be written: {error}", path.display()),

@@ -14,8 +14,9 @@ use crate::{
     model::{
         checkup::Check,
         error::{Reason, Result},
+        shell,
     },
-    store::{StoreCopy, repair_command},
+    store::StoreCopy,
 };
 
 /// Larger ones take too long to copy.
@@ -53,7 +54,7 @@ pub(super) async fn checks(config: &Config, is_listening: bool) -> Vec<Check> {
 async fn check(data_dir: &Path) -> Check {
     let database = database_of(data_dir);
     let shown = database.display().to_string();
-    let repair = || format!("restore a copy of it, or see what can be found again with: {}", repair_command(&database));
+    let repair = || format!("restore a copy of it, or see what can be found again with: {}", shell::repair(data_dir));
     match fs::metadata(&database) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match extensions_of(data_dir) {

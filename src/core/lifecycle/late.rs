@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::super::{Broker, proof::Marked};
+use super::super::{Broker, gateway::MAY_BE_LATE, proof::Marked};
 use crate::{
     engine::Volume,
     model::{
@@ -15,8 +15,6 @@ use crate::{
     store::Broken,
 };
 
-/// How long something may be late.
-const KEEP: Duration = Duration::from_secs(3600);
 /// When it is looked after an install broke off.
 const LOOK_AGAIN: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25), Duration::from_secs(90)];
@@ -54,7 +52,7 @@ impl Broker {
     /// Removes what was made for installs that broke off, and tells how many containers and networks those were. Whoever
     /// calls holds the claim on `held`.
     pub(in crate::core) async fn sweep_late(&self, held: Option<&ExtensionId>) -> Result<usize> {
-        let broken = self.store.broken(KEEP).await?;
+        let broken = self.store.broken(MAY_BE_LATE).await?;
         if broken.is_empty() {
             return Ok(0);
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use tracing::Instrument;
 
 use super::{
@@ -10,13 +9,10 @@ use super::{
         Broker,
         grants::grants_required,
         view::{View, backend_needs},
-        written,
     },
     at_rest, broken_off, failpoint,
 };
-use crate::model::{
-    error::Result, extension::ResourceKind, journal::Step, reference::ExtensionId, registration::StopCause,
-};
+use crate::model::{error::Result, journal::Step, reference::ExtensionId};
 
 impl Broker {
     /// Starts the containers of a disabled extension.
@@ -79,34 +75,5 @@ impl Broker {
             broker.view(&id).await
         };
         self.tasks.spawn(work.in_current_span()).await.map_err(broken_off)?
-    }
-
-    /// Has what is written down beside an extension's files say what the store says. It is for the day on which there is
-    /// no store; that it cannot be written now is no reason to fail.
-    pub(super) async fn write_down(&self, id: &ExtensionId) {
-        let written = async {
-            let installed = self.installed(id).await?;
-            let files = self.layout.extension(id).generation(installed.generation.unsigned_abs());
-            written::write(&files, &installed)
-        };
-        if let Err(error) = written.await {
-            tracing::warn!(%error, extension = %id, "what is written down of an extension is not up to date");
-        }
-    }
-
-    /// Ends an extension's programs and stops its containers.
-    pub(in crate::core) async fn stop_containers(&self, id: &ExtensionId) -> Result<()> {
-        self.registrations.stop_coming(id, StopCause::Disabled);
-        self.pools.close(id);
-        self.gateways.end_connections(id.as_str());
-        self.hub.end_all_of(id.as_str()).await;
-        if let Some(installed) = self.store.extension(id).await? {
-            self.record_unknown(&installed).await?;
-        }
-        let ledger = self.store.ledger(Some(id)).await?;
-        let containers = ledger.iter().filter(|entry| entry.kind == ResourceKind::Container);
-        let stops = join_all(containers.map(|entry| self.engine.stop(&entry.id))).await;
-        stops.into_iter().collect::<Result<Vec<()>>>()?;
-        Ok(())
     }
 }
