@@ -1,22 +1,16 @@
-//! One request and its answer: on a connection of its own, or on one that is kept where a relay leads to the engine.
+//! One request and its answer.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{SendRequest, handshake},
-};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Dockerd, Failure, Refusal, Stream};
-use crate::{
-    local,
-    model::error::{Error, Reason, Result},
-};
+use crate::model::error::{Error, Reason, Result};
 
 /// Longest answer that is read, in bytes: some thirty thousand containers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -97,35 +91,12 @@ impl Dockerd {
     where
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
-        if let Some(kept) = self.kept() {
-            let answer = kept.pass(request).await;
-            return answer.map_err(|error| self.away(subject, &innermost(&error)).caused_by(error));
-        }
-        let answer = self.open(subject).await?.send_request(request).await;
-        answer.map_err(|error| self.away(subject, &error).caused_by(error))
-    }
-
-    /// A connection. It ends with the last answer's body, once its sender is gone, or becomes that answer's stream.
-    pub(super) async fn open<B>(&self, subject: &str) -> Result<SendRequest<B>>
-    where
-        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
-    {
-        let socket = local::Stream::connect(self.socket()).await;
-        let socket = socket.map_err(|error| self.away(subject, &error).caused_by(error))?;
-        let shaken = handshake(TokioIo::new(socket)).await;
-        let (sender, connection) = shaken.map_err(|error| self.away(subject, &error).caused_by(error))?;
-        tokio::spawn(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
+        let answer = self.kept().pass(request).await;
+        answer.map_err(|error| self.away(subject, &innermost(&error)).caused_by(error))
     }
 
     /// An answer about `subject` that is no refusal.
-    pub(super) async fn accepted(
-        &self,
-        subject: &str,
-        answer: Response<Incoming>,
-    ) -> Result<Response<Incoming>, Failure> {
+    async fn accepted(&self, subject: &str, answer: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -138,7 +109,7 @@ impl Dockerd {
         Err(Failure::Refused(Refusal::new(subject, status.as_u16(), &message)))
     }
 
-    pub(super) async fn collected(&self, subject: &str, body: Incoming) -> Result<Bytes> {
+    async fn collected(&self, subject: &str, body: Incoming) -> Result<Bytes> {
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         body.map(Collected::to_bytes).map_err(|error| self.away(subject, &error))
     }
@@ -150,7 +121,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// A request with a body; `null` is none.
-pub(super) fn request(method: Method, path: &str, body: &Value) -> Result<Request<Full<Bytes>>> {
+fn request(method: Method, path: &str, body: &Value) -> Result<Request<Full<Bytes>>> {
     let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Full::new(bytes));
@@ -165,7 +136,7 @@ fn as_ours(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
 }
 
 /// What an answer about `subject` says.
-pub(super) fn read<T: DeserializeOwned>(subject: &str, answer: &[u8]) -> Result<T> {
+fn read<T: DeserializeOwned>(subject: &str, answer: &[u8]) -> Result<T> {
     serde_json::from_slice(answer).map_err(|e| {
         let message = format!("the engine's answer cannot be read: {e}");
         Error::new(Reason::EngineRefused, subject, message).caused_by(e)

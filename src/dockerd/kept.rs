@@ -1,10 +1,11 @@
-//! Connections that are kept from request to request, for an engine behind a relay: there each costs another program, or at
-//! least another exchange of keys.
+//! The connections to the engine, kept from request to request: behind a relay each costs another program, or at least
+//! another exchange of keys.
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -38,17 +39,23 @@ pub struct Kept {
 
 /// Makes one, whatever address is asked for.
 #[derive(Debug, Clone)]
-struct Dial(PathBuf);
+struct Dial(Arc<Path>);
 
 impl Kept {
     /// None yet, to the engine that `socket` leads to.
     pub(super) fn new(socket: &Path, trouble: Trouble) -> Kept {
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_max_idle_per_host(MAX_IDLE).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
-        Kept { client: client.build(Dial(socket.to_owned())), trouble }
+        Kept { client: client.build(Dial(socket.into())), trouble }
     }
 
-    /// The answer to a request. Where it was put on a connection that was closed meanwhile, it is put on another.
+    /// Why the engine was not reached the last time.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.get()
+    }
+
+    /// The answer to a request. Where it was to be put on a connection that was closed meanwhile, and nothing of it was
+    /// sent, it is put on another.
     ///
     /// # Errors
     ///

@@ -5,7 +5,6 @@
 //! Paths name no version of the API, which each engine takes for its own: the oldest and the newest have none in common.
 
 mod ask;
-mod connection;
 mod failure;
 mod frames;
 mod kept;
@@ -20,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-pub use connection::Connection;
 pub use failure::{Failure, Refusal};
 pub use frames::{Frames, OutputStream, Torn};
 pub use kept::Kept;
@@ -43,10 +41,7 @@ pub struct Dockerd {
     socket: PathBuf,
     /// Its address, as it is told.
     url: String,
-    /// What is wrong on the way from its socket to it.
-    trouble: Trouble,
-    /// The connections, where something stands on that way.
-    kept: Option<Kept>,
+    kept: Kept,
     patience: Duration,
 }
 
@@ -54,7 +49,8 @@ impl Dockerd {
     /// The one that listens on `socket`.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         let socket = socket.into();
-        Dockerd { url: local::url(&socket), socket, trouble: Trouble::default(), kept: None, patience: PATIENCE }
+        let kept = Kept::new(&socket, Trouble::default());
+        Dockerd { url: local::url(&socket), socket, kept, patience: PATIENCE }
     }
 
     /// The same, told of by another address than that of the socket that leads to it.
@@ -62,10 +58,10 @@ impl Dockerd {
         Dockerd { url, ..self }
     }
 
-    /// The same, behind what notes why it does not reach it. Connections are kept there.
+    /// The same, behind what notes why it does not reach it.
     pub fn behind(self, trouble: Trouble) -> Self {
-        let kept = Some(Kept::new(&self.socket, trouble.clone()));
-        Dockerd { trouble, kept, ..self }
+        let kept = Kept::new(&self.socket, trouble);
+        Dockerd { kept, ..self }
     }
 
     /// The same for requests whose answers are waited for no longer than this.
@@ -85,12 +81,12 @@ impl Dockerd {
 
     /// Why it was not reached the last time, where something stands between its socket and it.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.get()
+        self.kept.trouble()
     }
 
-    /// The connections that are kept, where there are any.
-    pub fn kept(&self) -> Option<&Kept> {
-        self.kept.as_ref()
+    /// The connections to it.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// How long an answer is waited for.

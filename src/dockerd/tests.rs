@@ -58,6 +58,8 @@ const FOUND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{\"a\": 7}";
 const MISSING: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 24\r\n\r\n{\"message\": \"no such x\"}";
 const SILENT: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 const NO_JSON: &str = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{";
+/// It closes the connection in the place of an answer.
+const GONE: &str = "";
 const STREAM: &str = "HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\nhello ";
 
 async fn get(answers: &'static [&'static str]) -> Result<Value, Error> {
@@ -99,16 +101,39 @@ async fn who_is_silent_is_away_and_the_way_there_is_the_reason() {
 }
 
 #[tokio::test]
+async fn an_answer_ends_the_trouble_that_was_told() {
+    for answers in [&[FOUND] as &[_], &[MISSING]] {
+        let (engine, trouble) = (Engine::new(answers), Trouble::default());
+        let dockerd = engine.dockerd().behind(trouble.clone());
+        trouble.set(Some("no such host".into()));
+        let _ = dockerd.get::<Value>("x", "/x").await;
+        assert_eq!(dockerd.trouble(), None, "{answers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_is_used_again_and_opened_again() {
     let engine = Engine::new(&[FOUND, MISSING]);
-    let mut connection = Connection::new(engine.dockerd());
+    let dockerd = engine.dockerd();
     for opened in [1, 1, 2, 2] {
-        let answer = connection.get::<Value>("x", "/x").await;
+        // Clones share it.
+        let answer = dockerd.within(PATIENCE).get::<Value>("x", "/x").await;
         assert_eq!(engine.connections.load(Ordering::Relaxed), opened);
         assert!(matches!(answer, Ok(_) | Err(Failure::Refused(Refusal { status: 404, .. }))), "{answer:?}");
         // That it was closed is noticed a moment later.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// What was sent may have been done: only who asked knows whether it can be asked for twice.
+#[tokio::test]
+async fn what_was_sent_is_not_sent_again() {
+    let engine = Engine::new(&[FOUND, GONE]);
+    let dockerd = engine.dockerd();
+    dockerd.post("x", "/x", &Value::Null).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let error = Error::from(dockerd.post("x", "/x", &Value::Null).await.unwrap_err());
+    assert_eq!((error.reason(), engine.connections.load(Ordering::Relaxed)), (Reason::EngineUnavailable, 1), "{error}");
 }
 
 #[tokio::test]

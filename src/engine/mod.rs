@@ -1,7 +1,7 @@
 //! The container engine: Docker, or Podman's compatible API, over its Unix socket, or over one that leads to it.
 //!
-//! Most calls go through bollard; it opens a connection per call, which is fine at a socket. What it cannot put, and answers
-//! that it cannot read, go through [`crate::dockerd`]: its types know what Docker says, and Podman says more.
+//! Most calls go through bollard, on the connections of [`crate::dockerd`]. What it cannot put, and answers that it cannot
+//! read, go there without it: its types know what Docker says, and Podman says more.
 
 mod answers;
 pub mod compose;
@@ -41,7 +41,6 @@ pub use veil::Veil;
 
 use crate::{
     dockerd::{Dockerd, Refusal},
-    local,
     model::error::{Error, Reason, Result},
 };
 
@@ -123,26 +122,14 @@ impl Engine {
     }
 
     /// A client.
-    ///
-    /// # Errors
-    ///
-    /// `ENGINE_UNAVAILABLE` when no socket is there.
     fn client(&self) -> Result<Docker> {
-        #[cfg(unix)]
-        let connect = Docker::connect_with_unix;
-        #[cfg(windows)]
-        let connect = Docker::connect_with_named_pipe;
-        let bound = self.dockerd.patience().as_secs();
-        let client = match self.dockerd.kept().cloned() {
-            None => connect(&local::url(self.socket()), bound, API_DEFAULT_VERSION),
-            Some(kept) => {
-                let pass = move |request: BollardRequest| {
-                    let kept = kept.clone();
-                    async move { kept.pass(request).await.map_err(BollardError::from) }
-                };
-                Docker::connect_with_custom_transport(pass, Some("http://docker"), bound, API_DEFAULT_VERSION)
-            }
+        let kept = self.dockerd.kept().clone();
+        let pass = move |request: BollardRequest| {
+            let kept = kept.clone();
+            async move { kept.pass(request).await.map_err(BollardError::from) }
         };
+        let bound = self.dockerd.patience().as_secs();
+        let client = Docker::connect_with_custom_transport(pass, Some("http://docker"), bound, API_DEFAULT_VERSION);
         client.map_err(|e| self.refused("", e))
     }
 

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::in_container::InContainer;
 use crate::{
-    dockerd::{Connection, Failure, Stream},
+    dockerd::{Dockerd, Failure, Stream},
     model::error::{Error, Reason},
 };
 
 /// How long the engine may take to answer.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
 
-/// One that was made, and a connection that is kept to ask for it.
+/// One that was made, and whom to ask for it.
 #[derive(Debug)]
 pub(super) struct Instance {
-    connection: Connection,
+    dockerd: Dockerd,
     id: String,
     has_terminal: bool,
 }
@@ -66,29 +66,29 @@ impl Instance {
                 body[field] = value.into();
             }
         }
-        let mut connection = Connection::new(dockerd.within(ANSWER_BOUND));
-        let created = connection.post(container, &format!("/containers/{container}/exec"), &body).await?;
+        let dockerd = dockerd.within(ANSWER_BOUND);
+        let created = dockerd.post(container, &format!("/containers/{container}/exec"), &body).await?;
         let Created { id } = serde_json::from_slice(&created).map_err(|error| {
             Error::new(Reason::EngineRefused, container, "the engine made an exec without an id").caused_by(error)
         })?;
-        Ok(Instance { connection, id, has_terminal: command.has_terminal })
+        Ok(Instance { dockerd, id, has_terminal: command.has_terminal })
     }
 
     /// Starts it: its stream.
     pub(super) async fn attach(&self) -> Result<Stream, Failure> {
         let body = json!({ "Detach": false, "Tty": self.has_terminal });
-        self.connection.dockerd().stream(&self.id, &format!("/exec/{}/start", self.id), &body).await
+        self.dockerd.stream(&self.id, &format!("/exec/{}/start", self.id), &body).await
     }
 
     /// Tells the size of its terminal. One that has ended has none any more.
-    pub(super) async fn resize(&mut self, columns: u16, rows: u16) {
+    pub(super) async fn resize(&self, columns: u16, rows: u16) {
         let path = format!("/exec/{}/resize?h={rows}&w={columns}", self.id);
-        let _ = self.connection.post(&self.id, &path, &Value::Null).await;
+        let _ = self.dockerd.post(&self.id, &path, &Value::Null).await;
     }
 
     /// What the engine says of it.
-    pub(super) async fn state(&mut self) -> Result<State, Failure> {
-        self.connection.get(&self.id, &format!("/exec/{}/json", self.id)).await
+    pub(super) async fn state(&self) -> Result<State, Failure> {
+        self.dockerd.get(&self.id, &format!("/exec/{}/json", self.id)).await
     }
 }
 

@@ -38,7 +38,7 @@ const CONFLICT: u16 = 409;
 pub(super) async fn run(place: InContainer<'_>, program: &Program, living: &Arc<Living>, ids: &ExecIds) -> Result<Run> {
     // Checks it.
     program.to_start(false)?;
-    let mut instance = Instance::create(place, command(program)).await.map_err(why)?;
+    let instance = Instance::create(place, command(program)).await.map_err(why)?;
     let Pipes { outputs, input, far } = Pipes::open(program.stdin, program.tty.is_none()).map_err(limit)?;
     let (channel, keeper_channel) = caller::pair().map_err(limit)?;
     let stream = instance.attach().await.map_err(why)?;
