@@ -5,9 +5,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CLIENTS := $(TARGET)/clients
 # nextest where there is one. One test that hangs must not use up the time of all others.
 RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
-# The tests whose outcome depends on the engine, by parts of their names: installs, calls, programs, ownership, crashes.
+# The tests whose outcome depends on the engine, by parts of their names: installs, calls, programs, ownership, crashes,
+# tunnels.
 ENGINE_TESTS := installing:: recovery:: ownership:: whole:: container:: is_brought_up backends::as_root guest::as_plain_user \
-	programs::as_root programs::as_plain_user is_squeezed
+	programs::as_root programs::as_plain_user is_squeezed tunnel::
 
 # What Podman's API never says, so that no test can see it: the README lists it under the engines.
 PODMAN_LACKS := a_backend_that_its_policy_starts_again_is_starting
@@ -43,7 +44,7 @@ test-engines: test-docker-26 test-podman ## run what depends on the engine on Do
 
 test-docker-26 test-podman: test-%: setup
 	cargo $(RUN) --no-run --test broker --test exec --test compose
-	timeout --foreground 1200 tests/setup/on-engine.sh $* cargo $(RUN) --offline --test broker --test exec --test compose -- $(ENGINE_TESTS) \
+	timeout --foreground 1500 tests/setup/on-engine.sh $* cargo $(RUN) --offline --test broker --test exec --test compose -- $(ENGINE_TESTS) \
 		$(if $(filter podman,$*),$(PODMAN_LACKS:%=--skip %))
 
 bench: ## measure against others and update the README's tables

@@ -124,10 +124,9 @@ async fn an_engine_elsewhere_runs_an_extension(options: BrokerOptions) {
     assert!(!after.is_empty() && !after.lines().any(|pid| before.lines().any(|old| old == pid)), "{before} {after}");
 
     // And so does the broker. What it put there is not put there again, but where it is not what it was.
-    let mut shim = |then: &str| {
-        let at = "cd data/volumes/longshore-*-shim/_data && ls -i --full-time shim";
-        elsewhere.engine.sh(&format!("({at}{then})"))
-    };
+    let volume = at.docker(&["volume", "ls", "-q", "--filter", "name=-shim"]);
+    let place = at.docker(&["volume", "inspect", "-f", "{{.Mountpoint}}", &volume]);
+    let mut shim = |then: &str| elsewhere.engine.sh(&format!("(cd {place} && ls -i --full-time shim{then})"));
     let put = shim("");
     broker.kill();
     broker.restart().await;
@@ -227,7 +226,8 @@ async fn an_engine_elsewhere_runs_a_compose_file() {
     greeted(&broker).await;
 
     broker.uninstall(&id, true).await.unwrap();
-    for list in [&["volume", "ls", "-q"][..], &["ps", "-aq"], &["network", "ls", "-q", "--filter", "type=custom"]] {
+    let networks = ["network", "ls", "-q", "--filter", "label=com.docker.compose.project"];
+    for list in [&["volume", "ls", "-q"][..], &["ps", "-aq"], &networks] {
         assert_eq!(at.docker(list), "");
     }
 }

@@ -1,4 +1,4 @@
-//! A Docker engine of a test's own, to be killed, restarted and filled: the machine's is shared and stays as it is.
+//! An engine of a test's own, to be killed, restarted and filled: the machine's is shared and stays as it is.
 
 use std::{
     fs,
@@ -12,14 +12,26 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{BrokerOptions, EngineAt};
+use super::{BrokerOptions, EngineAt, on_podman};
 
 /// Longest time that an engine may take to answer.
 const START: Duration = Duration::from_secs(60);
 /// Written behind each command's output by the shell that runs it.
 const DONE: &str = "-- done --";
 
-/// A `dockerd` with all that is its own: network, mounts, processes, data and socket. What runs in it ends with this
+/// Where Podman keeps everything, and the settings that tests/setup/on-engine.sh has too.
+const PODMAN: &str = r#"
+mkdir -p networks /var/lib/containers && mount --bind data /var/lib/containers && cat >containers.conf <<END
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[network]
+network_config_dir = "$PWD/networks"
+END
+"#;
+
+/// A `dockerd`, or Podman where the tests run on it, with all that is its own: network, mounts, processes, data and socket. What runs in it ends with this
 /// value, containers included, however the test ends. Commands block the calling thread.
 pub(crate) struct PrivateEngine {
     directory: TempDir,
@@ -68,6 +80,9 @@ impl PrivateEngine {
         if let Some(mib) = disk_mib {
             engine.sh(&format!("mount -t tmpfs -o size={mib}m tmpfs data"));
         }
+        if on_podman() {
+            engine.sh(PODMAN);
+        }
         engine
     }
 
@@ -75,10 +90,13 @@ impl PrivateEngine {
     pub(crate) async fn launch(&mut self) {
         assert!(!self.runs, "it runs already");
         // State of running things goes to /run, which is private.
-        let start = format!(
-            "dockerd --log-level warn --host unix://$PWD/docker.sock --data-root $PWD/data {} >>log 2>&1 & engine=$!",
-            self.options
-        );
+        let start = match on_podman() {
+            true => {
+                "TMPDIR=$PWD CONTAINERS_CONF=$PWD/containers.conf podman system service --time=0 unix://$PWD/docker.sock"
+            }
+            false => "dockerd --log-level warn --host unix://$PWD/docker.sock --data-root $PWD/data",
+        };
+        let start = format!("{start} {} >>log 2>&1 & engine=$!", self.options);
         self.sh(&start);
         self.runs = true;
         let begun = Instant::now();
