@@ -3,6 +3,10 @@
 //! Programs take secrets in many forms and say nowhere which. What looks like one by its name is masked, rather once too
 //! often; one without such a name is not recognised, which is why whole command lines are written down only when asked for.
 
+use std::borrow::Cow;
+
+use super::shell::word;
+
 /// What the audit keeps of a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
@@ -113,11 +117,10 @@ fn is_secret(name: &str) -> bool {
 
 /// As a shell would need it.
 fn quoted(arg: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%*".contains(c);
-    if !arg.is_empty() && arg.chars().all(is_plain) {
-        arg.to_owned()
-    } else {
-        format!("'{}'", arg.replace('\'', r"'\''"))
+    // The mask is no pattern of a shell's.
+    match word(&arg.replace(MASK, "x")) {
+        Cow::Borrowed(_) => arg.to_owned(),
+        Cow::Owned(_) => word(arg).into_owned(),
     }
 }
 

@@ -3,10 +3,7 @@
 use std::fmt;
 
 use super::yaml::Place;
-use crate::model::{
-    error::{Error, Reason},
-    problem::Problem,
-};
+use crate::model::problem::Problem;
 
 /// One thing that is wrong with a compose file; the text does not know what the file is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +31,6 @@ impl Flaw {
     pub fn in_file(&self, file: &str) -> Problem {
         let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Problem::error(file, &self.field, &self.message).at(place(self.line), place(self.column))
-    }
-
-    /// The flaw as a failure of the file called `file`.
-    pub fn into_error(self, file: &str) -> Error {
-        Error::new(Reason::ComposeInvalid, self.field.clone(), format!("{file}: {self}"))
     }
 }
 

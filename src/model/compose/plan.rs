@@ -71,10 +71,6 @@ pub struct Plan {
     pub networks: Vec<String>,
     /// Engine names of the named volumes Compose creates.
     pub volumes: Vec<String>,
-    /// Engine names of volumes that must exist already.
-    pub external_volumes: Vec<String>,
-    /// Engine names of networks that must exist already.
-    pub external_networks: Vec<String>,
     /// Images to be pulled beforehand, the extension's own left out.
     pub images: Vec<String>,
     /// Container names that the file fixes.
@@ -94,10 +90,6 @@ pub struct ServicePlan {
     pub container_name: Option<String>,
     /// Whether it runs the extension's own image.
     pub runs_plugin_image: bool,
-    /// The engine's restart policy: `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:<n>`.
-    pub restart: String,
-    /// Whether it is meant to stay up; a one-shot service is done once it exited 0.
-    pub long_lived: bool,
 }
 
 /// What comes together while the services are gone through.
@@ -149,8 +141,7 @@ pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
         services.push(plan_service(name, service, role, context, &mut findings));
     }
     binds::check_nested(file, context, &mut findings);
-    let (networks, external_networks) = created(file, "networks");
-    let (volumes, external_volumes) = created(file, "volumes");
+    let (networks, volumes) = (created(file, "networks"), created(file, "volumes"));
     needs::of_networks(file, &mut findings);
     binds::of_volumes(file, context, &mut findings);
     labelling::on_resources(file, context);
@@ -171,8 +162,6 @@ pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
         needs: findings.needs,
         networks,
         volumes,
-        external_volumes,
-        external_networks,
         warnings: findings.warnings,
     })
 }
@@ -220,9 +209,8 @@ fn plan_service(
     if !links.is_empty() {
         labelling::add(service, labels::LINKS, &links.join("\n"));
     }
-    let restart = restart::settle(service, role.backend);
-    let long_lived = matches!(restart.as_str(), "always" | "unless-stopped");
-    ServicePlan { name: name.into(), image, container_name, runs_plugin_image, restart, long_lived }
+    restart::settle(service, role.backend);
+    ServicePlan { name: name.into(), image, container_name, runs_plugin_image }
 }
 
 /// Tells the service where it registers, unless its author does.
@@ -300,13 +288,10 @@ fn check_files(file: &Map<String, Value>, context: &Context, findings: &mut Find
 }
 
 /// The engine's names of what Compose creates, and of what must be there already.
-fn created(file: &Map<String, Value>, section: &str) -> (Vec<String>, Vec<String>) {
-    let (mut ours, mut external) = (Vec::new(), Vec::new());
-    for (key, entry) in file.get(section).and_then(Value::as_object).into_iter().flatten() {
-        let name = text::of(entry.get("name")).unwrap_or_else(|| key.clone());
-        if is_external(entry) { external.push(name) } else { ours.push(name) }
-    }
-    (ours, external)
+fn created(file: &Map<String, Value>, section: &str) -> Vec<String> {
+    let all = file.get(section).and_then(Value::as_object).into_iter().flatten();
+    let ours = all.filter(|(_, entry)| !is_external(entry));
+    ours.map(|(key, entry)| text::of(entry.get("name")).unwrap_or_else(|| key.clone())).collect()
 }
 
 /// Whether somebody else made this network or volume.

@@ -125,29 +125,33 @@ fn a_single_service_gets_docker_desktops_name() {
 
 #[test]
 fn restart_follows_the_author() {
-    for (fields, expected, long_lived) in [
-        (json!({}), "unless-stopped", true),
-        (json!({"restart": "always"}), "always", true),
-        (json!({"restart": "no"}), "no", false),
-        (json!({"restart": "on-failure:3"}), "on-failure:3", false),
-        (json!({"deploy": {"restart_policy": {"condition": "on-failure", "max_attempts": 2}}}), "on-failure:2", false),
-        (json!({"deploy": {"restart_policy": {"condition": "any"}}}), "always", true),
-        (json!({"deploy": {"restart_policy": {"max_attempts": 3}}}), "unless-stopped", true),
-        (json!({"restart": "always", "deploy": {"restart_policy": {"condition": "none"}}}), "no", false),
-        (json!({"deploy": {"resources": {"limits": {"memory": "1"}}}}), "unless-stopped", true),
+    let limits = json!({"limits": {"memory": "1"}});
+    for (fields, restart, deploy) in [
+        (json!({}), json!("unless-stopped"), Value::Null),
+        (json!({"restart": "always"}), json!("always"), Value::Null),
+        (json!({"restart": "no"}), json!("no"), Value::Null),
+        (json!({"restart": "on-failure:3"}), json!("on-failure:3"), Value::Null),
+        (
+            json!({"deploy": {"restart_policy": {"condition": "any"}}}),
+            Value::Null,
+            json!({"restart_policy": {"condition": "any"}}),
+        ),
+        (json!({"deploy": {"restart_policy": {"max_attempts": 3}}}), json!("unless-stopped"), json!({})),
+        (
+            json!({"restart": "always", "deploy": {"restart_policy": {"condition": "none"}}}),
+            json!("always"),
+            json!({"restart_policy": {"condition": "none"}}),
+        ),
+        (json!({"deploy": {"resources": limits}}), json!("unless-stopped"), json!({"resources": limits})),
     ] {
         let plan = one(fields.clone());
-        assert_eq!(
-            (plan.services[0].restart.as_str(), plan.services[0].long_lived),
-            (expected, long_lived),
-            "{fields}"
-        );
+        let service = &plan.file["services"]["a"];
+        assert_eq!((&service["restart"], &service["deploy"]), (&restart, &deploy), "{fields}");
         // Whose policy it is can be told from the container later.
-        let is_ours = plan.file["services"]["a"]["labels"].get(labels::RESTART).is_some();
-        assert_eq!(is_ours, expected == "unless-stopped", "{fields}");
+        assert_eq!(service["labels"].get(labels::RESTART).is_some(), restart == "unless-stopped", "{fields}");
     }
     let two = plan(json!({"services": {"a": {"image": "x"}, "init": {"image": "y"}}}), &context()).unwrap();
-    assert_eq!(two.services[1].restart, "no");
+    assert_eq!(two.file["services"]["init"].get("restart"), None);
     assert!(two.file["services"]["init"].get("restart").is_none());
 }
 
@@ -364,11 +368,7 @@ fn networks_and_volumes_are_told_apart() {
     .unwrap();
     let mut needs = needs(&plan);
     needs.sort();
-    assert_eq!(
-        (plan.networks, plan.external_networks),
-        (vec!["p_default".into()], vec!["theirs".into(), "host".into()])
-    );
-    assert_eq!((plan.volumes, plan.external_volumes), (vec!["p_d".into()], vec!["drone-desktop-data".into()]));
+    assert_eq!((plan.networks, plan.volumes), (vec!["p_default".to_owned()], vec!["p_d".to_owned()]));
     let signed = signature(ResourceKind::Volume, 0, "p_d", "");
     assert_eq!(
         plan.file["volumes"]["d"]["labels"],
@@ -456,7 +456,7 @@ fn volumes_stand_for_directories_that_are_not_shared() {
     assert_eq!(plan.file["services"]["a"]["volumes"], json!([guest, doors, shim]));
     assert_eq!(plan.file["volumes"]["dev.longshore.guest"], json!({"external": true, "name": "the-guest"}));
     assert_eq!(plan.file["volumes"]["dev.longshore.shim"], json!({"external": true, "name": "the-$$shim"}));
-    assert!(plan.needs.is_empty() && plan.external_volumes.is_empty() && plan.volumes.is_empty(), "{plan:?}");
+    assert!(plan.needs.is_empty() && plan.volumes.is_empty(), "{plan:?}");
     // The same where its author does not name it.
     assert_eq!(apart(json!({})).unwrap().file["services"]["a"]["volumes"], json!([guest, doors, shim]));
     // A place of the engine's machine is what it always is.

@@ -15,8 +15,6 @@ const MAX_FILES: usize = 32;
 /// What a compose file says before anything is resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepass {
-    /// The file's name, for messages.
-    pub file: String,
     /// The services in the author's order.
     pub services: Vec<String>,
     /// The services whose image is `${DESKTOP_PLUGIN_IMAGE}`, in any spelling.
@@ -47,27 +45,9 @@ pub struct CheckedFile {
     pub canonical: String,
 }
 
-impl Prepass {
-    /// The first flaw as a failure.
-    ///
-    /// # Errors
-    /// `COMPOSE_INVALID` with every flaw in its message, where there is any.
-    pub fn check(&self) -> Result<()> {
-        let Some(first) = self.flaws.first() else { return Ok(()) };
-        let mut all = first.clone();
-        for more in self.flaws.iter().skip(1).take(9) {
-            all.message.push_str(&format!("; {more}"));
-        }
-        if self.flaws.len() > 10 {
-            all.message.push_str(&format!("; and {} more", self.flaws.len() - 10));
-        }
-        Err(all.into_error(&self.file))
-    }
-}
-
 /// Looks at one compose file; opens nothing.
-pub fn prepass(text: &[u8], file: &str) -> Prepass {
-    let mut found = Prepass { file: file.into(), ..Prepass::default() };
+pub fn prepass(text: &[u8]) -> Prepass {
+    let mut found = Prepass::default();
     let root = match yaml::read(text) {
         Ok(root) => root,
         Err(flaw) => {
@@ -103,7 +83,7 @@ pub fn prepass(text: &[u8], file: &str) -> Prepass {
 /// # Errors
 /// What `read` returns for the compose file itself; everything else is a flaw in the result.
 pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) -> Result<(Prepass, Vec<CheckedFile>)> {
-    let mut first = prepass(&read(file)?, file);
+    let mut first = prepass(&read(file)?);
     let mut checked: Vec<CheckedFile> = Vec::new();
     let mut waiting = beside(file, &first.extends);
     while let Some(path) = waiting.pop() {
@@ -115,7 +95,7 @@ pub fn prepass_all(file: &str, mut read: impl FnMut(&str) -> Result<Vec<u8>>) ->
             break;
         }
         let inner = match read(&path) {
-            Ok(bytes) => prepass(&bytes, &path),
+            Ok(bytes) => prepass(&bytes),
             Err(error) => {
                 first.flaws.push(Flaw::of_text(format!("{path}, which is extended: {error}")));
                 continue;
