@@ -29,15 +29,15 @@ pub(super) fn socket_path(options: &Options) -> (PathBuf, bool) {
     }
 }
 
-/// A connected broker.
-pub(super) struct Broker {
+/// A connection to the broker, for all its services.
+pub(super) struct Connection {
     channel: Channel,
 }
 
 /// Declares one method per service.
 macro_rules! clients {
     ($($name:ident: $client:ident;)+) => {
-        impl Broker {
+        impl Connection {
             $(
                 pub(super) fn $name(&self) -> $client<Channel> {
                     $client::new(self.channel.clone())
@@ -58,9 +58,9 @@ clients! {
     system: SystemServiceClient;
 }
 
-impl Broker {
+impl Connection {
     /// Connects to the socket that the options mean.
-    pub(super) async fn connect(options: &Options) -> Result<Self, Failure> {
+    pub(super) async fn open(options: &Options) -> Result<Self, Failure> {
         let (path, is_named) = socket_path(options);
         // Connected here rather than in the connector: its error would come back wrapped and without the path.
         let stream = Stream::connect(&path).await.map_err(|error| Failure::no_broker(&path, &error))?;
@@ -79,7 +79,7 @@ impl Broker {
         let endpoint = Endpoint::from_static("http://localhost");
         let channel =
             endpoint.connect_with_connector(connector).await.map_err(|error| Failure::not_a_broker(&path, &error))?;
-        Ok(Broker { channel })
+        Ok(Connection { channel })
     }
 }
 

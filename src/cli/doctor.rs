@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Options,
-    connect::Broker,
+    connect::Connection,
     console::Console,
     failure::Failure,
     table::Table,
@@ -68,7 +68,7 @@ async fn run(console: &mut Console, checkup: Checkup) -> ExitCode {
 async fn ask(expected: &Expected) -> Result<InfoView, Check> {
     let options = Options { socket: Some(expected.socket.clone()), json: false };
     let ask =
-        async { Ok::<_, Failure>(Broker::connect(&options).await?.system().get_info(pb::GetInfoRequest {}).await?) };
+        async { Ok::<_, Failure>(Connection::open(&options).await?.system().get_info(pb::GetInfoRequest {}).await?) };
     match tokio::time::timeout(BOUND, ask).await {
         Ok(Ok(response)) => Ok(InfoView::from(response.into_inner())),
         Ok(Err(failure)) => {

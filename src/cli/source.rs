@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{connect::Broker, failure::Failure};
+use super::{connect::Connection, failure::Failure};
 use crate::{model::manifest, pb};
 
 /// When a registry is asked for an image.
@@ -49,7 +49,7 @@ pub(super) fn is_source(text: &str) -> bool {
 }
 
 /// The installed extension that `text` names; none where nothing of that id is installed.
-pub(super) async fn find_installed(broker: &Broker, text: &str) -> Result<Option<pb::Extension>, Failure> {
+pub(super) async fn find_installed(broker: &Connection, text: &str) -> Result<Option<pb::Extension>, Failure> {
     let request = pb::ExtensionServiceGetRequest { extension: text.to_owned() };
     match broker.extensions().get(request).await {
         Ok(response) => Ok(response.into_inner().extension),

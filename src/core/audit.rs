@@ -94,7 +94,7 @@ pub(super) fn of_change(
 ) -> AuditEntry {
     let (decision, result) = match failure.map(Error::reason) {
         None => (ALLOWED, DONE),
-        Some(Reason::GrantsRequired) => (Reason::GrantsRequired.as_str(), ""),
+        Some(refused @ (Reason::GrantsRequired | Reason::GrantReserved)) => (refused.as_str(), ""),
         Some(reason) => (ALLOWED, reason.as_str()),
     };
     AuditEntry {

@@ -68,13 +68,16 @@ impl Broker {
         decisions: Decisions,
         uid: Option<u32>,
     ) -> Result<Vec<StoredGrant>> {
-        self.behalf.check_acceptance(decisions.allow.iter())?;
         let _claim = self.claims.take(id).await?;
         let installed = self.installed(id).await?;
-        let before = self.store.decisions(id).await?;
-        self.store.set_decisions(id, decisions.clone()).await?;
         let names = |grants: &[Grant]| grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let subject = format!("allow {} deny {}", names(&decisions.allow), names(&decisions.deny));
+        if let Err(refused) = self.behalf.check_acceptance(decisions.allow.iter()) {
+            self.audit_change(uid, "grants", id, subject, Some(&refused)).await;
+            return Err(refused);
+        }
+        let before = self.store.decisions(id).await?;
+        self.store.set_decisions(id, decisions.clone()).await?;
         self.store.audit(audit::of_change(uid, "grants", id, subject, None)).await?;
         self.registrations.touch(id);
         self.end_what_is_denied(&installed, &before, &decisions).await?;

@@ -26,13 +26,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    failure::{self, RETRY},
-    headers,
-    progress::Progress,
-    traffic::Traffic,
-    wire::Wire,
-};
+use super::{failure, headers, progress::Progress, traffic::Traffic, wire::Wire};
 use crate::{
     local::Stream,
     model::error::{Error, Result},

@@ -420,6 +420,12 @@ async fn what_reaches_others_is_not_a_users_to_grant() {
     let request = pb::GrantServiceSetRequest { extension: id, allow: vec!["engine.full".into()], deny: vec![] };
     let mut grants = GrantServiceClient::new(ann.channel().await.unwrap());
     assert_eq!(reason(&grants.set(request).await.unwrap_err()), "GRANT_RESERVED");
+    let audit = ann.audit().await;
+    let refused = audit.iter().filter(|entry| entry.decision == "GRANT_RESERVED" && entry.result.is_empty());
+    assert_eq!(
+        refused.map(|entry| entry.act.as_str()).collect::<Vec<_>>(),
+        ["grants", "install", "install", "install", "install", "install"]
+    );
     // Root is root in any case.
     ROOT.at(&broker).install(source, &[], true).await.unwrap();
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, text::parse_time,
+        Options, connect::Connection, console::Console, failure::Failure, pages, table::Table, text::parse_time,
         view::audit::AuditView,
     },
     pb,
@@ -33,7 +33,7 @@ pub struct Audit {
 
 impl Audit {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let mut entries = self.list(&Broker::connect(options).await?).await?;
+        let mut entries = self.list(&Connection::open(options).await?).await?;
         entries.reverse();
         match console.wants_json() {
             true => console.print_json(&entries).await?,
@@ -43,7 +43,7 @@ impl Audit {
     }
 
     /// The newest first.
-    async fn list(&self, broker: &Broker) -> Result<Vec<AuditView>, Failure> {
+    async fn list(&self, broker: &Connection) -> Result<Vec<AuditView>, Failure> {
         let wanted = if self.tail == 0 { usize::MAX } else { self.tail };
         pages::read(wanted, async |page_size, page_token| {
             let extension = self.extension.clone().unwrap_or_default();

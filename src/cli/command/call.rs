@@ -20,7 +20,7 @@ use tonic::Streaming;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         text::parse_span,
@@ -78,7 +78,7 @@ impl Call {
         let body = Body::of(self.data.as_deref(), console).await?;
         let head = self.head(body.length());
         let (pieces, mut failing) = body.pieces(head);
-        let mut backends = Broker::connect(options).await?.backends();
+        let mut backends = Connection::open(options).await?.backends();
         let receiving = async {
             let mut answer = backends.stream(pieces).await?.into_inner();
             self.receive(console, &mut answer).await

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     backend::{self, Backend, Endpoint, Registration, Status, Statuses},
     cli::{
-        NOT_EXECUTABLE, NOT_FOUND, Options, SIGNAL_BASE, connect::Broker, console::Console, failure::Failure,
+        NOT_EXECUTABLE, NOT_FOUND, Options, SIGNAL_BASE, connect::Connection, console::Console, failure::Failure,
         signals::EndSignals, source::path_text,
     },
     model::{platform::MAX_SOCKET_PATH_BYTES, shell},
@@ -74,7 +74,7 @@ impl Dev {
         // Held to the end: dropping it removes the socket with its directory.
         let (socket, _directory) = self.socket()?;
         let socket_text = path_text(&socket)?;
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         // Listened for before anybody can see that it is registered: from then on a signal ends it in order.
         let mut signals = EndSignals::listen()?;
         let registration = self.register(&broker, &socket_text).await?;
@@ -111,7 +111,7 @@ impl Dev {
         Ok((socket, directory))
     }
 
-    async fn register(&self, broker: &Broker, socket: &str) -> Result<Registration, Failure> {
+    async fn register(&self, broker: &Connection, socket: &str) -> Result<Registration, Failure> {
         let directory = std::fs::canonicalize(&self.dir).map_err(|error| Failure::of_file(&self.dir, &error))?;
         let request = pb::ExtensionServiceGetRequest { extension: self.extension.clone() };
         let extension = broker.extensions().get(request).await?.into_inner().extension.unwrap_or_default();

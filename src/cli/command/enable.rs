@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, view::extension::ExtensionView},
+    cli::{Options, connect::Connection, console::Console, failure::Failure, view::extension::ExtensionView},
     pb,
 };
 
@@ -26,7 +26,7 @@ pub struct Disable {
 impl Enable {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let request = pb::EnableRequest { extension: self.extension };
-        let response = Broker::connect(options).await?.extensions().enable(request).await?.into_inner();
+        let response = Connection::open(options).await?.extensions().enable(request).await?.into_inner();
         report(console, response.extension).await
     }
 }
@@ -34,7 +34,7 @@ impl Enable {
 impl Disable {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let request = pb::DisableRequest { extension: self.extension };
-        let response = Broker::connect(options).await?.extensions().disable(request).await?.into_inner();
+        let response = Connection::open(options).await?.extensions().disable(request).await?.into_inner();
         report(console, response.extension).await
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         text::{enum_name, plain},
@@ -29,7 +29,7 @@ pub struct Events {
 impl Events {
     /// Prints what happens until Ctrl-C, or until the broker ends.
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let request = pb::EventServiceWatchRequest {
             resume_token: self.resume.unwrap_or_default(),
             extension: self.extension.unwrap_or_default(),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         pages,
@@ -31,7 +31,7 @@ pub struct Execs {
 
 impl Execs {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let execs = self.list(&Broker::connect(options).await?).await?;
+        let execs = self.list(&Connection::open(options).await?).await?;
         if console.wants_json() {
             console.print_json(&execs).await?;
         } else if self.quiet {
@@ -44,7 +44,7 @@ impl Execs {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn list(&self, broker: &Broker) -> Result<Vec<ExecView>, Failure> {
+    async fn list(&self, broker: &Connection) -> Result<Vec<ExecView>, Failure> {
         pages::read_all(async |page_size, page_token| {
             let extension = self.extension.clone().unwrap_or_default();
             let request = pb::ExecServiceListRequest { extension, page_size, page_token };

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         table::Table,
@@ -38,7 +38,7 @@ pub struct Grants {
 
 impl Grants {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut grants = self.get(&broker).await?;
         if self.changes() {
             broker.grants().set(self.set_request(&grants.grants)).await?;
@@ -55,7 +55,7 @@ impl Grants {
         [&self.allow, &self.deny, &self.forget].iter().any(|names| !names.is_empty())
     }
 
-    async fn get(&self, broker: &Broker) -> Result<GrantsView, Failure> {
+    async fn get(&self, broker: &Connection) -> Result<GrantsView, Failure> {
         let request = pb::GrantServiceGetRequest { extension: self.extension.clone() };
         Ok(GrantsView::of(&self.extension, broker.grants().get(request).await?.into_inner()))
     }

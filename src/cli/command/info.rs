@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         table::Table,
@@ -22,7 +22,7 @@ pub struct Info {}
 
 impl Info {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let response = Broker::connect(options).await?.system().get_info(pb::GetInfoRequest {}).await?;
+        let response = Connection::open(options).await?.system().get_info(pb::GetInfoRequest {}).await?;
         let info = InfoView::from(response.into_inner());
         match console.wants_json() {
             true => console.print_json(&info).await?,

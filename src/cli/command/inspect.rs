@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     cli::{
         Options,
-        connect::{Broker, socket_path},
+        connect::{Connection, socket_path},
         console::Console,
         failure::Failure,
         source::{Pull, find_installed, is_source, read_source},
@@ -31,7 +31,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let installed = match is_source(&self.subject) {
             true => None,
             false => find_installed(&broker, &self.subject).await?.map(ExtensionView::from),
@@ -50,7 +50,7 @@ impl Inspect {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn look_at_source(&self, broker: &Broker) -> Result<InspectionView, Failure> {
+    async fn look_at_source(&self, broker: &Connection) -> Result<InspectionView, Failure> {
         let request = pb::InspectRequest { source: Some(read_source(&self.subject, None, self.pull)?) };
         Ok(broker.extensions().inspect(request).await?.into_inner().into())
     }

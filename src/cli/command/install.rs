@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         consent,
         console::Console,
         failure::Failure,
@@ -63,7 +63,7 @@ pub struct Update {
 
 impl Update {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut progress = Progress::new(console, self.to.quiet);
         let attempt = async |console: &mut Console, progress: &mut Progress, request: pb::InstallRequest| {
             let request = pb::UpdateRequest {
@@ -117,7 +117,7 @@ impl Update {
 
 impl Install {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut progress = Progress::new(console, self.quiet);
         let installed = self
             .with_consent(console, &mut progress, async |console, progress, request| {
@@ -172,7 +172,7 @@ impl Install {
         &self,
         console: &mut Console,
         progress: &mut Progress,
-        broker: &Broker,
+        broker: &Connection,
         request: pb::InstallRequest,
     ) -> Result<ExtensionView, Failure> {
         let mut events = broker.extensions().install(request).await?.into_inner();

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         text::{count, parse_span},
@@ -37,7 +37,7 @@ pub struct Kill {
 
 impl Kill {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut code = ExitCode::SUCCESS;
         for exec in &self.execs {
             // The others are still to be ended.
@@ -53,7 +53,7 @@ impl Kill {
         Ok(code)
     }
 
-    async fn end(&self, broker: &Broker, exec: &str) -> Result<Option<pb::Termination>, Failure> {
+    async fn end(&self, broker: &Connection, exec: &str) -> Result<Option<pb::Termination>, Failure> {
         let action = match &self.signal {
             Some(name) => Action::Signal(name.clone()),
             None => Action::End(pb::EndTree { grace: self.grace.and_then(|grace| grace.try_into().ok()) }),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         text::{parse_time, plain, put_bytes},
@@ -59,7 +59,7 @@ impl Logs {
             since: self.since,
             timestamps: self.timestamps,
         };
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut pieces = broker.backends().logs(request).await?.into_inner();
         let mut begun = Begun::new();
         let mut width = 0;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table,
+        Options, connect::Connection, console::Console, failure::Failure, pages, table::Table,
         view::extension::ExtensionView,
     },
     pb,
@@ -22,7 +22,7 @@ pub struct Ls {
 
 impl Ls {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let extensions = all(&Broker::connect(options).await?).await?;
+        let extensions = all(&Connection::open(options).await?).await?;
         if console.wants_json() {
             console.print_json(&extensions).await?;
         } else if self.quiet {
@@ -36,7 +36,7 @@ impl Ls {
     }
 }
 
-async fn all(broker: &Broker) -> Result<Vec<ExtensionView>, Failure> {
+async fn all(broker: &Connection) -> Result<Vec<ExtensionView>, Failure> {
     pages::read_all(async |page_size, page_token| {
         let request = pb::ExtensionServiceListRequest { page_size, page_token };
         let page = broker.extensions().list(request).await?.into_inner();

@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, view::resource::ResourceView,
+        Options, connect::Connection, console::Console, failure::Failure, pages, table::Table,
+        view::resource::ResourceView,
     },
     pb,
 };
@@ -37,7 +38,7 @@ enum Kind {
 
 impl Ps {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let resources = self.resources(&Broker::connect(options).await?).await?;
+        let resources = self.resources(&Connection::open(options).await?).await?;
         if console.wants_json() {
             console.print_json(&resources).await?;
         } else if self.quiet {
@@ -50,7 +51,7 @@ impl Ps {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn resources(&self, broker: &Broker) -> Result<Vec<ResourceView>, Failure> {
+    async fn resources(&self, broker: &Connection) -> Result<Vec<ResourceView>, Failure> {
         pages::read_all(async |page_size, page_token| {
             let request = pb::ListResourcesRequest {
                 extension: self.extension.clone().unwrap_or_default(),

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure},
+    cli::{Options, connect::Connection, console::Console, failure::Failure},
     model::shell,
     pb,
 };
@@ -25,7 +25,7 @@ pub struct Rm {
 impl Rm {
     /// Removes one after the other; one that fails does not keep the others.
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let mut code = ExitCode::SUCCESS;
         for extension in &self.extensions {
             let request = pb::UninstallRequest { extension: extension.clone(), volumes: self.volumes };

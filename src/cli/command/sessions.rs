@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     cli::{
-        Options, connect::Broker, console::Console, failure::Failure, pages, table::Table, text::age,
+        Options, connect::Connection, console::Console, failure::Failure, pages, table::Table, text::age,
         view::session::SessionView,
     },
     pb,
@@ -21,7 +21,7 @@ pub struct Sessions {
 
 impl Sessions {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
-        let sessions = self.list(&Broker::connect(options).await?).await?;
+        let sessions = self.list(&Connection::open(options).await?).await?;
         match console.wants_json() {
             true => console.print_json(&sessions).await?,
             false => console.print(&table(&sessions)).await?,
@@ -29,7 +29,7 @@ impl Sessions {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn list(&self, broker: &Broker) -> Result<Vec<SessionView>, Failure> {
+    async fn list(&self, broker: &Connection) -> Result<Vec<SessionView>, Failure> {
         pages::read_all(async |page_size, page_token| {
             let extension = self.extension.clone().unwrap_or_default();
             let request = pb::SessionServiceListRequest { extension, page_size, page_token };

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     cli::{
         Options,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         source::{Pull, read_source},
@@ -41,7 +41,7 @@ pub struct Validate {
 impl Validate {
     pub(super) async fn run(self, console: &mut Console, options: &Options) -> Result<ExitCode, Failure> {
         let request = pb::ValidateRequest { subject: Some(self.read_subject(console).await?) };
-        let response = Broker::connect(options).await?.extensions().validate(request).await?.into_inner();
+        let response = Connection::open(options).await?.extensions().validate(request).await?.into_inner();
         let problems: Vec<_> = response.problems.into_iter().map(ProblemView::from).collect();
         if console.wants_json() {
             console.print_json(&json!({ "valid": response.valid, "problems": problems })).await?;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, table::Table},
+    cli::{Options, connect::Connection, console::Console, failure::Failure, table::Table},
     pb,
 };
 
@@ -32,6 +32,6 @@ impl Version {
 }
 
 async fn broker_version(options: &Options) -> Result<String, Failure> {
-    let broker = Broker::connect(options).await?;
+    let broker = Connection::open(options).await?;
     Ok(broker.system().get_info(pb::GetInfoRequest {}).await?.into_inner().version)
 }

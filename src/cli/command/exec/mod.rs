@@ -9,7 +9,7 @@ use clap::Args;
 
 use self::{end::NOT_RUN, talk::Talk};
 use crate::{
-    cli::{Options, connect::Broker, console::Console, failure::Failure, terminal::Terminal, text::parse_limit},
+    cli::{Options, connect::Connection, console::Console, failure::Failure, terminal::Terminal, text::parse_limit},
     pb,
 };
 
@@ -70,7 +70,7 @@ impl Exec {
         let input = self.interactive.then(|| console.take_input());
         let timeout = self.timeout;
         let start = self.start(terminal.as_ref());
-        let broker = Broker::connect(options).await?;
+        let broker = Connection::open(options).await?;
         let end = Talk { start, input, terminal }.hold(console, &broker).await?;
         end.report(console, timeout).await
     }

@@ -15,7 +15,7 @@ use super::end::End;
 use crate::{
     cli::{
         SIGNAL_BASE,
-        connect::Broker,
+        connect::Connection,
         console::Console,
         failure::Failure,
         signals::{EndSignals, SizeChanges},
@@ -41,7 +41,7 @@ pub(super) struct Talk {
 
 impl Talk {
     /// Starts it and talks with it until it has ended. The terminal is as before when this returns, or is given up.
-    pub(super) async fn hold(self, console: &mut Console, broker: &Broker) -> Result<End, Failure> {
+    pub(super) async fn hold(self, console: &mut Console, broker: &Connection) -> Result<End, Failure> {
         let Talk { start, input, terminal } = self;
         let is_typed_at = terminal.is_some() && input.is_some();
         // Both from before it has a size, so that no change and no end is missed.
