@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Broker;
 use crate::model::{
     error::{Reason, Result},
-    extension::Record,
+    extension::Installed,
     reference::Reference,
 };
 
@@ -80,15 +80,26 @@ impl Broker {
         }
     }
 
-    /// Takes out again what was brought for an extension that turned out to be installed already, but for its own image.
-    pub(super) async fn discard_others(&self, mut fetched: Fetched, installed: &Record) {
-        let is_own = |image: &String| *image == installed.reference || Some(image) == installed.image_id.as_ref();
-        let (own, others) = fetched.images.into_iter().partition(is_own);
-        if let Err(error) = self.store.settle_fetched(own).await {
-            tracing::warn!(%error, "cannot record that an image stays");
-        }
+    /// Takes out again what was brought for an extension that turned out to be installed already, but for its own image:
+    /// that goes with it, where it was not there any more.
+    pub(super) async fn discard_others(&self, mut fetched: Fetched, existing: &mut Installed) {
+        let record = &mut existing.record;
+        let is_own = |image: &String| *image == record.reference || Some(image) == record.image_id.as_ref();
+        let (own, others): (Vec<String>, Vec<String>) = fetched.images.into_iter().partition(is_own);
         fetched.images = others;
-        fetched.replaced.retain(|replaced| replaced.name.to_string() != installed.reference);
+        fetched.replaced.retain(|replaced| replaced.name.to_string() != record.reference);
+        if !own.is_empty() {
+            let new: Vec<String> =
+                own.iter().filter(|image| !record.fetched_images.contains(*image)).cloned().collect();
+            record.fetched_images.extend(new);
+            let kept = async {
+                self.store.save(existing).await?;
+                self.store.settle_fetched(own).await
+            };
+            if let Err(error) = kept.await {
+                tracing::warn!(%error, "cannot record that an image stays");
+            }
+        }
         self.discard(fetched).await;
     }
 

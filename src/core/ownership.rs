@@ -126,6 +126,10 @@ fn among(mut all: Vec<Resource>, id: &str) -> Result<Resource> {
         return Ok(all.swap_remove(exact));
     }
     let (mut named, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|resource| resource.name == name);
+    // Programs come and go, and extensions name them: they count where nothing else has the name.
+    if named.iter().any(|resource| resource.kind != ResourceKind::Exec) {
+        named.retain(|resource| resource.kind != ResourceKind::Exec);
+    }
     match (named.pop(), named.len()) {
         (Some(only), 0) => return Ok(only),
         (Some(_), more) => {
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_id_comes_before_a_name_and_a_name_before_a_beginning() {
-        use ResourceKind::{Container, Network, Volume};
+        use ResourceKind::{Container, Exec, Network, Volume};
         let all = || {
             vec![
                 resource(Container, "aaaa1111", "bbbb2222"),
@@ -236,6 +240,9 @@ mod tests {
                 resource(Volume, "web", "web"),
                 resource(Container, "bbbb3333", "db"),
                 resource(Volume, "aaaa1111", "aaaa1111"),
+                resource(Exec, "exec-1", "db"),
+                resource(Exec, "exec-2", "tool"),
+                resource(Exec, "exec-3", "tool"),
             ]
         };
         let found = |id: &str| among(all(), id).map(|found| (found.kind, found.name)).map_err(|error| error.reason());
@@ -244,6 +251,7 @@ mod tests {
         assert_eq!(found("/db"), Ok((Container, "db".into())));
         assert_eq!(found("bbbb3"), Ok((Container, "db".into())));
         assert_eq!(found("web"), Err(Reason::ResourceAmbiguous));
+        assert_eq!(found("tool"), Err(Reason::ResourceAmbiguous));
         assert_eq!(found("bbbb"), Err(Reason::ResourceAmbiguous));
         assert_eq!(found("bbb"), Err(Reason::ResourceNotFound), "too short");
     }

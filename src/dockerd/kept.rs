@@ -26,8 +26,8 @@ use crate::local::Stream;
 
 /// How many wait for the next request at most.
 const MAX_IDLE: usize = 4;
-/// How long one waits for it.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long one waits for it: less than any engine waits (Podman 10 s), so that it is not closed under a request.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// The connections; clones share them.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Kept {
         self.trouble.get()
     }
 
-    /// The answer to a request. Where it was to be put on a connection that was closed meanwhile, and nothing of it was
+    /// The answer to a request. Where it was to be put on a connection that is known to be closed, and nothing of it was
     /// sent, it is put on another.
     ///
     /// # Errors

@@ -52,13 +52,16 @@ impl Engine {
     pub fn veil(&self, hidden: Vec<String>, directory: &Path) -> Result<Veil> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let own = directory.join(format!("{}{}", self.veil_prefix(), NEXT.fetch_add(1, Ordering::Relaxed)));
-        let path = place(&own, "engine.sock");
+        let path = place(&own, "s");
         let failed = |error: io::Error| {
             let shown = path.display().to_string();
             Error::new(Reason::FileFailed, &shown, format!("cannot listen on {shown}: {error}")).caused_by(error)
         };
         local::make_private_dir(&own).map_err(failed)?;
-        let listener = Listener::bind(&path).map_err(failed)?;
+        let listener = Listener::bind(&path).map_err(|error| {
+            let _ = std::fs::remove_dir(&own);
+            failed(error)
+        })?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, self.dockerd.clone(), Arc::new(hidden)));
         Ok(Veil { directory: own, path, _serving: serving })

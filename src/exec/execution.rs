@@ -342,7 +342,8 @@ impl Execution {
             heard.cause.get_or_insert(cause);
             is_first
         };
-        if is_first && let Some(living) = self.living.upgrade() {
+        let living = self.living.upgrade();
+        if is_first && let Some(living) = &living {
             living.note_ended();
         }
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
@@ -354,7 +355,11 @@ impl Execution {
             self.channel.kill();
         }
         if is_first && let Ok(runtime) = runtime {
-            runtime.spawn(self.clone().see_to_its_end(grace + END_BOUND).in_current_span());
+            let to_its_end = self.clone().see_to_its_end(grace + END_BOUND).in_current_span();
+            match living {
+                Some(living) => living.seen_to.spawn_on(to_its_end, &runtime),
+                None => runtime.spawn(to_its_end),
+            };
         }
     }
 
@@ -380,12 +385,17 @@ impl Execution {
     async fn help(&self) {
         let Some(squeeze) = &self.squeeze else { return };
         tokio::select! {
-            () = self.stuck.cancelled() => {}
+            biased;
             () = self.gone.cancelled() => return,
+            () = self.stuck.cancelled() => {}
         }
         // The tree may be gone before the engine has said that it did it.
-        self.lock().is_squeezed = true;
-        match squeeze.hold().await {
+        let begin = || {
+            let is_there = !self.gone.is_cancelled();
+            self.lock().is_squeezed = is_there;
+            is_there
+        };
+        match squeeze.hold(begin).await {
             Some(held) => {
                 self.gone.cancelled().await;
                 held.release().await;

@@ -317,6 +317,9 @@ impl Hub {
     /// afterwards are made anew.
     pub async fn shutdown(&self) -> Left {
         let left = self.living.end(ExecFilter::All, Cause::BrokerStopping).await;
+        // No container shall stay squeezed.
+        self.living.seen_to.close();
+        self.living.seen_to.wait().await;
         lock(&self.containers).clear();
         let shims = {
             let mut host = lock(&self.host);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio_util::task::TaskTracker;
 
 use super::{
     execution::{ExecInfo, ExecView, Execution},
@@ -22,6 +23,8 @@ pub(super) struct Living {
     executions: Mutex<HashMap<String, Arc<Execution>>>,
     listener: OnceLock<Listener>,
     begun: AtomicU64,
+    /// What sees to the end of trees, until nothing of that is left to do.
+    pub(super) seen_to: TaskTracker,
     /// Those whose tree was told to end.
     ended: AtomicU64,
     survivors: AtomicU64,

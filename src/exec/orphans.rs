@@ -37,7 +37,7 @@ struct Known {
     spared: Vec<Process>,
 }
 
-/// Looks after what this process adopts, from now on: buries the dead, and notes what is no program's.
+/// Looks after what this process adopts from other sessions, from now on: buries the dead, and notes what is no program's.
 ///
 /// # Errors
 ///
@@ -69,9 +69,11 @@ async fn bury_later(dead: Vec<Process>) {
 /// Kills what a host shim leaves behind when it ends, however it ends.
 pub(super) fn end_behind(shim: u32) {
     let Some(pid) = i32::try_from(shim).ok().and_then(Pid::from_raw) else { return };
-    let opened = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
-    let (Ok(ended), Some(process)) = (opened.and_then(watch), Process::of(pid.as_raw_pid())) else { return };
+    let Some(process) = Process::of(pid.as_raw_pid()) else { return };
+    // One that cannot be watched stays there: then nothing is taken for none of its.
     known().shims.push(process);
+    let opened = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
+    let Ok(ended) = opened.and_then(watch) else { return };
     tokio::spawn(async move {
         if ended.readable().await.is_ok() && tokio::task::spawn_blocking(end).await.is_ok_and(|is_done| is_done) {
             known().shims.retain(|shim| *shim != process);

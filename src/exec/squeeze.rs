@@ -73,12 +73,18 @@ impl Squeeze {
         Squeeze { dockerd, container, journal, state: Mutex::default(), is_free: watch::Sender::new(true) }
     }
 
-    /// Squeezes, or joins those who do; `None` where the engine does not.
-    pub(super) async fn hold(&self) -> Option<Held<'_>> {
+    /// Squeezes, or joins those who do; `None` where the engine does not. `begin` is asked just before, and says whether
+    /// it is needed still.
+    pub(super) async fn hold(&self, begin: impl FnOnce() -> bool) -> Option<Held<'_>> {
         let mut state = self.state.lock().await;
-        if state.holders == 0 {
-            match self.squeeze().await {
-                Ok(limit_before) => state.limit_before = limit_before,
+        if state.holders > 0 {
+            if !begin() {
+                return None;
+            }
+        } else {
+            match self.squeeze(begin).await {
+                Ok(Some(limit_before)) => state.limit_before = limit_before,
+                Ok(None) => return None,
                 Err(error) => {
                     tracing::warn!(container = self.container, %error, "its process limit cannot be squeezed");
                     return None;
@@ -89,13 +95,22 @@ impl Squeeze {
         Some(Held(self))
     }
 
-    /// What the limit was.
-    async fn squeeze(&self) -> Result<i64> {
+    /// What the limit was; `None` where it was left.
+    async fn squeeze(&self, begin: impl FnOnce() -> bool) -> Result<Option<i64>> {
         let found = limit_of(&self.dockerd, &self.container).await?;
         let limit = match &self.journal {
             Some(journal) => (journal.note)(self.container.clone(), found).await?,
             None => found,
         };
+        if !begin() {
+            // What an earlier squeeze could not restore stays on record until it is restored.
+            if limit == found {
+                self.settle().await
+            } else {
+                self.restore(limit).await
+            }
+            return Ok(None);
+        }
         self.is_free.send_replace(false);
         let squeezed = set_limit(&self.dockerd, &self.container, SQUEEZED).await;
         if squeezed.is_err() {
@@ -103,25 +118,27 @@ impl Squeeze {
             self.restore(limit).await;
         }
         squeezed?;
-        Ok(limit)
+        Ok(Some(limit))
     }
 
     async fn restore(&self, limit: i64) {
         match restore(&self.dockerd, &self.container, limit).await {
-            Ok(()) => {
-                let settled = match &self.journal {
-                    Some(journal) => (journal.settle)(self.container.clone()).await,
-                    None => Ok(()),
-                };
-                if let Err(error) = settled {
-                    tracing::warn!(container = self.container, %error, "a restored process limit stays on record");
-                }
-            }
+            Ok(()) => self.settle().await,
             Err(error) => {
                 tracing::error!(container = self.container, limit, %error, "its process limit is not restored")
             }
         }
         self.is_free.send_replace(true);
+    }
+
+    async fn settle(&self) {
+        let settled = match &self.journal {
+            Some(journal) => (journal.settle)(self.container.clone()).await,
+            None => Ok(()),
+        };
+        if let Err(error) = settled {
+            tracing::warn!(container = self.container, %error, "a restored process limit stays on record");
+        }
     }
 
     /// Completes when forks in the container succeed, or after a while.

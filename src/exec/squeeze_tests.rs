@@ -108,6 +108,14 @@ async fn what_is_on_record_is_restored() {
         settle: Box::new(|_| Box::pin(async { Ok(()) })),
     };
     let squeeze = engine.squeeze(Some(journal));
-    squeeze.hold().await.unwrap().release().await;
+    squeeze.hold(|| true).await.unwrap().release().await;
     assert_eq!(*engine.limits(), [1, 1, 500]);
+}
+
+/// What is not needed any more when the engine has said what the limit is.
+#[tokio::test]
+async fn a_tree_that_is_gone_is_not_squeezed_for() {
+    let engine = Engine::new(500, Duration::ZERO);
+    assert!(engine.squeeze(None).hold(|| false).await.is_none());
+    assert_eq!(*engine.limits(), [500]);
 }

@@ -268,8 +268,11 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| failed("read", path, error))?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            names.extend(entry.file_name().into_string().ok());
+        // A link to one is one: it may lie on another disk.
+        match fs::metadata(entry.path()) {
+            Ok(found) if found.is_dir() => names.extend(entry.file_name().into_string().ok()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("read", &entry.path(), error)),
+            _ => {}
         }
     }
     Ok(names)

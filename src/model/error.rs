@@ -88,7 +88,7 @@ reasons! {
     GrantInvalid = "GRANT_INVALID" => Invalid;
     /// No extension of that id is installed.
     ExtensionNotFound = "EXTENSION_NOT_FOUND" => NotFound;
-    /// An extension of that id is installed from another image or under another reference, or from a directory without an image.
+    /// An extension of that id is installed from another image or under another reference, or a directory is to be installed.
     ExtensionInstalled = "EXTENSION_INSTALLED" => Exists;
     /// Another call is changing that extension.
     ExtensionBusy = "EXTENSION_BUSY" => Busy;

@@ -259,7 +259,8 @@ fn fork_into(cages: Option<&mut Cages>) -> io::Result<(libc::pid_t, Option<Cage>
         if let Ok(pid) = unsafe { cage.fork() } {
             return Ok((pid, Some(cage)));
         }
-        cages.give_back(cage, true);
+        // Not for others: a program may have seen to it that nobody gets in.
+        cages.give_back(cage, false);
     }
     // SAFETY: as above.
     match unsafe { libc::fork() } {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::Store;
-use crate::model::error::{Error, Reason, Result};
+use crate::model::{
+    error::{Error, Reason, Result},
+    shell,
+};
 
 /// A copy; it goes with the value. What it says names the original.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ impl StoreCopy {
     pub fn of(database: &Path) -> Result<StoreCopy> {
         let shown = database.display().to_string();
         let failed = |error: io::Error| {
-            let message = format!("{shown} cannot be copied to be looked at: {error}");
+            let message = format!("{shown} cannot be copied to be looked at ($TMPDIR says where to): {error}");
             Error::new(Reason::FileFailed, shown.clone(), message).caused_by(error)
         };
         let scratch = tempfile::tempdir().map_err(failed)?;
@@ -54,7 +57,9 @@ impl StoreCopy {
         };
         checked.await.map_err(|error: Error| {
             let original = self.original.display().to_string();
-            let message = error.message().replace(&self.copy.display().to_string(), &original);
+            let mend = |database: &Path| shell::repair(database.parent().unwrap_or(Path::new("/")));
+            let message = error.message().replace(&mend(&self.copy), &mend(&self.original));
+            let message = message.replace(&self.copy.display().to_string(), &original);
             Error::new(error.reason(), original, message)
         })
     }

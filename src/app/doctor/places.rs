@@ -56,9 +56,6 @@ pub(super) fn runtime_dir(directory: &Path, socket: &Path, is_listening: bool) -
     let of_socket = socket.parent().unwrap_or(Path::new("/"));
     let placed = if of_socket == directory { Ok(()) } else { usable(of_socket, check_directory) };
     match (usable(directory, check_directory), placed) {
-        (Err(why), _) if is_listening => {
-            Check::warning(RUNTIME, format!("{why}; the socket is there, but updates have others in it"), ADVICE)
-        }
         (Err(why), _) => Check::problem(RUNTIME, why, ADVICE),
         (Ok(()), Err(why)) if !is_listening => {
             Check::problem(RUNTIME, why, "name another place with --socket or socket, or mend this one")
@@ -169,7 +166,7 @@ mod tests {
         let check = runtime_dir(&directory, &socket, false);
         assert!(check.verdict == Verdict::Problem && check.found.contains("other"), "{check:?}");
         fs::write(&directory, "").unwrap();
-        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Warning);
+        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Problem, "each start makes it");
         let check = runtime_dir(&directory, &socket, false);
         assert!(check.verdict == Verdict::Problem && check.found.contains("run"), "{check:?}");
     }

@@ -9,7 +9,7 @@ use super::{
         Broker, Progress, Report, Source,
         fetched::Fetched,
         grants::grants_required,
-        package::Package,
+        package::{Files, Package},
         stage::{BackendDraft, Staged, icon_of},
         view::View,
         written,
@@ -82,28 +82,28 @@ impl Broker {
     ) -> Result<View> {
         let mut taken = Taken::default();
         let steps = self.until_called_off(cancel, self.install_steps(request, report, &mut taken)).await;
-        // The last one is not called off: the store would take it all the same.
+        // What comes now is not called off: the store would take it all the same.
         let result = match steps {
+            Ok(existing) if existing.change.is_none() => Ok(self.end_same(existing, &mut taken).await),
             Ok(installed) => self.finish_install(installed).await,
             Err(error) => Err(error),
         };
         self.end_work(request, "install", &mut taken, result.as_ref().err()).await;
-        let id = result?;
+        drop(taken);
+        let id = result?.id;
         self.reconciler.some([id.clone()]);
         self.view(&id).await
     }
 
     /// Last of all: whoever sees it installed may do with it what they want.
-    async fn finish_install(&self, installed: Installed) -> Result<ExtensionId> {
-        if installed.change.is_some() {
-            failpoint::current_done(&installed);
-            self.store.finish_install(&installed).await?;
-            tracing::info!(extension = %installed.id, generation = installed.generation, "installed");
-        }
-        Ok(installed.id)
+    async fn finish_install(&self, installed: Installed) -> Result<Installed> {
+        failpoint::current_done(&installed);
+        self.store.finish_install(&installed).await?;
+        tracing::info!(extension = %installed.id, generation = installed.generation, "installed");
+        Ok(installed)
     }
 
-    /// Ends an install or update: what failed is undone, and others may change the extension again.
+    /// Ends an install or update: what failed is undone. Others may change the extension when `taken` is dropped.
     pub(super) async fn end_work(
         self: &Arc<Self>,
         request: &InstallRequest,
@@ -133,7 +133,6 @@ impl Broker {
         let Some(package) = &taken.package else { return Err(Error::bug("a package was opened and is gone")) };
         if let Some(existing) = self.store.extension(&id).await? {
             if is_same(&existing, package) {
-                self.end_same(&existing, taken).await;
                 return Ok(existing);
             }
             let message = format!("{id} {} is installed already; update it instead", existing.record.version);
@@ -176,9 +175,10 @@ impl Broker {
     }
 
     /// Gives back what was taken for what turned out to be installed already.
-    pub(super) async fn end_same(&self, existing: &Installed, taken: &mut Taken) {
+    pub(super) async fn end_same(&self, mut existing: Installed, taken: &mut Taken) -> Installed {
         close(&mut taken.package).await;
-        self.discard_others(std::mem::take(&mut taken.fetched), &existing.record).await;
+        self.discard_others(std::mem::take(&mut taken.fetched), &mut existing).await;
+        existing
     }
 
     /// Finds a source, opens it and takes the right to change the extension in it.
@@ -221,9 +221,12 @@ pub(super) async fn close(package: &mut Option<Package>) {
     }
 }
 
-/// Whether the very same is installed, and at rest.
+/// Whether the very same is installed, and at rest. A directory is never known to be: what lies in it may have changed.
 pub(super) fn is_same(existing: &Installed, package: &Package) -> bool {
-    let image = package.image.as_ref().map(|image| &image.id);
+    let image = match package.files {
+        Files::Image(_) => package.image.as_ref().map(|image| &image.id),
+        Files::Directory(..) => None,
+    };
     let reference = package.reference.to_string();
     let same = image.is_some() && existing.record.image_id.as_ref() == image && existing.record.reference == reference;
     same && existing.change.is_none()

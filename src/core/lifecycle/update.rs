@@ -71,7 +71,10 @@ impl Broker {
         let steps = self.until_called_off(cancel, self.update_steps(request, report, &mut taken)).await;
         // What comes now is not called off: the store would take it all the same.
         let committed = match steps {
-            Ok(Through::Same(installed)) => Ok((installed.record.version.clone(), installed, false)),
+            Ok(Through::Same(existing)) => {
+                let existing = self.end_same(existing, &mut taken).await;
+                Ok((existing.record.version.clone(), existing, false))
+            }
             Ok(Through::Ready { old, new, decisions }) => {
                 self.commit(*new, decisions).await.map(|new| (old.record.version, new, true))
             }
@@ -80,6 +83,7 @@ impl Broker {
         self.end_work(request, "update", &mut taken, committed.as_ref().err()).await;
         let (previous_version, installed, changed) = committed?;
         let kept_volumes = if changed { self.retire(&installed).await? } else { vec![] };
+        drop(taken);
         self.reconciler.some([installed.id.clone()]);
         Ok(Updated { view: self.view(&installed.id).await?, previous_version, changed, kept_volumes })
     }
@@ -114,7 +118,6 @@ impl Broker {
         at_rest(&old)?;
         let Some(package) = &taken.package else { return Err(Error::bug("a package was opened and is gone")) };
         if is_same(&old, package) {
-            self.end_same(&old, taken).await;
             return Ok(Through::Same(old));
         }
         self.record_unknown(&old).await?;

@@ -118,8 +118,8 @@ impl Findings {
 /// Turns the output of `docker compose config --format json` into what is brought up.
 ///
 /// # Errors
-/// `COMPOSE_INVALID`, naming the fields, for what is refused; `COMPOSE_UNAVAILABLE` for what an engine that shares no
-/// directory with the broker cannot mount.
+/// `COMPOSE_INVALID`, naming the fields, for what is refused; `ENGINE_APART` for what an engine that shares no directory
+/// with the broker cannot mount.
 pub fn plan(mut config: Value, context: &Context) -> Result<Plan> {
     let refuse = |why: String| Error::new(Reason::ComposeInvalid, context.extension.clone(), why);
     let mut findings = Findings::default();

@@ -178,6 +178,14 @@ async fn a_directory_with_its_image_runs_that() {
         let ui = format!("{}/index.html", extension.ui.unwrap().root_dir);
         assert_eq!(fs::read(ui).unwrap(), b"<h1>tree</h1>", "the UI is the directory's");
         assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
+        // What its author changed is taken up, though the image is what it was.
+        fs::write(root.join("ui/index.html"), "<h1>grown</h1>").unwrap();
+        let source = Some(tree(&root, &image.reference));
+        let updated = broker.update(pb::UpdateRequest { source, ..Default::default() }).await.unwrap();
+        assert!(updated.changed);
+        let ui = format!("{}/index.html", broker.extension(&image.id).await.unwrap().ui.unwrap().root_dir);
+        assert_eq!(fs::read(ui).unwrap(), b"<h1>grown</h1>");
+        assert_eq!(broker.get(&image.id, "/hello").await.unwrap().status, 200);
         broker.uninstall(&image.id, false).await.unwrap();
         no_traces(&broker, &image.id).await;
     }
