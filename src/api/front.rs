@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// Calls that are carried to backends.
-const FETCH: &str = "/longshore.v1.BackendService/Fetch";
-const STREAM: &str = "/longshore.v1.BackendService/Stream";
-const CONNECT: &str = "/longshore.v1.BackendService/Connect";
+pub(super) const FETCH: &str = "/longshore.v1.BackendService/Fetch";
+pub(super) const STREAM: &str = "/longshore.v1.BackendService/Stream";
+pub(super) const CONNECT: &str = "/longshore.v1.BackendService/Connect";
 /// Programs.
 const EXEC: &str = "/longshore.v1.ExecService/Exec";
 const RUN: &str = "/longshore.v1.ExecService/Run";

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use tonic::Request;
 
-use super::{convert, passthrough};
+use super::{
+    convert,
+    front::{CONNECT, FETCH, STREAM},
+    passthrough,
+};
 use crate::{
     core::{Broker, Session},
     model::{
@@ -19,9 +23,9 @@ const SESSION: &str = "longshore-session";
 
 /// What a view may do, of what is ours: single methods, and services as a whole.
 const SCOPE: [&str; 10] = [
-    "/longshore.v1.BackendService/Fetch",
-    "/longshore.v1.BackendService/Stream",
-    "/longshore.v1.BackendService/Connect",
+    FETCH,
+    STREAM,
+    CONNECT,
     "/longshore.v1.BackendService/Logs",
     "/longshore.v1.ExecService/",
     "/longshore.v1.ExtensionService/Get",

@@ -136,6 +136,9 @@ impl Hub {
     ///
     /// `SHIM_UNAVAILABLE` where it cannot be started, `LIMIT_REACHED` for want of descriptors.
     pub fn host(&self) -> Result<Arc<Link>> {
+        if self.options.is_subreaper {
+            orphans::note_latecomers();
+        }
         let mut host = lock(&self.host);
         if let Some(link) = host.link.as_ref().filter(|link| link.is_alive()) {
             return Ok(link.clone());

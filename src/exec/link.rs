@@ -152,20 +152,6 @@ impl Link {
         }
     }
 
-    /// Empties the directory `dir`, as the shim's user: no link is followed, no other mount entered. How many entries
-    /// were removed, and how many could not be.
-    ///
-    /// # Errors
-    ///
-    /// `SHIM_UNAVAILABLE` where the shim went meanwhile, `FILE_FAILED` where the directory cannot be opened.
-    pub async fn clear(&self, dir: &str) -> Result<(u64, u64)> {
-        match self.ask(&Message::Clear { dir: dir.to_owned() }).await? {
-            (Message::Cleared { removed, left }, _) => Ok((removed, left)),
-            (Message::Failed(message), _) => Err(Error::new(Reason::FileFailed, dir, message)),
-            (other, _) => Err(Error::bug(format!("a shim answered {other:?} to a clear"))),
-        }
-    }
-
     /// One request with one answer.
     async fn ask(&self, request: &Message) -> Result<socket::Delivery> {
         let channel = self.request(resident::ERRAND, &request.to_frame(), &[]).await?;

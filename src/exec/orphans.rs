@@ -28,13 +28,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 const WAKE: Duration = Duration::from_secs(1);
 
 /// Of this process's children, whatever hub they belong to: a process has one list of them.
-static KNOWN: Mutex<Known> = Mutex::new(Known { shims: Vec::new(), spared: Vec::new() });
+static KNOWN: Mutex<Known> = Mutex::new(Known { shims: Vec::new(), spared: Vec::new(), unsettled: None });
 
 struct Known {
     /// The shims on the host, until what they left is gone.
     shims: Vec<Process>,
     /// What was adopted while all of those lived.
     spared: Vec<Process>,
+    /// Until when what a child of ours left may get a session of its own: it counts as adopted from then on.
+    unsettled: Option<Instant>,
 }
 
 /// Looks after what this process adopts from other sessions, from now on: buries the dead, and notes what is no program's.
@@ -48,19 +50,27 @@ pub fn look_after_adopted() -> io::Result<()> {
     tokio::spawn(async move {
         while ended.recv().await.is_some() {
             let adopted = adopted();
+            known().unsettled = Some(Instant::now() + WAKE);
             known().note(&adopted);
-            let dead: Vec<_> = processes(&adopted).filter(|process| !process.is_alive()).collect();
-            if !dead.is_empty() {
-                tokio::spawn(bury_later(dead));
-            }
+            let dead = processes(&adopted).filter(|process| !process.is_alive()).collect();
+            tokio::spawn(see_to_it_later(dead));
         }
     });
     Ok(())
 }
 
-async fn bury_later(dead: Vec<Process>) {
+/// Notes what is no program's once more, where a program is about to start, which might kill its shim.
+pub(super) fn note_latecomers() {
+    if known().unsettled.is_some_and(|until| Instant::now() < until) {
+        let adopted = adopted();
+        known().note(&adopted);
+    }
+}
+
+async fn see_to_it_later(dead: Vec<Process>) {
     tokio::time::sleep(WAKE).await;
     let adopted = adopted();
+    known().note(&adopted);
     for process in processes(&adopted).filter(|process| dead.contains(process)) {
         bury(process.pid);
     }

@@ -17,14 +17,12 @@ use rustix::{
     },
 };
 
-use super::wire::{ConnectReason, Message};
+use super::wire::ConnectReason;
 use crate::beneath::{mount_of, open_dir};
 
 /// How long a full queue of a listener is waited for.
 const CONNECT_BOUND: Duration = Duration::from_secs(5);
-/// How long emptying a directory may take where somebody may keep filling it.
-pub(super) const CLEAR_BOUND: Duration = Duration::from_secs(10);
-/// How long it may take where nobody is left to fill it: as long as a great many directories take on a busy disk.
+/// How long emptying a directory may take: as long as a great many directories take on a busy disk.
 pub(super) const SWEEP_BOUND: Duration = Duration::from_secs(600);
 
 /// Why there is no connection, and what to tell.
@@ -87,13 +85,11 @@ fn explain(error: Errno) -> Failure {
 }
 
 /// Empties `dir` within `bound`: no link is followed and no other mount entered. The directory itself stays. The broker's own
-/// way (`files/remove`) names what stays and takes as long as it takes; here somebody may go on filling the directory, and
-/// nobody hears names.
-pub(super) fn clear(dir: &str, bound: Duration) -> Message {
-    match Clearing::of(dir, bound).and_then(Clearing::run) {
-        Ok((removed, left)) => Message::Cleared { removed, left },
-        Err(error) => Message::Failed(format!("{dir}: {}", io::Error::from(error))),
-    }
+/// way (`files/remove`) names what stays and takes as long as it takes; here nobody hears names.
+///
+/// How many entries were removed, and how many are left.
+pub(super) fn clear(dir: &str, bound: Duration) -> io::Result<(u64, u64)> {
+    Ok(Clearing::of(dir, bound).and_then(Clearing::run)?)
 }
 
 /// Directories below the top one are moved up into it before they are emptied, so that no depth can exhaust anything.
@@ -209,10 +205,10 @@ mod tests {
         let _listener = unix::net::UnixListener::bind(dir.join("a.sock")).unwrap();
 
         // Out of time it does not claim to be done.
-        let Message::Cleared { removed, left } = clear(dir.to_str().unwrap(), Duration::ZERO) else { panic!() };
+        let (removed, left) = clear(dir.to_str().unwrap(), Duration::ZERO).unwrap();
         assert!(removed > 0 && left > 0);
-        let answer = clear(dir.to_str().unwrap(), CLEAR_BOUND);
-        assert_eq!(answer, Message::Cleared { removed: 304 - removed, left: 0 });
+        let answer = clear(dir.to_str().unwrap(), SWEEP_BOUND).unwrap();
+        assert_eq!(answer, (304 - removed, 0));
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         assert!(outside.join("kept").exists());
     }

@@ -72,9 +72,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Empties the guest directory, as the root of a container that is there for nothing else.
 fn sweep() -> io::Result<()> {
-    match guest::clear(GUEST_DIR, guest::SWEEP_BOUND) {
-        wire::Message::Cleared { left: 0, .. } => Ok(()),
-        other => Err(io::Error::other(format!("{GUEST_DIR} was not emptied: {other:?}"))),
+    match guest::clear(GUEST_DIR, guest::SWEEP_BOUND)? {
+        (_, 0) => Ok(()),
+        (_, left) => Err(io::Error::other(format!("{GUEST_DIR} was not emptied: {left} entries are left"))),
     }
 }
 

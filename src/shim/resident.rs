@@ -278,7 +278,6 @@ fn work(mut channel: Channel, means: &Means<'_>) -> io::Result<bool> {
             Ok(stream) => channel.say(&[Message::Connected], &[stream.as_fd()]),
             Err((why, message)) => channel.say(&[Message::ConnectFailed { why, message }], &[]),
         },
-        Message::Clear { dir } => channel.say(&[guest::clear(&dir, guest::CLEAR_BOUND)], &[]),
         other => channel.say(&[Message::Failed(format!("not a request: {other:?}"))], &[]),
     }
     Ok(true)

@@ -26,11 +26,6 @@ pub enum Message {
         /// Path below it.
         name: String,
     },
-    /// Request: empty a directory; answered by `Cleared` or `Failed`.
-    Clear {
-        /// Absolute path of the directory.
-        dir: String,
-    },
     /// To a running program: send it this signal.
     Signal(i32),
     /// To a keeper: end the whole tree, by TERM and, for what is left after the grace, by KILL. Said again, no grace is
@@ -84,13 +79,6 @@ pub enum Message {
         why: ConnectReason,
         /// What the system says.
         message: String,
-    },
-    /// Answer: the directory was emptied as far as possible.
-    Cleared {
-        /// Entries removed.
-        removed: u64,
-        /// Entries that could not be removed.
-        left: u64,
     },
     /// Answer: the shim could not do what was asked.
     Failed(String),
@@ -276,7 +264,6 @@ impl Writer {
         match message {
             Message::Run(start) => self.tag(1).start(start),
             Message::Connect { dir, name } => self.tag(2).text(dir).text(name),
-            Message::Clear { dir } => self.tag(3).text(dir),
             Message::Signal(number) => self.tag(4).u32(number.cast_unsigned()),
             Message::Started { pid, pidfd, terminal } => {
                 self.tag(5).u32(pid.cast_unsigned()).flag(*pidfd).flag(*terminal)
@@ -288,7 +275,6 @@ impl Writer {
             Message::Ended(ended) => self.tag(10).ended(*ended),
             Message::Connected => self.tag(11),
             Message::ConnectFailed { why, message } => self.tag(12).tag(why.tag()).cut_text(message),
-            Message::Cleared { removed, left } => self.tag(13).u64(*removed).u64(*left),
             Message::Failed(message) => self.tag(14).cut_text(message),
             Message::End { grace_ms } => self.tag(15).u32(*grace_ms),
             Message::Resize { columns, rows } => self.tag(16).u32((*columns).into()).u32((*rows).into()),
@@ -365,7 +351,6 @@ impl<'a> Reader<'a> {
         Ok(match self.tag()? {
             1 => Message::Run(self.start()?),
             2 => Message::Connect { dir: self.text()?, name: self.text()? },
-            3 => Message::Clear { dir: self.text()? },
             4 => Message::Signal(self.i32()?),
             5 => Message::Started { pid: self.i32()?, pidfd: self.flag()?, terminal: self.flag()? },
             6 => Message::StartFailed { reason: StartReason::from_tag(self.tag()?)?, message: self.text()? },
@@ -375,7 +360,6 @@ impl<'a> Reader<'a> {
             10 => Message::Ended(self.ended()?),
             11 => Message::Connected,
             12 => Message::ConnectFailed { why: ConnectReason::from_tag(self.tag()?)?, message: self.text()? },
-            13 => Message::Cleared { removed: self.u64()?, left: self.u64()? },
             14 => Message::Failed(self.text()?),
             15 => Message::End { grace_ms: self.u32()? },
             16 => Message::Resize { columns: self.u16()?, rows: self.u16()? },
@@ -495,7 +479,6 @@ mod tests {
                     Message::Run(Start { argv, cwd, inherit_env, env, pidfd, terminal, carried })
                 }),
             (".*", ".*").prop_map(|(dir, name)| Message::Connect { dir, name }),
-            ".*".prop_map(|dir| Message::Clear { dir }),
             any::<i32>().prop_map(Message::Signal),
             any::<u32>().prop_map(|grace_ms| Message::End { grace_ms }),
             any::<(u16, u16)>().prop_map(|(columns, rows)| Message::Resize { columns, rows }),
@@ -521,7 +504,6 @@ mod tests {
                 why: ConnectReason::from_tag(tag).unwrap(),
                 message
             }),
-            (any::<u64>(), any::<u64>()).prop_map(|(removed, left)| Message::Cleared { removed, left }),
             ".*".prop_map(Message::Failed),
             any::<(u64, u64)>().prop_map(|(stdout, stderr)| Message::Written { stdout, stderr }),
         ]

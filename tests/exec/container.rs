@@ -388,7 +388,6 @@ async fn a_plain_user_reaches_what_belongs_to_root() {
     let output = tokio::select! { output = child => output.unwrap(), () = accept => unreachable!() };
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("REACHED"), "{said}");
-    assert_eq!(std::fs::read_dir(guest).unwrap().count(), 0);
 }
 
 /// Not a test: the broker of the one above.
@@ -409,9 +408,6 @@ async fn broker_of_a_plain_user() {
     assert_eq!(link.connect(GUEST_DIR, "none").await.unwrap_err().why, Some(ConnectReason::Missing));
     assert_eq!(link.connect(GUEST_DIR, "a/b/c").await.unwrap_err().why, Some(ConnectReason::NotASocket));
     assert_eq!(link.connect(GUEST_DIR, "../longshore/shim").await.unwrap_err().why, Some(ConnectReason::NotASocket));
-    // The socket, three directory entries and whatever a first try left.
-    let (removed, left) = link.clear(GUEST_DIR).await.unwrap();
-    assert!(removed >= 4 && left == 0, "{removed} {left}");
     println!("REACHED");
 }
 

@@ -3,6 +3,7 @@
 use super::{CONFIGURATION, compose, engine, machine, places, stored};
 use crate::{
     config::{self, Config, ServeArgs},
+    files::layout::holder_of,
     model::checkup::{Check, Checkup, Expected},
 };
 
@@ -30,7 +31,7 @@ async fn placed(args: &ServeArgs) -> (Checkup, bool) {
     let mut checks = vec![
         Check::ok(CONFIGURATION, "without mistakes"),
         places::data_dir(data_dir),
-        places::runtime_dir(runtime_dir, socket, reached.is_listening),
+        places::runtime_dir(runtime_dir, socket, reached.is_listening, holder_of(&config.data_dir).is_some()),
         reached.check,
     ];
     checks.extend(stored::checks(&config, reached.is_listening).await);

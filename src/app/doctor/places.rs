@@ -50,12 +50,16 @@ pub(super) fn data_dir(path: &Path) -> Check {
 }
 
 /// The runtime directory, that of the control socket where it is another, and the length of the socket's path. Where
-/// somebody listens the socket is there, perhaps systemd's, and its directory need not be made.
-pub(super) fn runtime_dir(directory: &Path, socket: &Path, is_listening: bool) -> Check {
+/// somebody listens the socket is there, perhaps systemd's, and its directory need not be made. A broker that `runs` needs
+/// the runtime directory for updates alone; each start needs it.
+pub(super) fn runtime_dir(directory: &Path, socket: &Path, is_listening: bool, runs: bool) -> Check {
     const ADVICE: &str = "name another with --runtime-dir or runtime_dir, or mend this one";
     let of_socket = socket.parent().unwrap_or(Path::new("/"));
     let placed = if of_socket == directory { Ok(()) } else { usable(of_socket, check_directory) };
     match (usable(directory, check_directory), placed) {
+        (Err(why), _) if runs => {
+            Check::warning(RUNTIME, format!("{why}; the socket is there, but updates have others in it"), ADVICE)
+        }
         (Err(why), _) => Check::problem(RUNTIME, why, ADVICE),
         (Ok(()), Err(why)) if !is_listening => {
             Check::problem(RUNTIME, why, "name another place with --socket or socket, or mend this one")
@@ -160,14 +164,16 @@ mod tests {
     fn the_runtime_directory_is_looked_at_wherever_the_socket_is() {
         let temp = tempfile::tempdir().unwrap();
         let (directory, socket) = (temp.path().join("run"), temp.path().join("other/x.sock"));
-        assert_eq!(runtime_dir(&directory, &socket, false).verdict, Verdict::Ok);
+        let runtime_dir = |listens, runs| runtime_dir(&directory, &socket, listens, runs);
+        assert_eq!(runtime_dir(false, false).verdict, Verdict::Ok);
         fs::write(temp.path().join("other"), "").unwrap();
-        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Ok);
-        let check = runtime_dir(&directory, &socket, false);
+        assert_eq!(runtime_dir(true, false).verdict, Verdict::Ok);
+        let check = runtime_dir(false, false);
         assert!(check.verdict == Verdict::Problem && check.found.contains("other"), "{check:?}");
         fs::write(&directory, "").unwrap();
-        assert_eq!(runtime_dir(&directory, &socket, true).verdict, Verdict::Problem, "each start makes it");
-        let check = runtime_dir(&directory, &socket, false);
+        assert_eq!(runtime_dir(true, true).verdict, Verdict::Warning);
+        assert_eq!(runtime_dir(true, false).verdict, Verdict::Problem, "each start makes it");
+        let check = runtime_dir(false, false);
         assert!(check.verdict == Verdict::Problem && check.found.contains("run"), "{check:?}");
     }
 
