@@ -78,7 +78,7 @@ impl Repair {
             let has_extensions = !self.layout.extensions()?.is_empty();
             return Ok(if has_extensions { Soundness::Missing } else { Soundness::NothingThere });
         }
-        StoreCopy::of(&self.layout.database())?.check().await?;
+        StoreCopy::of(&self.layout.database()).await?;
         Ok(Soundness::Sound)
     }
 

@@ -1,32 +1,25 @@
 //! A copy of a database, to be looked at: even to read one SQLite lays files beside it, and one of an older version is
 //! changed when it is opened.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use super::Store;
-use crate::model::{
-    error::{Error, Reason, Result},
-    shell,
-};
+use crate::model::error::{Error, Reason, Result};
 
-/// A copy; it goes with the value. What it says names the original.
+/// A sound copy, opened; it goes with the value. What it says names the original.
 #[derive(Debug)]
 pub struct StoreCopy {
-    original: PathBuf,
-    copy: PathBuf,
+    store: Store,
     _scratch: tempfile::TempDir,
 }
 
 impl StoreCopy {
-    /// Copies a database, with what was written last and is not in the file itself yet.
+    /// Copies a database, with what was written last and is not in the file itself yet, and looks whether it is sound.
     ///
     /// # Errors
     ///
-    /// `FILE_FAILED`.
-    pub fn of(database: &Path) -> Result<StoreCopy> {
+    /// `FILE_FAILED`, `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`.
+    pub async fn of(database: &Path) -> Result<StoreCopy> {
         let shown = database.display().to_string();
         let failed = |error: io::Error| {
             let message = format!("{shown} cannot be copied to be looked at ($TMPDIR says where to): {error}");
@@ -41,26 +34,13 @@ impl StoreCopy {
                 copied => drop(copied.map_err(failed)?),
             }
         }
-        Ok(StoreCopy { original: database.to_owned(), copy, _scratch: scratch })
+        let store = Store::open_as(&copy, database)?;
+        store.check().await?;
+        Ok(StoreCopy { store, _scratch: scratch })
     }
 
-    /// Opens it, and looks whether it is sound.
-    ///
-    /// # Errors
-    ///
-    /// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`.
-    pub async fn check(&self) -> Result<Store> {
-        let checked = async {
-            let store = Store::open(&self.copy)?;
-            store.check().await?;
-            Ok(store)
-        };
-        checked.await.map_err(|error: Error| {
-            let original = self.original.display().to_string();
-            let mend = |database: &Path| shell::repair(database.parent().unwrap_or(Path::new("/")));
-            let message = error.message().replace(&mend(&self.copy), &mend(&self.original));
-            let message = message.replace(&self.copy.display().to_string(), &original);
-            Error::new(error.reason(), original, message)
-        })
+    /// What is in it.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 }

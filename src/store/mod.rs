@@ -81,11 +81,16 @@ impl Store {
             let message = format!("{}: setting its mode: {error}", path.display());
             Error::new(Reason::StoreUnwritable, path.display().to_string(), message).caused_by(error)
         })?;
-        let mut connection = Connection::open(path).map_err(|e| failed(path, e))?;
-        if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path, e))? {
-            let message =
-                format!("{} was written by a newer longshore (schema {version}); use that one", path.display());
-            return Err(Error::new(Reason::StoreNewer, path.display().to_string(), message));
+        Store::open_as(path, path)
+    }
+
+    /// Opens what lies at `path` and is spoken of as `path_told`.
+    fn open_as(path: &Path, path_told: &Path) -> Result<Store> {
+        let mut connection = Connection::open(path).map_err(|e| failed(path_told, e))?;
+        if let schema::Schema::Newer(version) = schema::prepare(&mut connection).map_err(|e| failed(path_told, e))? {
+            let shown = path_told.display().to_string();
+            let message = format!("{shown} was written by a newer longshore (schema {version}); use that one");
+            return Err(Error::new(Reason::StoreNewer, shown, message));
         }
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_LENGTH);
         thread::Builder::new()
@@ -96,7 +101,8 @@ impl Store {
                 }
             })
             .map_err(|e| Error::new(Reason::LimitReached, "store", "cannot start the store's thread").caused_by(e))?;
-        Ok(Store { jobs, path: path.into(), memory: Arc::default(), writes: Arc::default(), listener: Arc::default() })
+        let (memory, writes, listener) = Default::default();
+        Ok(Store { jobs, path: path_told.into(), memory, writes, listener })
     }
 
     /// Has `listener` told of every event from now on, in the order in which they were written. It must not wait.

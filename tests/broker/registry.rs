@@ -314,14 +314,20 @@ fn put_helper(dir: &Path, name: &str, script: &str) {
     assert!(cat.wait().unwrap().success());
 }
 
-#[tokio::test]
-async fn what_a_credential_helper_left_running_is_not_a_programs() {
+/// A registry that wants a password, an extension there that has nothing but a page, and a place for credential helpers.
+async fn behind_a_password() -> (Registry, String, tempfile::TempDir) {
     let registry = Registry::start(true);
-    let host = &registry.host;
     let ui = r#"{"ui": {"dashboard-tab": {"title": "Test", "root": "ui", "src": "index.html"}}}"#;
     let id = registry.take(&Image::hello().file("metadata.json", ui, 0o644).build().await).await;
     let bin = tempfile::Builder::new().prefix("longshore-test-bin-").tempdir().unwrap();
     fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    (registry, id, bin)
+}
+
+#[tokio::test]
+async fn what_a_credential_helper_left_running_is_not_a_programs() {
+    let (registry, id, bin) = behind_a_password().await;
+    let host = &registry.host;
     let (agent, answer) =
         (bin.path().join("agent"), format!(r#"{{"ServerURL":"{host}","Username":"{USER}","Secret":"{PASSWORD}"}}"#));
     let started = format!("setsid sh -c 'echo $$ >{}; exec sleep 300' </dev/null >/dev/null 2>&1 &", agent.display());
@@ -348,12 +354,8 @@ async fn what_a_credential_helper_left_running_is_not_a_programs() {
 
 #[tokio::test]
 async fn a_credential_helper_is_asked() {
-    let registry = Registry::start(true);
+    let (registry, id, bin) = behind_a_password().await;
     let host = &registry.host;
-    let ui = r#"{"ui": {"dashboard-tab": {"title": "Test", "root": "ui", "src": "index.html"}}}"#;
-    let id = registry.take(&Image::hello().file("metadata.json", ui, 0o644).build().await).await;
-    let bin = tempfile::Builder::new().prefix("longshore-test-bin-").tempdir().unwrap();
-    fs::set_permissions(bin.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let helper = |name: &str, script: &str| put_helper(bin.path(), name, script);
     helper(
         "test",

@@ -99,8 +99,8 @@ async fn check(data_dir: &Path) -> Check {
 ///
 /// `STORE_DAMAGED`, `STORE_NEWER`, `STORE_UNWRITABLE`, `FILE_FAILED`.
 async fn look_through(database: &Path) -> Result<Vec<String>> {
-    let copy = StoreCopy::of(database)?;
-    let store = copy.check().await?;
+    let copy = StoreCopy::of(database).await?;
+    let store = copy.store();
     let extensions = store.extensions("", usize::MAX).await?;
     let mut undone: Vec<String> = extensions
         .iter()

@@ -73,9 +73,7 @@ impl Broker {
         let is_install = installed.changing() == Some(ChangeKind::Install);
         let undone = is_install || notes.unfinished;
         self.sessions.end_of(&id);
-        self.registrations.stop_coming(&id, StopCause::Uninstalled);
-        self.pools.close(&id);
-        self.hub.end_all_of(id.as_str()).await;
+        self.end_use(&id, StopCause::Uninstalled).await;
         self.close_gateway(&id).await?;
         self.strike_gone(&id).await?;
         let mut removed = Removed::default();

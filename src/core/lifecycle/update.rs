@@ -218,13 +218,8 @@ impl Broker {
     /// Ends the programs of a generation and stops its containers.
     async fn stop_generation(&self, old: &Installed) -> Result<()> {
         self.sessions.end_of(&old.id);
-        self.registrations.stop_coming(&old.id, StopCause::Updated);
-        self.pools.close(&old.id);
-        self.gateways.end_connections(old.id.as_str());
-        self.hub.end_all_of(old.id.as_str()).await;
-        let stops = self.containers_on_ledger(old).await?;
-        let stops = futures_util::future::join_all(stops.iter().map(|container| self.engine.stop(container))).await;
-        stops.into_iter().collect::<Result<Vec<()>>>().map(|_| ())
+        self.end_use(&old.id, StopCause::Updated).await;
+        self.stop_all(self.containers_on_ledger(old).await?).await
     }
 
     /// Gives the old containers other names; returns their ids.
